@@ -1,0 +1,1 @@
+"""Networks as pure linen modules. A network knows no noise schedule, no optimizer and no mesh."""

@@ -1,0 +1,200 @@
+"""Layers that the image and the video networks share.
+
+Spatial layers take frames as a flat batch `(N, H, W, C)` with N = B*T, so an image is a video of one frame and no
+spatial layer can tell the difference. Temporal layers take the same array and `num_frames` T. Modules are named as in
+the old Flax port of diffusers (`down_blocks_0/resnets_1/conv1/kernel`), which makes the public checkpoints a renaming
+away (weights/naming.py). Group norms and linear layers follow PyTorch's epsilons.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import zeros as zeros_init
+
+
+def sinusoidal_embedding(values: jax.Array, dim: int, max_period: float = 10_000.0) -> jax.Array:
+    """Sinusoidal embedding of scalars (Vaswani et al. 2017), in the order of Stable Diffusion: cosines, then sines.
+
+    Args:
+      values: any shape `(...)`, in the units of timesteps.
+      dim: size of the embedding, even.
+
+    Returns: `(..., dim)` float32.
+    """
+    if dim % 2:
+        raise ValueError(f"the dimension of a sinusoidal embedding must be even, not {dim}")
+    half = dim // 2
+    frequencies = jnp.exp(-math.log(max_period) * jnp.arange(half, dtype=jnp.float32) / half)
+    angles = values.astype(jnp.float32)[..., None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class TimestepEmbedding(nn.Module):
+    """Two linear layers with SiLU: `(B, in)` -> `(B, dim)`."""
+
+    dim: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.Dense(self.dim, dtype=self.dtype, name="linear_1")(x)
+        return nn.Dense(self.dim, dtype=self.dtype, name="linear_2")(nn.silu(x))
+
+
+def group_norm(groups: int, eps: float, dtype: jnp.dtype, name: str) -> nn.GroupNorm:
+    """GroupNorm over all axes but the first, as PyTorch computes it (statistics in float32)."""
+    return nn.GroupNorm(num_groups=groups, epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def conv3x3(features: int, dtype: jnp.dtype, name: str, **kwargs) -> nn.Conv:
+    """3x3 convolution with PyTorch's symmetric padding of one."""
+    return nn.Conv(features, (3, 3), padding=((1, 1), (1, 1)), dtype=dtype, name=name, **kwargs)
+
+
+class TemporalConv(nn.Module):
+    """1D convolution over frames with kernel (3, 1, 1): `(B, T, H, W, C)` -> `(B, T, H, W, features)`.
+
+    Computed as three shifted matrix products, which on every backend is as fast as a 3D convolution or faster, and
+    keeps the layout. The parameter is a 3D convolution's, so public checkpoints fit.
+    """
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        num_frames = x.shape[1]
+        kernel = self.param("kernel", self.kernel_init, (3, 1, 1, x.shape[-1], self.features))
+        bias = self.param("bias", zeros_init, (self.features,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = x @ kernel[1, 0, 0] + bias
+        if num_frames == 1:
+            return y
+        past = jnp.pad(x[:, :-1] @ kernel[0, 0, 0], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))
+        future = jnp.pad(x[:, 1:] @ kernel[2, 0, 0], ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)))
+        return y + past + future
+
+
+class ResidualTemporalConv(nn.Module):
+    """`x + TemporalConv(x)` with a zero kernel at the start: the identity until trained (Make-A-Video's pseudo-3D
+    convolution, Singer et al. 2022, section 3.2.1, with the identity kept outside the kernel)."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
+        """x: `(B*T, H, W, C)`; returns the same shape."""
+        video = x.reshape(-1, num_frames, *x.shape[1:])
+        update = TemporalConv(x.shape[-1], self.dtype, kernel_init=zeros_init, name="conv")(video)
+        return x + update.reshape(x.shape)
+
+
+class ResnetBlock(nn.Module):
+    """Stable Diffusion's residual block; with `temporal`, a 1D convolution over frames follows each 2D convolution."""
+
+    features: int
+    groups: int = 32
+    eps: float = 1e-5
+    temporal: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, temb: jax.Array | None = None, num_frames: int = 1) -> jax.Array:
+        """x: `(N, H, W, C)`; temb: `(N, D)` or None; returns `(N, H, W, features)`."""
+        h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm1")(x))
+        h = conv3x3(self.features, self.dtype, "conv1")(h)
+        if self.temporal:
+            h = ResidualTemporalConv(self.dtype, name="temporal_conv1")(h, num_frames)
+        if temb is not None:
+            h = h + nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(nn.silu(temb))[:, None, None]
+        h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm2")(h))
+        h = conv3x3(self.features, self.dtype, "conv2")(h)
+        if self.temporal:
+            h = ResidualTemporalConv(self.dtype, name="temporal_conv2")(h, num_frames)
+        if x.shape[-1] != self.features:
+            x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="conv_shortcut")(x)
+        return x + h
+
+
+class Downsample(nn.Module):
+    """Stride-2 3x3 convolution. `asymmetric` pads right and bottom only, as Stable Diffusion's autoencoder does."""
+
+    features: int
+    asymmetric: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        padding = ((0, 1), (0, 1)) if self.asymmetric else ((1, 1), (1, 1))
+        return nn.Conv(self.features, (3, 3), strides=(2, 2), padding=padding, dtype=self.dtype, name="conv")(x)
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling, then a 3x3 convolution."""
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        n, h, w, c = x.shape
+        x = jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c)).reshape(n, 2 * h, 2 * w, c)
+        return conv3x3(self.features, self.dtype, "conv")(x)
+
+
+class Attention(nn.Module):
+    """Multi-head attention as in diffusers: `to_q`, `to_k`, `to_v`, `to_out_0`.
+
+    Attributes:
+      heads, head_dim: number and size of the heads.
+      use_bias: whether q, k, v have a bias (the autoencoder's do, the UNet's do not).
+      zero_init: start `to_out_0` at zero, so that the residual branch begins as the identity.
+    """
+
+    heads: int
+    head_dim: int
+    use_bias: bool = False
+    zero_init: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """x: queries `(B, Q, C)`; context: keys and values `(B, K, D)`, x itself if None; returns `(B, Q, C)`."""
+        context = x if context is None else context
+        inner = self.heads * self.head_dim
+
+        def project(name, y):
+            y = nn.Dense(inner, use_bias=self.use_bias, dtype=self.dtype, name=name)(y)
+            return y.reshape(*y.shape[:-1], self.heads, self.head_dim)
+
+        out = jax.nn.dot_product_attention(project("to_q", x), project("to_k", context), project("to_v", context))
+        init = zeros_init if self.zero_init else nn.linear.default_kernel_init
+        out = out.reshape(*out.shape[:-2], inner)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="to_out_0")(out)
+
+
+class SpatialAttention(nn.Module):
+    """Single self-attention over the positions of a frame with a group norm and a residual (the autoencoder's)."""
+
+    head_dim: int | None = None  # None: one head over all channels
+    groups: int = 32
+    eps: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        n, h, w, c = x.shape
+        head_dim = self.head_dim or c
+        if c % head_dim:
+            raise ValueError(f"attention over {c} channels cannot have heads of {head_dim}")
+        y = group_norm(self.groups, self.eps, self.dtype, "group_norm")(x).reshape(n, h * w, c)
+
+        def project(name, z):
+            return nn.Dense(c, dtype=self.dtype, name=name)(z)
+
+        q, k, v = (project(name, y).reshape(n, h * w, c // head_dim, head_dim) for name in ("to_q", "to_k", "to_v"))
+        out = jax.nn.dot_product_attention(q, k, v).reshape(n, h * w, c)
+        return x + project("to_out_0", out).reshape(x.shape)
