@@ -1,0 +1,1 @@
+"""Training data: the embedded shapes world, its vocabulary, video files and loaders."""
