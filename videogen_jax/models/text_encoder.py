@@ -188,9 +188,7 @@ class CLIPTextEncoder(nn.Module):
         if self.hidden_size % self.num_heads:
             raise ValueError(f"num_heads {self.num_heads} must divide hidden_size {self.hidden_size}")
         if tokens.shape[1] > self.max_positions:
-            raise ValueError(
-                f"a sequence of {tokens.shape[1]} tokens is longer than max_positions {self.max_positions}"
-            )
+            raise ValueError(f"{tokens.shape[1]} tokens are more than max_positions {self.max_positions}")
         last, states = CLIPTextTransformer(
             self.vocab_size,
             self.hidden_size,
