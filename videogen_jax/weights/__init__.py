@@ -1,0 +1,1 @@
+"""Public checkpoints in and out: tensor names and layouts (`naming`), folders on disk (`folder`)."""

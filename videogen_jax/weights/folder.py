@@ -1,0 +1,211 @@
+"""A model on disk, in the diffusers style: `model_index.json`, and for each part a sub-folder with `config.json` and
+safetensors. Stable Diffusion's own folders are read by the same functions."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (numpy learns bfloat16 from it)
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from videogen_jax.weights import naming
+
+CONFIG_NAME = "config.json"
+INDEX_NAME = "model_index.json"
+# In the order in which they are looked for: full weights before half-precision ones, one file before shards.
+WEIGHTS_NAMES = tuple(
+    f"{stem}.{ending}"
+    for ending in ("safetensors", "safetensors.index.json", "fp16.safetensors", "safetensors.index.fp16.json")
+    for stem in ("diffusion_pytorch_model", "model")
+)
+DTYPES = ("float16", "bfloat16", "float32")
+_PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
+
+
+def save_part(
+    folder: str | os.PathLike,
+    config: Mapping[str, Any],
+    params: Mapping[str, Any],
+    *,
+    weights_name: str = "diffusion_pytorch_model.safetensors",
+    dtype: str = "float16",
+) -> None:
+    """Writes one part of a model: `config.json` and its weights under their public names.
+
+    Each file appears whole or not at all: it is written beside its place, then moved there.
+
+    Args:
+      folder: created where it does not exist.
+      config: what rebuilds the network; the caller gives `_class_name` in it.
+      params: parameter tree, without an outer "params".
+      weights_name: "diffusion_pytorch_model.safetensors", or "model.safetensors" for a transformers part.
+      dtype: what floating-point parameters are stored as, one of DTYPES; others keep their type.
+
+    Raises:
+      ValueError: unknown dtype or weights_name, or a parameter that is finite but too large for dtype.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is '{dtype}', but weights are stored as one of {', '.join(DTYPES)}")
+    if weights_name not in WEIGHTS_NAMES or not weights_name.endswith(".safetensors"):
+        names = [name for name in WEIGHTS_NAMES if name.endswith(".safetensors")]
+        raise ValueError(f"weights_name is '{weights_name}', but must be one of {', '.join(names)}")
+    folder = Path(folder)
+    tensors = {name: _stored(name, tensor, dtype) for name, tensor in naming.to_public(params).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_atomically(
+        folder / weights_name,
+        lambda temporary: safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"}),
+    )
+    _write_json(folder / CONFIG_NAME, config)
+
+
+def load_config(folder: str | os.PathLike) -> dict[str, Any]:
+    """Reads `config.json` of a part. ValueError: the folder or the file is missing, or holds no JSON object."""
+    folder = _existing(folder)
+    if not (folder / CONFIG_NAME).is_file():
+        raise ValueError(f"{folder} is not a part of a model: it has no {CONFIG_NAME}")
+    return _read_json(folder / CONFIG_NAME)
+
+
+def load_tensors(folder: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads the weights of a part: public name -> host array in PyTorch's layout and the stored dtype.
+
+    The first of WEIGHTS_NAMES that the folder has is taken, an index together with all the shards it names.
+
+    Raises:
+      ValueError: the folder is missing or has no safetensors (a pickle is not opened: it can run any code), or a file
+        is damaged, or a shard is missing.
+    """
+    folder = _existing(folder)
+    for name in WEIGHTS_NAMES:
+        if (folder / name).is_file():
+            return _load_shards(folder / name) if name.endswith(".json") else _load_file(folder / name)
+    files = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    pickles = [name for name in files if name.endswith(_PICKLE_SUFFIXES)]
+    if pickles:
+        raise ValueError(
+            f"{folder} has only pickled weights ({pickles[0]}), which can run any code when opened; safetensors are "
+            f"needed: load the part once with diffusers or transformers and call "
+            f"save_pretrained(folder, safe_serialization=True)"
+        )
+    raise ValueError(f"{folder} has no weights: neither {WEIGHTS_NAMES[0]} nor {WEIGHTS_NAMES[1]} is there")
+
+
+def load_part(folder: str | os.PathLike, template: Mapping[str, Any], dtype: Any = None) -> dict[str, Any]:
+    """Reads the weights of a part into the parameter tree of its network.
+
+    Args:
+      folder: what `save_part`, or diffusers or transformers, wrote.
+      template: tree of `jax.ShapeDtypeStruct`, see `naming.from_public`.
+      dtype: of the floating-point parameters given back; None means the template's.
+
+    Returns:
+      The tree of host arrays; place it on devices with `jax.device_put`.
+
+    Raises:
+      ValueError: as `load_tensors`, or the tensors do not fit the template; the message names the folder.
+    """
+    tensors = load_tensors(folder)
+    try:
+        params = naming.from_public(tensors, template)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    return params if dtype is None else _cast(params, np.dtype(dtype))
+
+
+def write_model_index(folder: str | os.PathLike, index: Mapping[str, Any]) -> None:
+    """Writes `model_index.json`, which names the parts of the model in `folder`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / INDEX_NAME, index)
+
+
+def read_model_index(folder: str | os.PathLike) -> dict[str, Any]:
+    """Reads `model_index.json`. ValueError: the folder is missing, or is no model folder (the message says why)."""
+    folder = _existing(folder)
+    if not (folder / INDEX_NAME).is_file():
+        hint = f"; with its {CONFIG_NAME} it looks like one part of a model" if (folder / CONFIG_NAME).is_file() else ""
+        raise ValueError(f"{folder} is not a model folder: it has no {INDEX_NAME}{hint}")
+    return _read_json(folder / INDEX_NAME)
+
+
+def _existing(folder: str | os.PathLike) -> Path:
+    folder = Path(folder)
+    if not folder.exists():
+        raise ValueError(f"the folder {folder} does not exist")
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file, but the folder of a model is needed")
+    return folder
+
+
+def _is_float(dtype: np.dtype) -> bool:
+    return np.issubdtype(dtype, np.floating) or dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+
+
+def _stored(name: str, tensor: np.ndarray, dtype: str) -> np.ndarray:
+    if not _is_float(tensor.dtype):
+        return tensor
+    with np.errstate(over="ignore"):
+        stored = tensor.astype(np.dtype(dtype))
+    lost = np.isfinite(tensor.astype(np.float32)) & ~np.isfinite(stored.astype(np.float32))
+    if lost.any():
+        raise ValueError(f"{name} has values too large for {dtype}; store it as bfloat16 or float32")
+    return stored
+
+
+def _cast(tree: Any, dtype: np.dtype) -> Any:
+    if isinstance(tree, dict):
+        return {name: _cast(value, dtype) for name, value in tree.items()}
+    return tree.astype(dtype) if _is_float(tree.dtype) else tree
+
+
+def _load_file(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except (SafetensorError, OSError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors: it is damaged or not whole ({error})") from error
+
+
+def _load_shards(index_path: Path) -> dict[str, np.ndarray]:
+    weight_map = _read_json(index_path).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise ValueError(f"{index_path} has no weight_map from tensor names to files")
+    tensors: dict[str, np.ndarray] = {}
+    for shard in sorted(set(weight_map.values())):
+        if Path(shard).name != shard:
+            raise ValueError(f"{index_path} names the file '{shard}', which is not beside it")
+        if not (index_path.parent / shard).is_file():
+            raise ValueError(f"{index_path.parent / shard} is missing, but {index_path.name} names it")
+        tensors.update(_load_file(index_path.parent / shard))
+    lacking = sorted(set(weight_map) - set(tensors))
+    if lacking:
+        raise ValueError(f"{index_path} names {lacking[0]} and {len(lacking) - 1} more that its files do not hold")
+    return tensors
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object")
+    return content
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(dict(content), indent=2, sort_keys=True) + "\n"
+    _write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

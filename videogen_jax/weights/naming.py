@@ -1,0 +1,153 @@
+"""Linen parameter trees to the public (PyTorch) tensor names and layouts, and back.
+
+The modules of this package carry the names of the public checkpoints, a list index joined on with an underscore:
+`down_blocks.0.resnets.1.conv1.weight` is `params["down_blocks_0"]["resnets_1"]["conv1"]["kernel"]`. What is left to
+translate is the last name of each leaf, and the order of its axes:
+
+    linen                        public
+    kernel (in, out)             weight (out, in)              dense
+    kernel (W, in, out)          weight (out, in, W)           1D convolution
+    kernel (H, W, in, out)       weight (out, in, H, W)        2D convolution
+    kernel (D, H, W, in, out)    weight (out, in, D, H, W)     3D convolution
+    scale                        weight                        normalisation
+    embedding                    weight                        embedding table
+    bias                         bias
+    anything else                its own name and layout       e.g. `time_mixer.mix_factor`
+
+Reading is driven by a template, the tree of shapes that the network expects: the public name of each of its leaves is
+computed, so no public name has ever to be guessed back into a tree.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (numpy learns bfloat16 from it)
+import numpy as np
+
+# `linear_1` and `linear_2` of a timestep embedding are names, not entries of a list called `linear`.
+_NAMES_WITH_DIGITS = frozenset({"linear"})
+_INDEXED = re.compile(r"(?P<name>.*[^_\d])_(?P<index>\d+)")
+_LEAF_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+# The autoencoders of Stable Diffusion 1 and 2 were published under the first names of their attention layers.
+_ATTENTION_ALIASES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+_ATTENTION_LAYER = re.compile(r"(?P<head>.*\.)(?P<layer>to_q|to_k|to_v|to_out\.0)\.(?P<leaf>weight|bias)")
+# The text encoder's tensors carry this prefix up to transformers 4 and do without it from 5 on.
+_OPTIONAL_PREFIX = "text_model."
+# Buffers that older checkpoints carry and that hold no learnt value.
+_BUFFERS = re.compile(r"(.*\.)?(position_ids|num_batches_tracked)")
+_NAMED_PER_KIND = 5
+
+
+def public_name(path: tuple[str, ...]) -> str:
+    """The public name of the leaf at `path` of a linen tree, e.g. ("to_out_0", "kernel") -> "to_out.0.weight"."""
+    *modules, leaf = path
+    names = []
+    for module in modules:
+        match = _INDEXED.fullmatch(module)
+        if match and match["name"] not in _NAMES_WITH_DIGITS:
+            module = f"{match['name']}.{match['index']}"
+        names.append(module)
+    return ".".join([*names, _LEAF_NAMES.get(leaf, leaf)])
+
+
+def to_public(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Names and lays out a parameter tree as the public checkpoints do.
+
+    Args:
+      params: nested mapping of arrays, without an outer "params".
+
+    Returns:
+      public name -> contiguous host array in PyTorch's layout, dtype unchanged.
+
+    Raises:
+      ValueError: two leaves come to the same public name, or a kernel has a rank that no layer gives.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for path, leaf in _leaves(params):
+        name = public_name(path)
+        if name in tensors:
+            raise ValueError(f"two parameters come to the public name '{name}', the second is {'/'.join(path)}")
+        array = np.asarray(leaf)
+        tensors[name] = np.asarray(array.transpose(_axes_to_public(path, array.ndim)), order="C")
+    return tensors
+
+
+def from_public(tensors: Mapping[str, np.ndarray], template: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds the parameter tree of a network from publicly named tensors.
+
+    Args:
+      tensors: public name -> array in PyTorch's layout, of any dtype. The first names of attention layers (`query`,
+        `key`, `value`, `proj_attn`) are understood, as is a text encoder with or without the prefix `text_model.`;
+        buffers without learnt values (`position_ids`) are passed over.
+      template: nested mapping of `jax.ShapeDtypeStruct` (or arrays), as `jax.eval_shape` of `init` gives it, without an
+        outer "params".
+
+    Returns:
+      A tree of nested dicts like the template, of host arrays in the template's shapes and dtypes. Place it on devices
+      with `jax.device_put`.
+
+    Raises:
+      ValueError: tensors are missing, surplus or of another shape; one message names the first of each and counts all.
+    """
+    params: dict[str, Any] = {}
+    missing, misshapen, used = [], [], set()
+    for path, leaf in _leaves(template):
+        name = public_name(path)
+        axes = _axes_to_public(path, len(leaf.shape))
+        expected = tuple(leaf.shape[axis] for axis in axes)
+        found = next((candidate for candidate in _candidates(name) if candidate in tensors), None)
+        if found is None:
+            missing.append(f"{name} {expected}")
+            continue
+        used.add(found)
+        tensor = np.asarray(tensors[found])
+        if tensor.shape != expected:
+            misshapen.append(f"{found} is {tensor.shape}, not {expected}")
+            continue
+        value = tensor.transpose(np.argsort(axes)).astype(leaf.dtype)
+        node = params
+        for module in path[:-1]:
+            node = node.setdefault(module, {})
+        node[path[-1]] = np.asarray(value, order="C")
+    surplus = [f"{name} {tuple(np.shape(tensors[name]))}" for name in sorted(set(tensors) - used)]
+    surplus = [entry for entry in surplus if not _BUFFERS.fullmatch(entry.split(" ")[0])]
+    complaints = [
+        _complaint(kind, found)
+        for kind, found in (("missing", missing), ("surplus", surplus), ("of another shape", misshapen))
+        if found
+    ]
+    if complaints:
+        raise ValueError(f"the tensors do not fit the network: {'; '.join(complaints)}")
+    return params
+
+
+def _leaves(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*prefix, name))
+        else:
+            yield (*prefix, name), value
+
+
+def _axes_to_public(path: tuple[str, ...], rank: int) -> tuple[int, ...]:
+    """The transposition from linen's layout to the public one; only kernels have one that is not the identity."""
+    if path[-1] != "kernel":
+        return tuple(range(rank))
+    if not 2 <= rank <= 5:
+        raise ValueError(f"{'/'.join(path)} has {rank} axes; a kernel has 2 (dense) to 5 (3D convolution)")
+    return (rank - 1, rank - 2, *range(rank - 2))
+
+
+def _candidates(name: str) -> Iterator[str]:
+    """The names under which checkpoints of different ages hold the tensor, today's first."""
+    yield name
+    match = _ATTENTION_LAYER.fullmatch(name)
+    if match:
+        yield f"{match['head']}{_ATTENTION_ALIASES[match['layer']]}.{match['leaf']}"
+    yield name.removeprefix(_OPTIONAL_PREFIX) if name.startswith(_OPTIONAL_PREFIX) else _OPTIONAL_PREFIX + name
+
+
+def _complaint(kind: str, found: list[str]) -> str:
+    rest = "" if len(found) <= _NAMED_PER_KIND else ", ..."
+    return f"{len(found)} {kind} ({', '.join(found[:_NAMED_PER_KIND])}{rest})"
