@@ -32,25 +32,87 @@ def sinusoidal_embedding(values: jax.Array, dim: int, max_period: float = 10_000
 
 
 class TimestepEmbedding(nn.Module):
-    """Two linear layers with SiLU: `(B, in)` -> `(B, dim)`."""
+    """Two linear layers with SiLU: `(B, in)` -> `(B, dim)`; with `zero_init` the result is zero until trained."""
 
     dim: int
     dtype: jnp.dtype = jnp.float32
+    zero_init: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nn.Dense(self.dim, dtype=self.dtype, name="linear_1")(x)
-        return nn.Dense(self.dim, dtype=self.dtype, name="linear_2")(nn.silu(x))
+        init = zeros_init if self.zero_init else nn.linear.default_kernel_init
+        return nn.Dense(self.dim, dtype=self.dtype, kernel_init=init, name="linear_2")(nn.silu(x))
 
 
-def group_norm(groups: int, eps: float, dtype: jnp.dtype, name: str) -> nn.GroupNorm:
+class GroupNorm(nn.Module):
+    """GroupNorm over all axes but the first, as PyTorch computes it: statistics in float32 and in two passes.
+
+    Summing each channel over its positions before the channels of a group are joined keeps the reductions contiguous,
+    which on CPU makes it two to three times as fast as `nn.GroupNorm`.
+    """
+
+    groups: int
+    eps: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        if channels % self.groups:
+            raise ValueError(f"a group norm of {self.groups} groups cannot divide {channels} channels")
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", zeros_init, (channels,))
+        axes = tuple(range(1, x.ndim - 1))
+        count = math.prod(x.shape[1:-1]) * (channels // self.groups)
+
+        def group_mean(y):
+            sums = y.sum(axes).reshape(-1, self.groups, channels // self.groups).sum(-1)
+            return jnp.repeat(sums / count, channels // self.groups, axis=1)
+
+        def over_positions(y):
+            return jnp.expand_dims(y, axes)
+
+        x = x.astype(jnp.float32)
+        centred = x - over_positions(group_mean(x))
+        factor = jax.lax.rsqrt(group_mean(jnp.square(centred)) + self.eps) * scale
+        return (centred * over_positions(factor) + bias).astype(self.dtype)
+
+
+def group_norm(groups: int, eps: float, dtype: jnp.dtype, name: str) -> GroupNorm:
     """GroupNorm over all axes but the first, as PyTorch computes it (statistics in float32)."""
-    return nn.GroupNorm(num_groups=groups, epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
+    return GroupNorm(groups, eps, dtype, name=name)
+
+
+def convolve(x: jax.Array, kernel: jax.Array, strides, padding, **kwargs) -> jax.Array:
+    """`jax.lax.conv_general_dilated` for `nn.Conv`, which takes small maps as patches times a matrix.
+
+    XLA's CPU backend is up to twenty times slower than that on maps of 2x2 and smaller, and up to eight times in the
+    gradient of a convolution of stride two.
+
+    Args:
+      x: `(N, H, W, C)`.
+      kernel: `(kh, kw, C, features)`.
+      strides: `(2,)` numbers, or one for both axes.
+      padding: two pairs of numbers.
+      **kwargs: what `nn.Conv` passes on besides; no dilation and no channel groups.
+    """
+    (_, height, width, _), (kh, kw, _, features) = x.shape, kernel.shape
+    sy, sx = (strides, strides) if isinstance(strides, int) else strides
+    out_h = (height + sum(padding[0]) - kh) // sy + 1
+    out_w = (width + sum(padding[1]) - kw) // sx + 1
+    if out_h * out_w > (4 if sy == sx == 1 else 64):
+        return jax.lax.conv_general_dilated(x, kernel, (sy, sx), padding, **kwargs)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    ends = ((out_h - 1) * sy + 1, (out_w - 1) * sx + 1)
+    patches = [x[:, i : i + ends[0] : sy, j : j + ends[1] : sx] for i in range(kh) for j in range(kw)]
+    return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, features)
 
 
 def conv3x3(features: int, dtype: jnp.dtype, name: str, **kwargs) -> nn.Conv:
-    """3x3 convolution with PyTorch's symmetric padding of one."""
-    return nn.Conv(features, (3, 3), padding=((1, 1), (1, 1)), dtype=dtype, name=name, **kwargs)
+    """3x3 convolution with PyTorch's symmetric padding of one (`strides`, `padding` and the like by keyword)."""
+    kwargs = {"padding": ((1, 1), (1, 1)), **kwargs}
+    return nn.Conv(features, (3, 3), dtype=dtype, conv_general_dilated=convolve, name=name, **kwargs)
 
 
 class TemporalConv(nn.Module):
@@ -129,7 +191,7 @@ class Downsample(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         padding = ((0, 1), (0, 1)) if self.asymmetric else ((1, 1), (1, 1))
-        return nn.Conv(self.features, (3, 3), strides=(2, 2), padding=padding, dtype=self.dtype, name="conv")(x)
+        return conv3x3(self.features, self.dtype, "conv", strides=(2, 2), padding=padding)(x)
 
 
 class Upsample(nn.Module):
