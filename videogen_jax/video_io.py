@@ -270,9 +270,9 @@ def read_image(path: str | os.PathLike, resolution: int | None = None) -> np.nda
         raise ValueError(f"{path} is not an image that can be read ({error})") from error
     if resolution is not None:
         side = min(image.size)
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        box = (left, top, left + side, top + side)
-        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
     return np.array(image)
 
 

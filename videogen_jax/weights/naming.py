@@ -110,8 +110,11 @@ def from_public(tensors: Mapping[str, np.ndarray], template: Mapping[str, Any]) 
         for module in path[:-1]:
             node = node.setdefault(module, {})
         node[path[-1]] = np.asarray(value, order="C")
-    surplus = [f"{name} {tuple(np.shape(tensors[name]))}" for name in sorted(set(tensors) - used)]
-    surplus = [entry for entry in surplus if not _BUFFERS.fullmatch(entry.split(" ")[0])]
+    surplus = [
+        f"{name} {tuple(np.shape(tensors[name]))}"
+        for name in sorted(set(tensors) - used)
+        if not _BUFFERS.fullmatch(name)
+    ]
     complaints = [
         _complaint(kind, found)
         for kind, found in (("missing", missing), ("surplus", surplus), ("of another shape", misshapen))
