@@ -1,0 +1,247 @@
+"""Samplers against closed forms: data whose optimal denoiser, and whose probability flow, are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from videogen_jax.diffusion.guidance import text_and_reference
+from videogen_jax.diffusion.predictions import target
+from videogen_jax.diffusion.samplers import SAMPLERS, SPACINGS, sample, timesteps_for
+from videogen_jax.diffusion.schedules import append_axes, make_schedule
+
+SCHEDULE = make_schedule("scaled_linear")
+ZERO_SNR = make_schedule("scaled_linear", rescale_zero_terminal_snr=True)
+MEAN, STD = 0.7, 0.4
+
+
+def gaussian_denoiser(schedule, prediction_type, mean=MEAN, std=STD):
+    """The optimal network for data N(mean, std^2): E[x0 | x_t], told as the prediction type asks."""
+
+    def denoise(x, t):
+        alpha, sigma = append_axes(schedule.alpha(t), x.ndim), append_axes(schedule.sigma(t), x.ndim)
+        innovation = (x - alpha * mean) / (alpha**2 * std**2 + sigma**2)
+        return target(prediction_type, mean + alpha * std**2 * innovation, sigma * innovation, alpha, sigma)
+
+    return denoise
+
+
+def last_step_std(schedule, last_timestep):
+    """The standard deviation that is left after the last step, from exact samples at the last timestep.
+
+    That step goes to E[x0 | x_t], which varies less than x0 itself.
+    """
+    alpha, sigma = schedule.alpha(last_timestep), schedule.sigma(last_timestep)
+    return alpha * STD**2 / jnp.sqrt(alpha**2 * STD**2 + sigma**2)
+
+
+def flowed(schedule, x, num_steps):
+    """Where the probability flow ODE carries x from t = 999 to the last "trailing" timestep, followed by that step."""
+    alpha, sigma = schedule.alpha(999), schedule.sigma(999)
+    standardised = (x - alpha * MEAN) / jnp.sqrt(alpha**2 * STD**2 + sigma**2)
+    return MEAN + last_step_std(schedule, 1000 // num_steps - 1) * standardised
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_a_single_point_is_found_exactly(sampler, prediction_type, spacing):
+    point = jnp.array([[0.5, -1.5, 3.0], [0.0, 1.0, -2.0]])
+    noise = jax.random.normal(jax.random.key(0), point.shape)
+    denoise = gaussian_denoiser(SCHEDULE, prediction_type, mean=point, std=0.0)
+    found = sample(
+        denoise,
+        SCHEDULE,
+        noise,
+        7,
+        sampler,
+        prediction_type=prediction_type,
+        spacing=spacing,
+        key=jax.random.key(1) if sampler == "euler_ancestral" else None,
+    )
+    np.testing.assert_allclose(found, point, atol=2e-5)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "sample"])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 8])
+def test_a_single_point_is_found_from_zero_snr(sampler, prediction_type, num_steps):
+    point = jnp.array([[0.5, -1.5, 3.0]])
+    denoise = gaussian_denoiser(ZERO_SNR, prediction_type, mean=point, std=0.0)
+    noise = jax.random.normal(jax.random.key(0), point.shape)
+    found = sample(denoise, ZERO_SNR, noise, num_steps, sampler, prediction_type=prediction_type, key=jax.random.key(1))
+    np.testing.assert_allclose(found, point, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "num_steps", "tolerance"), [("ddim", 500, 0.01), ("dpmpp_2m", 500, 2e-3), ("dpmpp_2m", 20, 3e-3)]
+)
+@pytest.mark.parametrize("schedule", [SCHEDULE, ZERO_SNR], ids=["nonzero_snr", "zero_snr"])
+def test_deterministic_samplers_follow_the_probability_flow(sampler, num_steps, tolerance, schedule):
+    x_T = jnp.linspace(-3, 3, 25)[:, None]
+    found = sample(
+        gaussian_denoiser(schedule, "v_prediction"), schedule, x_T, num_steps, sampler, prediction_type="v_prediction"
+    )
+    np.testing.assert_allclose(found, flowed(schedule, x_T, num_steps), atol=tolerance)
+
+
+def test_euler_starts_from_the_noise_scaled_to_sigma():
+    x_T = jnp.linspace(-3, 3, 25)[:, None]
+    found = sample(gaussian_denoiser(SCHEDULE, "epsilon"), SCHEDULE, x_T, 500, "euler", prediction_type="epsilon")
+    np.testing.assert_allclose(found, flowed(SCHEDULE, x_T * SCHEDULE.sigma(999), 500), atol=0.01)
+
+
+def test_the_second_order_sampler_needs_fewer_steps():
+    x_T = jnp.linspace(-3, 3, 25)[:, None]
+    denoise = gaussian_denoiser(SCHEDULE, "v_prediction")
+
+    def error(sampler, num_steps):
+        found = sample(denoise, SCHEDULE, x_T, num_steps, sampler, prediction_type="v_prediction")
+        return float(jnp.abs(found - flowed(SCHEDULE, x_T, num_steps)).max())
+
+    assert error("ddim", 10) < 0.1
+    assert error("dpmpp_2m", 10) < 0.25 * error("ddim", 10)
+    assert error("dpmpp_2m", 40) < 0.2 * error("ddim", 40)
+    assert error("ddim", 100) < 0.7 * error("ddim", 40)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "eta"), [("ddim", 0.0), ("ddim", 0.5), ("ddim", 1.0), ("dpmpp_2m", 0.0), ("euler_ancestral", 0.0)]
+)
+@pytest.mark.parametrize("schedule", [SCHEDULE, ZERO_SNR], ids=["nonzero_snr", "zero_snr"])
+def test_samples_have_the_mean_and_variance_of_the_data(sampler, eta, schedule):
+    x_T = jax.random.normal(jax.random.key(3), (20000, 1))
+    denoise = gaussian_denoiser(schedule, "v_prediction")
+    found = sample(
+        denoise, schedule, x_T, 1000, sampler, prediction_type="v_prediction", eta=eta, key=jax.random.key(4)
+    )
+    # At nonzero terminal SNR all samplers start a little off: x_T lacks alpha(999) of the signal.
+    np.testing.assert_allclose(jnp.mean(found), MEAN, atol=0.03)
+    np.testing.assert_allclose(jnp.std(found), STD, rtol=0.025)
+
+
+def test_ancestral_noise_depends_on_the_key_alone():
+    x_T = jax.random.normal(jax.random.key(3), (4, 2))
+
+    def draw(seed, eta):
+        denoise = gaussian_denoiser(SCHEDULE, "epsilon")
+        return np.asarray(
+            sample(denoise, SCHEDULE, x_T, 5, prediction_type="epsilon", eta=eta, key=jax.random.key(seed))
+        )
+
+    np.testing.assert_array_equal(draw(0, 1.0), draw(0, 1.0))
+    assert np.abs(draw(0, 1.0) - draw(1, 1.0)).max() > 1e-3
+    np.testing.assert_array_equal(draw(0, 0.0), draw(1, 0.0))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_clip_bounds_what_is_drawn(sampler):
+    point = jnp.array([[0.25, 5.0, -5.0]])
+    denoise = gaussian_denoiser(SCHEDULE, "v_prediction", mean=point, std=0.0)
+    noise = jax.random.normal(jax.random.key(0), point.shape)
+    found = sample(
+        denoise, SCHEDULE, noise, 6, sampler, prediction_type="v_prediction", clip_x0=1.0, key=jax.random.key(1)
+    )
+    np.testing.assert_allclose(found, [[0.25, 1.0, -1.0]], atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_sampling_is_compiled_once_per_shape(sampler):
+    traces = 0
+
+    @jax.jit
+    def draw(params, prompt, reference, scale, reference_scale, seed):
+        def denoise(x, t):
+            nonlocal traces
+            traces += 1
+            base = params * x + t[:, None] / 1000
+            return text_and_reference(base, base + reference, base + reference + prompt, scale, reference_scale)
+
+        key = jax.random.key(seed)
+        x_T = jax.random.normal(jax.random.fold_in(key, 1), prompt.shape)
+        return sample(denoise, ZERO_SNR, x_T, 4, sampler, prediction_type="v_prediction", key=key)
+
+    def arguments(value, batch):
+        return value, jnp.full((batch, 3), value), jnp.full((batch, 3), value / 2), 7.0 * value, value, int(10 * value)
+
+    first = draw(*arguments(0.3, 2))
+    traced = traces
+    assert 1 <= traced <= 2
+    second = draw(*arguments(0.6, 2))
+    assert traces == traced
+    assert draw._cache_size() == 1
+    assert np.abs(first - second).max() > 1e-3
+    draw(*arguments(0.6, 5))
+    assert draw._cache_size() == 2
+
+
+def test_on_step_reports_each_step_in_order():
+    seen = []
+    denoise = gaussian_denoiser(SCHEDULE, "epsilon")
+    x_T = jnp.ones((2, 3))
+    reported = jax.jit(lambda x: sample(denoise, SCHEDULE, x, 6, prediction_type="epsilon", on_step=seen.append))(x_T)
+    jax.effects_barrier()
+    assert seen == list(range(6))
+    silent = jax.jit(lambda x: sample(denoise, SCHEDULE, x, 6, prediction_type="epsilon"))
+    np.testing.assert_allclose(reported, silent(x_T), atol=1e-6)
+    assert "callback" not in silent.lower(x_T).as_text()
+
+
+def test_denoise_gets_one_integer_timestep_for_each_sample():
+    seen = []
+
+    def denoise(x, t):
+        assert (t.shape, t.dtype) == ((2,), jnp.int32)
+        jax.debug.callback(lambda value: seen.append(value.tolist()), t)
+        return x.astype(jnp.bfloat16)
+
+    found = sample(denoise, SCHEDULE, jnp.ones((2, 3)), 4, prediction_type="v_prediction")
+    jax.effects_barrier()
+    assert seen == [[t, t] for t in (999, 749, 499, 249)]
+    assert found.dtype == jnp.float32
+
+
+def test_timesteps():
+    assert timesteps_for(1000, 4, "trailing").tolist() == [999, 749, 499, 249]
+    assert timesteps_for(1000, 4, "leading").tolist() == [750, 500, 250, 0]
+    assert timesteps_for(1000, 4, "leading", steps_offset=1).tolist() == [751, 501, 251, 1]
+    assert timesteps_for(1000, 4, "linspace").tolist() == [999, 666, 333, 0]
+    assert timesteps_for(1000, 4, "linspace", sampler="dpmpp_2m").tolist() == [999, 749, 500, 250]
+    assert timesteps_for(1000, 4, "leading", sampler="dpmpp_2m").tolist() == [800, 600, 400, 200]
+    assert timesteps_for(10, 10, "trailing").tolist() == list(range(9, -1, -1))
+    assert timesteps_for(1000, 30, "trailing").dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"sampler": "plms"}, "'plms'.*ddim, dpmpp_2m, euler, euler_ancestral"),
+        ({"prediction_type": "flow"}, "'flow'.*epsilon"),
+        ({"spacing": "karras"}, "'karras'.*leading, trailing, linspace"),
+        ({"num_steps": 0}, "num_steps"),
+        ({"num_steps": 1001}, "num_steps"),
+        ({"num_steps": 1000, "spacing": "linspace", "sampler": "dpmpp_2m"}, "num_steps"),
+        ({"num_steps": 2, "spacing": "leading", "steps_offset": 500}, "steps_offset"),
+        ({"eta": 0.5, "sampler": "dpmpp_2m"}, "eta"),
+        ({"eta": 1.5}, "eta"),
+        ({"eta": 1.0, "key": None}, "key"),
+        ({"sampler": "euler_ancestral", "key": None}, "key"),
+        ({"schedule": ZERO_SNR, "prediction_type": "epsilon"}, "zero terminal SNR"),
+    ],
+)
+def test_bad_choices_are_refused_with_the_field_named(change, named):
+    arguments = {
+        "denoise": lambda x, t: x,
+        "schedule": SCHEDULE,
+        "x_T": jnp.ones((1, 2)),
+        "num_steps": 5,
+        "prediction_type": "v_prediction",
+        "key": jax.random.key(0),
+    }
+    with pytest.raises(ValueError, match=named):
+        sample(**(arguments | change))
+
+
+def test_a_traced_schedule_is_refused():
+    with pytest.raises(ValueError, match="constant"):
+        jax.jit(lambda s: sample(lambda x, t: x, s, jnp.ones((1, 2)), 5, prediction_type="sample"))(SCHEDULE)
