@@ -1,0 +1,33 @@
+"""Autoencoder of the shapes world: 128x128 frames to 16x16x4 latents, and 32x32 to 4x4.
+
+python -m videogen_jax.train --config configs/shapes/autoencoder.py --workdir runs/shapes/autoencoder
+"""
+
+from ml_collections import ConfigDict
+
+from configs.shapes.base import get_base_config
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    del arg
+    config = get_base_config()
+    config.stage = "autoencoder"
+    config.steps = 3000
+    config.batch_size = 4
+    config.optimizer.learning_rate = 2e-3
+    config.ema_decay = 0.995
+    config.model = ConfigDict()
+    config.model.autoencoder = ConfigDict(
+        {
+            "block_out_channels": (16, 24, 48, 96),
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "use_quant_conv": False,
+            "use_post_quant_conv": False,
+        }
+    )
+    config.model.scales = (1.0, 0.5, 0.25)  # 128, 64 and 32 pixels: the cascade's 16, 8 and 4
+    config.model.kl_weight = 5e-4
+    config.data.source = "shapes_frames"
+    config.data.resolution = 128
+    return config

@@ -1,0 +1,39 @@
+"""What the stages of the shapes world share. Each stage's config starts from `get_base_config()`."""
+
+from ml_collections import ConfigDict
+
+
+def get_base_config() -> ConfigDict:
+    """Fields of every training config. A config file sets `stage`, `model` and `data`."""
+    config = ConfigDict()
+    config.stage = ""
+    config.seed = 0
+    config.steps = 1000
+    config.batch_size = 32
+    config.accumulation = 1  # parts that a batch is cut into, one in memory at a time
+    config.ema_decay = 0.999
+    config.model_folder = "runs/shapes/model"  # where the frozen parts of earlier stages are read
+    config.init_from = ""  # a model folder whose part of this stage gives the first parameters; "" for fresh ones
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup_steps = 100
+    config.optimizer.final_fraction = 0.02  # of the peak learning rate, at the last step
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.99
+    config.optimizer.clip_norm = 1.0
+
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    # (regular expression on the parameter's path, partition of its last axes): the first match holds.
+    config.sharding_rules = ((r"kernel$", ("fsdp", "tensor")), (r"embedding$", ("tensor", "fsdp")))
+
+    config.log_every = 20
+    config.sample_every = 500
+    config.sample_count = 4
+    config.checkpoint_every = 250
+    config.keep_checkpoints = 2
+    config.loader_threads = 2
+
+    config.data = ConfigDict({"source": "", "split": "train", "seed": 1, "num_clips": 100_000})
+    return config

@@ -1,0 +1,341 @@
+"""Stable Diffusion's KL autoencoder and the video decoder in the layout of Stable Video Diffusion's temporal decoder.
+
+Layouts follow diffusers' `AutoencoderKL` and `AutoencoderKLTemporalDecoder`. The video decoder's spatial half has the
+parameters of the image decoder under `spatial_res_block`, and its temporal half begins as the identity, so that an
+image decoder's weights (`inflate_decoder`) make it exactly that image decoder, frame by frame.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import zeros as zeros_init
+
+from videogen_jax.models.layers import (
+    Downsample,
+    ResnetBlock,
+    SpatialAttention,
+    TemporalConv,
+    Upsample,
+    conv3x3,
+    group_norm,
+)
+
+EPS = 1e-6  # every group norm of the autoencoder
+
+
+@flax.struct.dataclass
+class DiagonalGaussian:
+    """Posterior q(z|x) of the autoencoder: `mean` and `log_variance`, each `(N, h, w, C)`."""
+
+    mean: jax.Array
+    log_variance: jax.Array
+
+    def sample(self, rng: jax.Array) -> jax.Array:
+        noise = jax.random.normal(rng, self.mean.shape, self.mean.dtype)
+        return self.mean + jnp.exp(0.5 * self.log_variance) * noise
+
+    def kl(self) -> jax.Array:
+        """KL divergence to the unit Gaussian, a mean over elements, in nats (Kingma and Welling 2014, appendix B)."""
+        return 0.5 * jnp.mean(self.mean**2 + jnp.exp(self.log_variance) - 1.0 - self.log_variance)
+
+
+class MidBlock(nn.Module):
+    """Residual blocks with one single-head self-attention after the first: `(N, h, w, C)` -> same."""
+
+    features: int
+    groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        block = {"groups": self.groups, "eps": EPS, "dtype": self.dtype}
+        x = ResnetBlock(self.features, **block, name="resnets_0")(x)
+        x = SpatialAttention(**block, name="attentions_0")(x)
+        return ResnetBlock(self.features, **block, name="resnets_1")(x)
+
+
+class DownBlock(nn.Module):
+    features: int
+    num_layers: int
+    downsample: bool
+    groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.num_layers):
+            x = ResnetBlock(self.features, self.groups, EPS, dtype=self.dtype, name=f"resnets_{i}")(x)
+        if self.downsample:
+            x = Downsample(self.features, asymmetric=True, dtype=self.dtype, name="downsamplers_0")(x)
+        return x
+
+
+class UpBlock(nn.Module):
+    features: int
+    num_layers: int
+    upsample: bool
+    groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.num_layers):
+            x = ResnetBlock(self.features, self.groups, EPS, dtype=self.dtype, name=f"resnets_{i}")(x)
+        if self.upsample:
+            x = Upsample(self.features, dtype=self.dtype, name="upsamplers_0")(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Frames `(N, H, W, 3)` in [-1, 1] -> moments `(N, h, w, 2 * latent_channels)`."""
+
+    latent_channels: int
+    block_out_channels: tuple[int, ...]
+    layers_per_block: int
+    groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        last = len(self.block_out_channels) - 1
+        x = conv3x3(self.block_out_channels[0], self.dtype, "conv_in")(x)
+        for i, features in enumerate(self.block_out_channels):
+            x = DownBlock(features, self.layers_per_block, i < last, self.groups, self.dtype, name=f"down_blocks_{i}")(
+                x
+            )
+        x = MidBlock(self.block_out_channels[-1], self.groups, self.dtype, name="mid_block")(x)
+        x = nn.silu(group_norm(self.groups, EPS, self.dtype, "conv_norm_out")(x))
+        return conv3x3(2 * self.latent_channels, self.dtype, "conv_out")(x)
+
+
+class Decoder(nn.Module):
+    """Latents `(N, h, w, C)` -> frames `(N, H, W, 3)` in [-1, 1] (not clipped)."""
+
+    out_channels: int
+    block_out_channels: tuple[int, ...]
+    layers_per_block: int
+    groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        last = len(self.block_out_channels) - 1
+        x = conv3x3(self.block_out_channels[-1], self.dtype, "conv_in")(z)
+        x = MidBlock(self.block_out_channels[-1], self.groups, self.dtype, name="mid_block")(x)
+        for i, features in enumerate(reversed(self.block_out_channels)):
+            layers = self.layers_per_block + 1
+            x = UpBlock(features, layers, i < last, self.groups, self.dtype, name=f"up_blocks_{i}")(x)
+        x = nn.silu(group_norm(self.groups, EPS, self.dtype, "conv_norm_out")(x))
+        return conv3x3(self.out_channels, self.dtype, "conv_out")(x)
+
+
+class AutoencoderKL(nn.Module):
+    """Stable Diffusion's autoencoder (Rombach et al. 2022). Latents here are unscaled; multiply by `scaling_factor`
+    for unit variance (`encode_scaled` in stages/autoencoder.py does)."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
+    use_quant_conv: bool = True
+    use_post_quant_conv: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        channels = tuple(self.block_out_channels)
+        shape = (channels, self.layers_per_block, self.norm_num_groups, self.dtype)
+        self.encoder = Encoder(self.latent_channels, *shape)
+        self.decoder = Decoder(self.out_channels, *shape)
+        if self.use_quant_conv:
+            self.quant_conv = nn.Conv(2 * self.latent_channels, (1, 1), dtype=self.dtype)
+        if self.use_post_quant_conv:
+            self.post_quant_conv = nn.Conv(self.latent_channels, (1, 1), dtype=self.dtype)
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels of a frame per latent pixel, along one side."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+    def encode(self, images: jax.Array) -> DiagonalGaussian:
+        """images: `(N, H, W, 3)` in [-1, 1], H and W divisible by `downsampling`."""
+        if images.shape[1] % self.downsampling or images.shape[2] % self.downsampling:
+            raise ValueError(f"frames of {images.shape[1:3]} pixels do not divide by {self.downsampling}")
+        moments = self.encoder(images)
+        if self.use_quant_conv:
+            moments = self.quant_conv(moments)
+        mean, log_variance = jnp.split(moments, 2, axis=-1)
+        return DiagonalGaussian(mean, jnp.clip(log_variance, -30.0, 20.0))
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        """latents: `(N, h, w, C)`, unscaled; returns `(N, H, W, 3)` in [-1, 1] (not clipped)."""
+        return self.decoder(self.post_quant_conv(latents) if self.use_post_quant_conv else latents)
+
+    def __call__(self, images: jax.Array, rng: jax.Array) -> tuple[jax.Array, DiagonalGaussian]:
+        posterior = self.encode(images)
+        return self.decode(posterior.sample(rng)), posterior
+
+
+class TemporalResnetBlock(nn.Module):
+    """Residual block of two 1D convolutions over frames; its norms run over frames and positions together.
+
+    The second convolution begins at zero, so the block begins as the identity.
+    """
+
+    groups: int
+    eps: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x: `(B, T, h, w, C)` -> same."""
+        features = x.shape[-1]
+        h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm1")(x))
+        h = TemporalConv(features, self.dtype, name="conv1")(h)
+        h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm2")(h))
+        return x + TemporalConv(features, self.dtype, kernel_init=zeros_init, name="conv2")(h)
+
+
+class AlphaBlender(nn.Module):
+    """Learned blend of the spatial and the temporal result; `sigmoid(mix_factor)` is the temporal share."""
+
+    @nn.compact
+    def __call__(self, spatial: jax.Array, temporal: jax.Array) -> jax.Array:
+        share = nn.sigmoid(self.param("mix_factor", zeros_init, (1,))).astype(spatial.dtype)
+        return (1 - share) * spatial + share * temporal
+
+
+class SpatioTemporalResBlock(nn.Module):
+    """A 2D residual block, then a temporal one, blended: `(B*T, h, w, C)` -> `(B*T, h, w, features)`."""
+
+    features: int
+    groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
+        x = ResnetBlock(self.features, self.groups, EPS, dtype=self.dtype, name="spatial_res_block")(x)
+        spatial = x.reshape(-1, num_frames, *x.shape[1:])
+        temporal = TemporalResnetBlock(self.groups, 1e-5, self.dtype, name="temporal_res_block")(spatial)
+        return AlphaBlender(name="time_mixer")(spatial, temporal).reshape(x.shape)
+
+
+class TemporalMidBlock(nn.Module):
+    features: int
+    num_layers: int
+    groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
+        def block(i):
+            return SpatioTemporalResBlock(self.features, self.groups, self.dtype, name=f"resnets_{i}")
+
+        x = block(0)(x, num_frames)
+        if self.num_layers > 1:
+            x = SpatialAttention(groups=self.groups, eps=EPS, dtype=self.dtype, name="attentions_0")(x)
+            x = block(1)(x, num_frames)
+        for i in range(2, self.num_layers):
+            x = block(i)(x, num_frames)
+        return x
+
+
+class TemporalUpBlock(nn.Module):
+    features: int
+    num_layers: int
+    upsample: bool
+    groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
+        for i in range(self.num_layers):
+            x = SpatioTemporalResBlock(self.features, self.groups, self.dtype, name=f"resnets_{i}")(x, num_frames)
+        if self.upsample:
+            x = Upsample(self.features, dtype=self.dtype, name="upsamplers_0")(x)
+        return x
+
+
+def _same_frame(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    """Initial kernel (3, 1, 1, C, C) of a temporal convolution that returns its input."""
+    return jnp.zeros(shape, dtype).at[1, 0, 0].set(jnp.eye(*shape[-2:], dtype=dtype))
+
+
+class TemporalDecoder(nn.Module):
+    """Video decoder: latents `(B, T, h, w, C)`, unscaled -> frames `(B, T, H, W, 3)` in [-1, 1] (not clipped).
+
+    `mid_block_layers` is 2 where `layers_per_block` is 2 in Stable Video Diffusion; it is a field of its own because
+    an image decoder always has two residual blocks there. Stable Video Diffusion has no `post_quant_conv`; a decoder
+    that starts from an autoencoder with one keeps it (`use_post_quant_conv`).
+    """
+
+    out_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    mid_block_layers: int = 2
+    norm_num_groups: int = 32
+    use_post_quant_conv: bool = False
+    remat: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, latents: jax.Array) -> jax.Array:
+        batch, num_frames = latents.shape[:2]
+        groups, dtype, channels = self.norm_num_groups, self.dtype, tuple(self.block_out_channels)
+        up_block = nn.remat(TemporalUpBlock, static_argnums=(2,)) if self.remat else TemporalUpBlock
+        x = latents.reshape(-1, *latents.shape[2:])
+        if self.use_post_quant_conv:
+            x = nn.Conv(self.latent_channels, (1, 1), dtype=dtype, name="post_quant_conv")(x)
+        x = conv3x3(channels[-1], dtype, "conv_in")(x)
+        x = TemporalMidBlock(channels[-1], self.mid_block_layers, groups, dtype, name="mid_block")(x, num_frames)
+        for i, features in enumerate(reversed(channels)):
+            upsample = i < len(channels) - 1
+            block = up_block(features, self.layers_per_block + 1, upsample, groups, dtype, name=f"up_blocks_{i}")
+            x = block(x, num_frames)
+        x = nn.silu(group_norm(groups, EPS, dtype, "conv_norm_out")(x))
+        x = conv3x3(self.out_channels, dtype, "conv_out")(x)
+        x = x.reshape(batch, num_frames, *x.shape[1:])
+        return TemporalConv(self.out_channels, dtype, kernel_init=_same_frame, name="time_conv_out")(x)
+
+
+def inflate_decoder(autoencoder_params: Mapping, temporal_params: Mapping) -> dict:
+    """Initial parameters of a `TemporalDecoder` that equals the image decoder on every frame.
+
+    Args:
+      autoencoder_params: parameters of `AutoencoderKL`.
+      temporal_params: freshly initialised parameters of a `TemporalDecoder` of the same widths.
+
+    Raises:
+      ValueError: naming the spatial parameter that has no counterpart of its shape.
+    """
+    source = {**autoencoder_params["decoder"]}
+    if "post_quant_conv" in autoencoder_params:
+        source["post_quant_conv"] = autoencoder_params["post_quant_conv"]
+        if "post_quant_conv" not in temporal_params:
+            raise ValueError("the autoencoder has a post_quant_conv: the video decoder needs use_post_quant_conv=True")
+    temporal_only = ("temporal_res_block", "time_mixer", "time_conv_out")
+
+    def fill(target: Mapping, source: Mapping, path: str) -> dict:
+        out = {}
+        for name, value in target.items():
+            where = f"{path}/{name}"
+            if name in temporal_only:
+                out[name] = value
+            elif name == "spatial_res_block":
+                out[name] = fill(value, source, where)
+            elif name not in source:
+                raise ValueError(f"the image decoder has no parameter {where} to start the video decoder from")
+            elif isinstance(value, Mapping):
+                out[name] = fill(value, source[name], where)
+            elif value.shape != source[name].shape:
+                raise ValueError(f"{where} is {source[name].shape} in the image decoder, {value.shape} in the video's")
+            else:
+                out[name] = source[name]
+        return out
+
+    return fill(temporal_params, source, "decoder")

@@ -1,0 +1,56 @@
+"""Video discriminator: a spatial patch head on single frames and a spatio-temporal patch head on clips.
+
+Both are PatchGANs (Isola et al. 2017): strided convolutions to a map of logits, each judging one patch. The video
+head sees several frames at once and so judges motion and flicker (as the two discriminators of TGAN-v2 and DVD-GAN).
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from videogen_jax.models.layers import group_norm
+
+
+class PatchHead(nn.Module):
+    """Strided patch discriminator over 2D or 3D kernels: `(N, ..., H, W, C)` -> logits `(N, ..., h, w, 1)`."""
+
+    channels: Sequence[int]
+    temporal: bool
+    norm_num_groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = (3, 4, 4) if self.temporal else (4, 4)
+        for i, features in enumerate(self.channels):
+            strides = (1, 2, 2) if self.temporal else (2, 2)
+            x = nn.Conv(features, kernel, strides, padding="SAME", dtype=self.dtype, name=f"conv_{i}")(x)
+            if i > 0:
+                x = group_norm(self.norm_num_groups, 1e-6, self.dtype, f"norm_{i}")(x)
+            x = nn.leaky_relu(x, 0.2)
+        kernel = (3, 3, 3) if self.temporal else (3, 3)
+        return nn.Conv(1, kernel, padding="SAME", dtype=self.dtype, name="conv_out")(x)
+
+
+class VideoDiscriminator(nn.Module):
+    """Logits that a video is real.
+
+    `__call__`: video `(B, T, H, W, 3)` in [-1, 1] -> dict of `spatial` `(B*T, h, w, 1)` and `temporal`
+    `(B, T, h, w, 1)` logits, float32.
+    """
+
+    channels: Sequence[int] = (64, 128, 256)
+    norm_num_groups: int = 32
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, video: jax.Array) -> dict[str, jax.Array]:
+        frames = video.reshape(-1, *video.shape[2:])
+        head = {"channels": tuple(self.channels), "norm_num_groups": self.norm_num_groups, "dtype": self.dtype}
+        logits = {
+            "spatial": PatchHead(temporal=False, **head, name="spatial")(frames),
+            "temporal": PatchHead(temporal=True, **head, name="temporal")(video),
+        }
+        return jax.tree.map(lambda x: x.astype(jnp.float32), logits)

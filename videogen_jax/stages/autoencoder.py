@@ -1,0 +1,104 @@
+"""The KL autoencoder: frames to latents and back (Rombach et al. 2022), trained on single frames.
+
+The cascade's low resolutions are the same autoencoder on smaller frames, so it is trained at several scales at once.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from videogen_jax.models.autoencoder import AutoencoderKL
+from videogen_jax.stages.stage import Batch, Metrics, Params, build_network, resize, to_unit
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderStage:
+    """Autoencoder of frames.
+
+    Attributes:
+      autoencoder: fields of `AutoencoderKL`.
+      scales: fractions of the training resolution at which the loss is taken, with equal weight.
+      kl_weight: weight of the KL term (per latent element) against the mean absolute error (per pixel and channel).
+    """
+
+    autoencoder: Mapping[str, Any]
+    scales: tuple[float, ...] = (1.0,)
+    kl_weight: float = 1e-6
+
+    @property
+    def network(self) -> AutoencoderKL:
+        return build_network(AutoencoderKL, self.autoencoder, "config.model.autoencoder")
+
+    def init(self, rng: jax.Array, batch: Batch) -> Params:
+        size = 2 * self.network.downsampling
+        return {"vae": self.network.init(rng, jnp.zeros((1, size, size, 3)), rng)["params"]}
+
+    def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
+        """batch: `images` uint8 `(B, H, W, 3)`."""
+        images = to_unit(batch["images"])
+        terms = []
+        for i, scale in enumerate(self.scales):
+            scaled = resize(images, round(images.shape[1] * scale))
+            decoded, posterior = self.network.apply({"params": params["vae"]}, scaled, jax.random.fold_in(rng, i))
+            error = decoded - scaled
+            mse = jnp.mean(error**2)
+            terms.append((jnp.mean(jnp.abs(error)), posterior.kl(), -10.0 * jnp.log10(mse / 4.0), posterior.mean.std()))
+        l1, kl, psnr, std = (jnp.stack(values) for values in zip(*terms, strict=True))
+        loss = l1.mean() + self.kl_weight * kl.mean()
+        return loss, {"l1": l1.mean(), "kl": kl.mean(), "psnr": psnr[0], "psnr_low": psnr[-1], "latent_std": std[0]}
+
+    def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
+        images = to_unit(batch["images"])
+        posterior = self.network.apply({"params": params["vae"]}, images, method="encode")
+        decoded = self.network.apply({"params": params["vae"]}, posterior.mean, method="decode")
+        return {"truth": images, "decoded": decoded}
+
+    def parts(self) -> dict[str, tuple[str, dict]]:
+        return {"vae": ("vae", {"_class_name": "AutoencoderKL", **self.autoencoder})}
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenAutoencoder:
+    """A trained autoencoder as the other stages use it: scaled latents in, scaled latents out.
+
+    `scaling_factor` brings latents to unit variance (Rombach et al. 2022, appendix G); `shift_factor` is taken off
+    first, as in diffusers.
+    """
+
+    network: AutoencoderKL
+    scaling_factor: float
+    shift_factor: float = 0.0
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], dtype: Any = None) -> "FrozenAutoencoder":
+        """From a part's config.json; `dtype` overrides the compute type."""
+        fields = {k: v for k, v in config.items() if k in AutoencoderKL.__dataclass_fields__}
+        if dtype is not None:
+            fields["dtype"] = dtype
+        network = build_network(AutoencoderKL, fields, "vae/config.json")
+        return cls(network, float(config.get("scaling_factor", 1.0)), float(config.get("shift_factor") or 0.0))
+
+    def encode(self, params: Params, frames: jax.Array, resolution: int | None = None) -> jax.Array:
+        """Frames `(..., H, W, 3)` in [-1, 1] -> latents `(..., h, w, C)` of unit variance (the posterior's mean).
+
+        With `resolution` the frames are first resized so that the latents have that side.
+        """
+        if resolution is not None:
+            frames = resize(frames, resolution * self.network.downsampling)
+        flat = frames.reshape(-1, *frames.shape[-3:])
+        mean = self.network.apply({"params": params}, flat, method="encode").mean
+        latents = (mean.astype(jnp.float32) - self.shift_factor) * self.scaling_factor
+        return latents.reshape(*frames.shape[:-3], *latents.shape[1:])
+
+    def unscale(self, latents: jax.Array) -> jax.Array:
+        """Unit-variance latents -> what the decoder's network takes."""
+        return latents / self.scaling_factor + self.shift_factor
+
+    def decode(self, params: Params, latents: jax.Array) -> jax.Array:
+        """Latents `(..., h, w, C)` of unit variance -> frames `(..., H, W, 3)` in [-1, 1] (not clipped)."""
+        flat = self.unscale(latents).reshape(-1, *latents.shape[-3:])
+        frames = self.network.apply({"params": params}, flat, method="decode").astype(jnp.float32)
+        return frames.reshape(*latents.shape[:-3], *frames.shape[1:])

@@ -1,0 +1,194 @@
+"""The cascade: latent video diffusion at rising resolutions (Li et al. 2023, section 3.2).
+
+Each stage sees the text, the reference image's latents at its own resolution and, above the first, the video latents
+of the stage below, upsampled and noised (noise conditioning augmentation, Ho et al. 2022b).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from videogen_jax.diffusion.augmentation import augment, random_level
+from videogen_jax.diffusion.guidance import text_and_reference
+from videogen_jax.stages.latent_diffusion import LatentDiffusion, repeat_batch
+from videogen_jax.stages.stage import Batch, Metrics, Params, resize
+
+
+@dataclasses.dataclass(frozen=True)
+class CascadeStage(LatentDiffusion):
+    """One resolution of the cascade. The UNet's `in_channels` is worked out from the conditions.
+
+    Attributes:
+      resolution: side of the latents.
+      lower_resolution: side of the stage below's latents, or None for the first stage.
+      latent_channels: channels of the latents.
+      reference_frames: "all": the reference's latents are joined to every frame; "first": to the first frame, zeros
+        to the others. A mask channel marks where they are.
+      reference_dropout: share of training examples without the reference.
+      max_noise_level: highest timestep to which the lower stage's latents are noised in training.
+      noise_level: the level at sampling, unless another is asked for.
+    """
+
+    resolution: int = 16
+    lower_resolution: int | None = None
+    latent_channels: int = 4
+    reference_frames: str = "all"
+    reference_dropout: float = 0.1
+    max_noise_level: int = 400
+    noise_level: int = 100
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.reference_frames not in ("all", "first"):
+            raise ValueError(f"config.model.reference_frames is {self.reference_frames!r}; it may be all or first")
+        if self.lower_resolution is not None and not 0 < self.lower_resolution < self.resolution:
+            raise ValueError(
+                f"config.model.lower_resolution is {self.lower_resolution}; it must be below {self.resolution}"
+            )
+        lower = self.lower_resolution is not None
+        conditions = tuple(self.unet.get("added_conditions", ()))
+        if lower and "noise_level" not in conditions:
+            conditions += ("noise_level",)
+        widths = {"in_channels": self.latent_channels * (3 if lower else 2) + 1, "out_channels": self.latent_channels}
+        object.__setattr__(self, "unet", {**self.unet, **widths, "temporal": True, "added_conditions": conditions})
+
+    @property
+    def name(self) -> str:
+        """The part's folder in a model."""
+        return f"cascade_{self.resolution}"
+
+    def init(self, rng: jax.Array, batch: Batch) -> Params:
+        b, t, h, w, _ = batch["latents"].shape
+        x = jnp.zeros((1, t, h, w, self.network.in_channels))
+        conditions = {name: jnp.zeros((1,)) for name in self.network.added_conditions}
+        context = batch["context"][:1].astype(jnp.float32)
+        return {self.name: self.network.init(rng, x, jnp.zeros((1,)), context, conditions)["params"]}
+
+    def join(self, x: jax.Array, reference: jax.Array, keep: jax.Array, lower: jax.Array | None) -> jax.Array:
+        """The UNet's input: noisy latents, reference, mask, lower latents, on the channel axis.
+
+        Args:
+          x: `(B, T, h, w, C)`.
+          reference: `(B, 1, h, w, C)`.
+          keep: `(B,)`, 1 where the reference is shown, 0 where it is dropped.
+          lower: `(B, T, h, w, C)`, upsampled and noised, or None.
+        """
+        num_frames = x.shape[1]
+        keep = keep.astype(x.dtype)[:, None, None, None, None]
+        shown = jnp.broadcast_to(reference * keep, x.shape)
+        mask = jnp.broadcast_to(keep, (*x.shape[:-1], 1))
+        if self.reference_frames == "first":
+            first = (jnp.arange(num_frames) == 0).astype(x.dtype)[None, :, None, None, None]
+            shown, mask = shown * first, mask * first
+        return jnp.concatenate([x, shown, mask, *([] if lower is None else [lower])], axis=-1)
+
+    def conditions(self, batch: int, level: jax.Array | None, fps: jax.Array | None) -> dict[str, jax.Array]:
+        """The named scalars that this stage's UNet takes; fps is told in units where 10 is one frame a second."""
+        known = {"noise_level": level, "fps": None if fps is None else 10.0 * fps}
+        out = {}
+        for name in self.network.added_conditions:
+            if known.get(name) is None:
+                raise ValueError(f"stage {self.name} needs the condition {name}")
+            out[name] = jnp.broadcast_to(jnp.asarray(known[name], jnp.float32), (batch,))
+        return out
+
+    def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
+        """batch: `latents` `(B, T, h, w, C)`, `reference` `(B, 1, h, w, C)` (the clip's first frame), `context`
+        `(B, L, D)`, above the first stage `lower` `(B, T, h', w', C)`, `fps` `(B,)`; frozen: `null_context` `(L, D)`.
+        """
+        text_rng, reference_rng, level_rng, augment_rng, noise_rng = jax.random.split(rng, 5)
+        batch = jax.tree.map(lambda x: x.astype(jnp.float32), dict(batch))
+        latents, count = batch["latents"], batch["latents"].shape[0]
+        context = self.drop_text(text_rng, batch["context"], frozen["null_context"])
+        keep = jax.random.bernoulli(reference_rng, 1.0 - self.reference_dropout, (count,))
+        lower, level = None, None
+        if self.lower_resolution is not None:
+            level = random_level(level_rng, count, self.max_noise_level)
+            lower = augment(augment_rng, resize(batch["lower"], self.resolution), self.noise_schedule, level)
+        conditions = self.conditions(count, level, batch.get("fps"))
+
+        def predict(x, t):
+            joined = self.join(x, batch["reference"], keep, lower)
+            return self.predict(params[self.name], joined, t, context, conditions)
+
+        return self.denoising_loss(noise_rng, latents, predict)
+
+    def sample_latents(
+        self,
+        params: Params,
+        rng: jax.Array,
+        context: jax.Array,
+        null_context: jax.Array,
+        reference: jax.Array,
+        lower: jax.Array | None,
+        guidance_scale: jax.Array | float,
+        reference_guidance_scale: jax.Array | float,
+        num_frames: int,
+        num_steps: int,
+        sampler: str = "dpmpp_2m",
+        noise_level: jax.Array | int | None = None,
+        fps: jax.Array | float | None = None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> jax.Array:
+        """Video latents `(B, T, h, w, C)` of unit variance.
+
+        Args:
+          params: the UNet's parameters.
+          rng: `(B,)` keys, one a video.
+          context, null_context: text states of the prompts `(B, L, D)` and of the empty prompt `(L, D)`.
+          reference: latents of the reference image at this resolution `(B, 1, h, w, C)`.
+          lower: latents of the stage below `(B, T, h', w', C)`, or None for the first stage.
+          guidance_scale, reference_guidance_scale: weights of text and reference (guidance.text_and_reference), traced.
+          num_frames, num_steps, sampler: static.
+          noise_level: timestep to which `lower` is noised; None: the stage's own.
+          fps: frame rate, for a UNet that takes it.
+        """
+        batch = context.shape[0]
+        keys = jax.vmap(jax.random.split, out_axes=1)(rng)  # (2, B)
+        level = None
+        if lower is not None:
+            level = jnp.broadcast_to(jnp.asarray(self.noise_level if noise_level is None else noise_level), (batch,))
+            upsampled = resize(lower, self.resolution)
+            one = jax.vmap(lambda key, x, at: augment(key, x[None], self.noise_schedule, at[None])[0])
+            lower = one(keys[1], upsampled, level)
+        empty = jnp.broadcast_to(null_context, context.shape)
+        contexts = jnp.concatenate([empty, empty, context])
+        keep = jnp.repeat(jnp.array([0.0, 1.0, 1.0]), batch)
+        conditions = self.conditions(3 * batch, None if level is None else repeat_batch(level, 3), fps)
+        reference = repeat_batch(reference, 3)
+        lower = None if lower is None else repeat_batch(lower, 3)
+
+        def denoise(x, t):
+            joined = self.join(repeat_batch(x, 3), reference, keep, lower)
+            out = self.predict(params, joined, repeat_batch(t, 3), contexts, conditions)
+            parts = (out[:batch], out[batch : 2 * batch], out[2 * batch :])
+            return text_and_reference(*parts, guidance_scale, reference_guidance_scale)
+
+        shape = (batch, num_frames, self.resolution, self.resolution, self.latent_channels)
+        return self.run_sampler(denoise, keys[0], shape, num_steps, sampler, on_step)
+
+    def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
+        batch = jax.tree.map(lambda x: x.astype(jnp.float32), dict(batch))
+        keys = jax.random.split(rng, batch["context"].shape[0])
+        drawn = self.sample_latents(
+            params[self.name],
+            keys,
+            batch["context"],
+            frozen["null_context"],
+            batch["reference"],
+            batch.get("lower"),
+            2.0,
+            1.0,
+            batch["latents"].shape[1],
+            16,
+            fps=batch["fps"][0] if "fps" in batch else None,
+        )
+        return {"truth": batch["latents"], "drawn": drawn}
+
+    def parts(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        names = ("resolution", "lower_resolution", "latent_channels", "reference_frames", "noise_level")
+        config = {"_class_name": "CascadeStage", "unet": self.unet, **self.diffusion_config()}
+        return {self.name: (self.name, config | {name: getattr(self, name) for name in names})}

@@ -1,0 +1,92 @@
+"""A text encoder trained from nothing: CLIP's contrastive objective on captioned clips (Radford et al. 2021).
+
+At the paper's scale the text encoder is Stable Diffusion's CLIP, taken as it is. The embedded model has a vocabulary
+of its own, so its encoder is trained here against a small video tower, which is then thrown away.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from videogen_jax.models.layers import group_norm
+from videogen_jax.models.text_encoder import CLIPTextEncoder
+from videogen_jax.stages.stage import Batch, Metrics, Params, build_network, to_unit
+
+
+class VideoTower(nn.Module):
+    """A few frames to one vector: frames are joined on the channel axis, so motion shows as a pattern of channels.
+
+    `(B, T, H, W, 3)` in [-1, 1] -> `(B, projection_dim)`.
+    """
+
+    channels: tuple[int, ...]
+    projection_dim: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, video: jax.Array) -> jax.Array:
+        b, t, h, w, c = video.shape
+        x = jnp.moveaxis(video, 1, 3).reshape(b, h, w, t * c)
+        for i, features in enumerate(self.channels):
+            x = nn.Conv(features, (3, 3), strides=(2, 2) if i else (1, 1), dtype=self.dtype, name=f"conv_{i}")(x)
+            x = nn.silu(group_norm(8, 1e-6, self.dtype, f"norm_{i}")(x))
+        x = x.reshape(b, -1)  # positions are kept: where a thing is, and where it goes, is part of the caption
+        return nn.Dense(self.projection_dim, dtype=self.dtype, name="projection")(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextStage:
+    """Contrastive training of the text encoder.
+
+    Attributes:
+      text_encoder: fields of `CLIPTextEncoder`; `projection_dim` must be set.
+      video_channels: widths of the video tower, each but the first at half the resolution of the one before.
+      tokenizer: name of the tokenizer's folder within the model folder.
+    """
+
+    text_encoder: Mapping[str, Any]
+    video_channels: tuple[int, ...] = (32, 64, 96, 128)
+
+    @property
+    def network(self) -> CLIPTextEncoder:
+        return build_network(CLIPTextEncoder, self.text_encoder, "config.model.text_encoder")
+
+    @property
+    def video_tower(self) -> VideoTower:
+        return VideoTower(self.video_channels, self.network.projection_dim, self.network.dtype)
+
+    def init(self, rng: jax.Array, batch: Batch) -> Params:
+        text_rng, video_rng = jax.random.split(rng)
+        return {
+            "text_encoder": self.network.init(text_rng, batch["tokens"])["params"],
+            "video_tower": self.video_tower.init(video_rng, to_unit(batch["video"]))["params"],
+            "logit_scale": jnp.asarray(jnp.log(1 / 0.07), jnp.float32),
+        }
+
+    def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
+        """batch: `tokens` int32 `(B, L)`, `video` uint8 `(B, T, H, W, 3)`.
+
+        The symmetric cross-entropy of CLIP (figure 3), with one change: clips whose captions are equal are each
+        other's positives too, since the world has few captions and a batch holds some twice.
+        """
+        text = self.network.apply({"params": params["text_encoder"]}, batch["tokens"]).projected
+        video = self.video_tower.apply({"params": params["video_tower"]}, to_unit(batch["video"]))
+        text, video = (x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-6) for x in (text, video))
+        logits = text @ video.T * jnp.exp(jnp.minimum(params["logit_scale"], jnp.log(100.0)))
+        same = jnp.all(batch["tokens"][:, None] == batch["tokens"][None], axis=-1).astype(jnp.float32)
+        targets = same / same.sum(axis=-1, keepdims=True)
+        per_text = optax.softmax_cross_entropy(logits, targets)
+        per_video = optax.softmax_cross_entropy(logits.T, targets)
+        hit = jnp.take_along_axis(same, logits.argmax(axis=0)[:, None], axis=1)
+        return 0.5 * (per_text.mean() + per_video.mean()), {"retrieval": hit.mean()}
+
+    def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
+        return {"truth": to_unit(batch["video"])}
+
+    def parts(self) -> dict[str, tuple[str, dict]]:
+        return {"text_encoder": ("text_encoder", {"_class_name": "CLIPTextEncoder", **self.text_encoder})}

@@ -1,0 +1,32 @@
+"""Trains one stage.
+
+    python -m videogen_jax.train --config configs/shapes/autoencoder.py --workdir runs/shapes/autoencoder
+
+Started again with the same --workdir it goes on from the newest checkpoint. Any field of the config can be set from
+the command line: `--config.batch_size=16`.
+"""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Training config, e.g. configs/shapes/autoencoder.py")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metrics; a run in it is resumed")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    from videogen_jax.training.run import run
+    from videogen_jax.training.loop import TrainingDiverged
+
+    try:
+        run(CONFIG.value, WORKDIR.value)
+    except (ValueError, TrainingDiverged) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

@@ -1,0 +1,1 @@
+"""Train state, step, loop, mesh and sharding rules, checkpoints and metrics writers."""

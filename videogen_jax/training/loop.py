@@ -1,0 +1,164 @@
+"""The training loop: one story for all stages, from a config to a finished run."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from videogen_jax.data.loader import Source, make_loader, take
+from videogen_jax.stages.stage import Params, Stage, to_uint8
+from videogen_jax.training.checkpoints import Checkpoints, abstract_state, write_json
+from videogen_jax.training.mesh import batch_sharding, make_mesh, shardings_for
+from videogen_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from videogen_jax.training.state import TrainState, count_parameters, init_state, make_train_step
+from videogen_jax.training.writers import MetricsWriter
+
+Decode = Callable[[jax.Array], jax.Array]
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
+def train(
+    config: Any,
+    stage: Stage,
+    source: Source,
+    workdir: str | Path,
+    frozen: Params | None = None,
+    decode: Decode | None = None,
+    initial_params: Callable[[Params], Params] | None = None,
+    stop_after: int | None = None,
+) -> TrainState:
+    """Trains `stage` until `config.steps`, from the newest checkpoint in `workdir` if there is one.
+
+    Args:
+      config: a training config (configs/shapes/base.py lists the fields).
+      stage: what is trained.
+      source: training examples.
+      workdir: receives config.json, metrics.jsonl, TensorBoard events and checkpoints/.
+      frozen: pytree that the loss reads and does not train.
+      decode: latents `(..., h, w, C)` -> frames in [-1, 1], for the sample videos; None: latents are not shown.
+      initial_params: changes fresh parameters into those to start from (a public checkpoint's); not called on resume.
+      stop_after: stop at this step as if interrupted; the schedules still run to `config.steps`.
+
+    Returns: the final state.
+
+    Raises:
+      TrainingDiverged: at the first logged step whose loss or gradient is not finite, naming step and stage.
+    """
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / "config.json", config.to_dict())
+    frozen = {} if frozen is None else frozen
+
+    mesh = make_mesh(config.mesh)
+    loader = make_loader(
+        source,
+        config.batch_size,
+        config.seed,
+        jax.process_index(),
+        jax.process_count(),
+        num_threads=config.loader_threads,
+    )
+    example = take(source, np.arange(min(config.batch_size, len(source))) % len(source))
+    if config.batch_size % config.accumulation:
+        raise ValueError(
+            f"config.batch_size is {config.batch_size}, which config.accumulation, {config.accumulation}, does not divide"
+        )
+
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    init_rng = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)  # no step has this number
+    shapes = jax.eval_shape(lambda rng: init_state(stage, optimizer, rng, example), init_rng)
+    state_shardings = shardings_for(shapes, config.sharding_rules, mesh)
+    frozen_shardings = shardings_for(frozen, config.sharding_rules, mesh)
+    frozen = jax.device_put(frozen, frozen_shardings)
+    batch_shardings = batch_sharding(mesh)
+    step_fn = make_train_step(stage, optimizer, config, state_shardings, frozen_shardings, batch_shardings)
+
+    checkpoints = Checkpoints(workdir, config.keep_checkpoints)
+    if checkpoints.latest is not None:
+        state, iterator_state = checkpoints.restore(abstract_state(shapes, state_shardings))
+        loader.set_state(iterator_state.encode() if isinstance(loader.get_state(), bytes) else iterator_state)
+    else:
+        create = jax.jit(lambda rng: init_state(stage, optimizer, rng, example), out_shardings=state_shardings)
+        state = create(init_rng)
+        if initial_params is not None:
+            params = jax.device_put(initial_params(state.params), state_shardings.params)
+            state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
+    first = int(state.step)
+    logging.info("%s: %.2f M parameters, step %d", config.stage, count_parameters(state.params) / 1e6, first)
+
+    writer = MetricsWriter(workdir, first)
+    learning_rate = learning_rate_schedule(config.optimizer, config.steps)
+    preview = jax.jit(stage.sample)
+    shown = {name: x[: config.sample_count] for name, x in example.items()}
+    last = config.steps if stop_after is None else min(config.steps, stop_after)
+    since, waited = time.perf_counter(), 0.0
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+    )
+    try:
+        with Progress(*columns, disable=jax.process_index() != 0) as bar:
+            task = bar.add_task(config.stage, total=config.steps, completed=first, status="compiling")
+            for step in range(first + 1, last + 1):
+                asked = time.perf_counter()
+                batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(batch_shardings, x), next(loader))
+                waited += time.perf_counter() - asked
+                state, metrics = step_fn(state, frozen, batch)
+                if step % config.log_every == 0 or step == last or step == first + 1:
+                    values = {name: float(value) for name, value in metrics.items()}
+                    check_finite(values, step, config.stage)
+                    elapsed, done = (
+                        time.perf_counter() - since,
+                        step - first if step - first < config.log_every else None,
+                    )
+                    count = done or config.log_every
+                    values["learning_rate"] = float(learning_rate(step - 1))
+                    values["steps_per_second"] = count / elapsed
+                    values["data_wait"] = waited / elapsed
+                    since, waited = time.perf_counter(), 0.0
+                    writer.scalars(step, values)
+                    bar.update(task, status=f"loss {values['loss']:.4f}, {values['steps_per_second']:.2f} steps/s")
+                bar.update(task, completed=step)
+                if step % config.checkpoint_every == 0 or step == last:
+                    checkpoints.save(state, loader.get_state())
+                if step % config.sample_every == 0 or step == config.steps:
+                    show(writer, step, preview(state.ema, frozen, shown, jax.random.key(config.seed)), decode)
+                    since, waited = time.perf_counter(), 0.0
+    finally:
+        checkpoints.close()
+        writer.close()
+    return state
+
+
+def check_finite(values: dict[str, float], step: int, stage: str) -> None:
+    """Raises TrainingDiverged if the loss or the gradient is NaN or infinite."""
+    for name in ("loss", "grad_norm"):
+        if not np.isfinite(values[name]):
+            raise TrainingDiverged(
+                f"stage {stage}: {name} is {values[name]} at step {step}; the last checkpoint is from before it. "
+                "Lower config.optimizer.learning_rate or config.optimizer.clip_norm and start again."
+            )
+
+
+def show(writer: MetricsWriter, step: int, arrays: dict[str, jax.Array], decode: Decode | None) -> None:
+    """Writes what `Stage.sample` returned as videos; latents are decoded first."""
+    for name, array in arrays.items():
+        if array.shape[-1] != 3:
+            if decode is None:
+                continue
+            array = decode(array)
+        video = np.asarray(to_uint8(array))
+        writer.videos(step, name, video[:, None] if video.ndim == 4 else video)
+    writer.flush()
