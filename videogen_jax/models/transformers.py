@@ -1,0 +1,119 @@
+"""Transformer layers of the UNet: over the positions of a frame with the text, and over the frames of a video."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import zeros as zeros_init
+
+from videogen_jax.models.layers import Attention, convolve, group_norm, sinusoidal_embedding
+
+
+def layer_norm(dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+    """LayerNorm over the channels with PyTorch's epsilon."""
+    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name)
+
+
+class GEGLU(nn.Module):
+    """Linear layer gated by the exact GELU of its second half (Shazeer 2020): `(..., C)` -> `(..., features)`."""
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        h, gate = jnp.split(nn.Dense(2 * self.features, dtype=self.dtype, name="proj")(x), 2, axis=-1)
+        return h * nn.gelu(gate, approximate=False)
+
+
+class FeedForward(nn.Module):
+    """GEGLU of four times the width and a linear layer back: `(..., C)` -> `(..., C)`."""
+
+    zero_init: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = zeros_init if self.zero_init else nn.linear.default_kernel_init
+        h = GEGLU(4 * x.shape[-1], self.dtype, name="net_0")(x)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="net_2")(h)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention within a frame, cross-attention to the text, feed-forward; each pre-norm with a residual."""
+
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
+        """x: `(B*T, S, C)`, S positions a frame; context: `(B, L, D)`, one for all frames; returns x's shape."""
+        head_dim = x.shape[-1] // self.heads
+
+        def attention(name):
+            return Attention(self.heads, head_dim, dtype=self.dtype, name=name)
+
+        x = x + attention("attn1")(layer_norm(self.dtype, "norm1")(x))
+        # The frames of a video are joined into one row of queries: the text is projected once and not per frame.
+        queries = layer_norm(self.dtype, "norm2")(x).reshape(context.shape[0], -1, x.shape[-1])
+        x = x + attention("attn2")(queries, context).reshape(x.shape)
+        return x + FeedForward(dtype=self.dtype, name="ff")(layer_norm(self.dtype, "norm3")(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Stable Diffusion's transformer over the positions of a frame (`Transformer2DModel`).
+
+    Attributes:
+      heads: number of heads; it divides the channels.
+      depth: number of blocks.
+      use_linear_projection: linear layers around the blocks (2.x) and not 1x1 convolutions (1.x): the same function,
+        another shape of kernel.
+      groups: of the group norm.
+    """
+
+    heads: int
+    depth: int = 1
+    use_linear_projection: bool = False
+    groups: int = 32
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
+        """x: `(B*T, H, W, C)`; context: `(B, L, D)`; returns x's shape."""
+        n, h, w, c = x.shape
+
+        def project(name, y, init=nn.linear.default_kernel_init):
+            if self.use_linear_projection:
+                return nn.Dense(c, dtype=self.dtype, kernel_init=init, name=name)(y)
+            conv = nn.Conv(
+                c, (1, 1), dtype=self.dtype, kernel_init=init, conv_general_dilated=convolve, padding=0, name=name
+            )
+            return conv(y)
+
+        y = project("proj_in", group_norm(self.groups, 1e-6, self.dtype, "norm")(x)).reshape(n, h * w, c)
+        for i in range(self.depth):
+            y = TransformerBlock(self.heads, self.dtype, name=f"transformer_blocks_{i}")(y, context)
+        return x + project("proj_out", y.reshape(n, h, w, c), zeros_init)
+
+
+class TemporalTransformer(nn.Module):
+    """Self-attention over the frames at each position, and a feed-forward layer; the identity until trained.
+
+    Frames know their place by an embedding of `positions`, added to the normalised input of the attention. Positions
+    are numbers, not indices, so a network may be told the true times of unevenly or finely spaced frames.
+    """
+
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """x: `(B*T, H, W, C)`; positions: `(B, T)` float, in frames; returns x's shape."""
+        (n, h, w, c), (b, t) = x.shape, positions.shape
+        place = nn.Dense(c, dtype=self.dtype, name="position_embedding")(sinusoidal_embedding(positions, c))
+        x = x.reshape(b, t, h * w, c)
+        y = layer_norm(self.dtype, "norm1")(x) + place[:, :, None]
+        attention = Attention(self.heads, c // self.heads, zero_init=True, dtype=self.dtype, name="attn1")
+        y = attention(y.swapaxes(1, 2).reshape(b * h * w, t, c))
+        x = x + y.reshape(b, h * w, t, c).swapaxes(1, 2)
+        x = x + FeedForward(zero_init=True, dtype=self.dtype, name="ff")(layer_norm(self.dtype, "norm2")(x))
+        return x.reshape(n, h, w, c)

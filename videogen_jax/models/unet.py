@@ -1,0 +1,258 @@
+"""The latent UNet of Stable Diffusion (Rombach et al. 2022), for images and, with temporal layers, for videos.
+
+An image is a video of one frame. The spatial layers are laid out as `UNet2DConditionModel` in diffusers with `name.0`
+read as `name_0`; whatever stands beside them (`temporal_*`, the added conditions) starts as the identity, so a network
+that is given Stable Diffusion's weights gives Stable Diffusion's output on every frame.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import zeros as zeros_init
+
+from videogen_jax.models.layers import (
+    Downsample,
+    ResidualTemporalConv,
+    ResnetBlock,
+    TimestepEmbedding,
+    Upsample,
+    conv3x3,
+    group_norm,
+    sinusoidal_embedding,
+)
+from videogen_jax.models.transformers import SpatialTransformer, TemporalTransformer
+
+
+class UNetBlock(nn.Module):
+    """What the blocks of all levels share: residual blocks, each followed by transformers if the level has heads.
+
+    Attributes:
+      features: channels of the level.
+      layers: number of residual blocks.
+      heads: number of attention heads, or 0 for a level without attention.
+      depth: number of transformer blocks in each spatial transformer.
+      resample: whether the block ends by halving (down) or doubling (up) the resolution.
+    """
+
+    features: int
+    layers: int
+    heads: int
+    depth: int
+    resample: bool
+    groups: int
+    eps: float
+    use_linear_projection: bool
+    temporal: bool
+    remat: bool
+    dtype: jnp.dtype
+
+    def resnet(self, j: int, x: jax.Array, temb: jax.Array, num_frames: int) -> jax.Array:
+        module = nn.remat(ResnetBlock, static_argnums=(3,)) if self.remat else ResnetBlock
+        block = module(self.features, self.groups, self.eps, self.temporal, self.dtype, name=f"resnets_{j}")
+        return block(x, temb, num_frames)
+
+    def attend(self, j: int, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
+        if not self.heads:
+            return x
+        spatial = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
+        x = spatial(
+            self.heads, self.depth, self.use_linear_projection, self.groups, self.dtype, name=f"attentions_{j}"
+        )(x, context)
+        if not self.temporal:
+            return x
+        temporal = nn.remat(TemporalTransformer) if self.remat else TemporalTransformer
+        return temporal(self.heads, self.dtype, name=f"temporal_attentions_{j}")(x, positions)
+
+
+class DownBlock(UNetBlock):
+    @nn.compact
+    def __call__(self, x, temb, context, positions) -> tuple[jax.Array, list[jax.Array]]:
+        """x: `(B*T, H, W, C)`; returns the block's output and what the up blocks are handed across."""
+        skips = []
+        for j in range(self.layers):
+            x = self.attend(j, self.resnet(j, x, temb, positions.shape[1]), context, positions)
+            skips.append(x)
+        if self.resample:
+            x = Downsample(self.features, dtype=self.dtype, name="downsamplers_0")(x)
+            skips.append(x)
+        return x, skips
+
+
+class MidBlock(UNetBlock):
+    @nn.compact
+    def __call__(self, x, temb, context, positions) -> jax.Array:
+        """x: `(B*T, H, W, C)`; returns the same shape."""
+        x = self.resnet(0, x, temb, positions.shape[1])
+        for j in range(self.layers - 1):
+            x = self.attend(j, x, context, positions)
+            x = self.resnet(j + 1, x, temb, positions.shape[1])
+        return x
+
+
+class UpBlock(UNetBlock):
+    @nn.compact
+    def __call__(self, x, skips, temb, context, positions) -> jax.Array:
+        """x: `(B*T, H, W, C)`; skips: one array for each layer, the first used last."""
+        for j in range(self.layers):
+            x = jnp.concatenate([x, skips[-1 - j]], axis=-1)
+            x = self.attend(j, self.resnet(j, x, temb, positions.shape[1]), context, positions)
+        return Upsample(self.features, dtype=self.dtype, name="upsamplers_0")(x) if self.resample else x
+
+
+def per_level(value: int | Sequence, levels: int, field: str) -> tuple:
+    """A field that is given once for all levels or one by one, as a tuple of `levels` values."""
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * levels
+    if len(values) != levels:
+        raise ValueError(f"{field} has {len(values)} values, but block_out_channels has {levels} levels")
+    return values
+
+
+class UNet(nn.Module):
+    """Text-conditional denoising network for latent images and videos.
+
+    Attributes:
+      in_channels: channels of the input: the latents and what is joined to them (reference, mask, lower stage).
+      out_channels: channels of the prediction.
+      block_out_channels: channels of each level; each level after the first halves the resolution.
+      layers_per_block: residual blocks of a level on the way down (one more on the way up).
+      cross_attention: for each level, whether it has transformers; the middle block always has.
+      num_heads: attention heads, one number or one a level; the size of a head is channels / heads. (The configs of
+        Stable Diffusion call this `attention_head_dim`.)
+      transformer_layers_per_block: depth of the transformers, one number or one a level.
+      use_linear_projection: as in Stable Diffusion 2.x.
+      norm_num_groups, norm_eps: of the group norms of the residual blocks and of the output.
+      temporal: add temporal convolutions and temporal attention.
+      added_conditions: names of scalars that the network is told besides the timestep, as ("noise_level", "fps").
+        Each is embedded like the timestep and added to its embedding by a layer that starts at zero.
+      remat: recompute each residual block and transformer in the backward pass: less memory, a third more compute.
+    """
+
+    in_channels: int = 4
+    out_channels: int = 4
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int = 2
+    cross_attention: tuple[bool, ...] = (True, True, True, False)
+    num_heads: int | tuple[int, ...] = 8
+    cross_attention_dim: int = 768
+    transformer_layers_per_block: int | tuple[int, ...] = 1
+    use_linear_projection: bool = False
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-5
+    temporal: bool = False
+    added_conditions: tuple[str, ...] = ()
+    remat: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        latents: jax.Array,
+        timesteps: jax.Array,
+        context: jax.Array,
+        conditions: Mapping[str, jax.Array] | None = None,
+        frame_positions: jax.Array | None = None,
+    ) -> jax.Array:
+        """Predicts what the noise schedule trains it for (noise, velocity or clean latents).
+
+        Args:
+          latents: `(B, T, H, W, in_channels)`; T = 1 for images, also in a network with temporal layers. H and W are
+            divisible by 2 ** (levels - 1).
+          timesteps: `(B,)`, 0 to 1000 in the scale of Stable Diffusion.
+          context: `(B, L, cross_attention_dim)`, the text encoder's states.
+          conditions: a `(B,)` array for each of `added_conditions`, best in the range of timesteps, 0 to 1000: smaller
+            differences than about 0.1 are not seen.
+          frame_positions: `(B, T)`, the time of each frame in frames; 0 to T - 1 if None.
+
+        Returns: `(B, T, H, W, out_channels)` in the network's dtype.
+
+        Raises:
+          ValueError: for fields that do not fit each other, or inputs that do not fit the fields.
+        """
+        heads, depths = self._check(latents, context, conditions)
+        b, t, h, w, _ = latents.shape
+        if frame_positions is None:
+            frame_positions = jnp.broadcast_to(jnp.arange(t, dtype=jnp.float32), (b, t))
+        elif frame_positions.shape != (b, t):
+            raise ValueError(f"frame_positions must have shape {(b, t)}, not {frame_positions.shape}")
+        context = context.astype(self.dtype)
+        temb = jnp.repeat(self._embed_conditions(timesteps, conditions or {}), t, axis=0)
+        last = len(self.block_out_channels) - 1
+
+        def block(module, level, layers, resample, attention, name):
+            return module(
+                features=self.block_out_channels[level],
+                layers=layers,
+                heads=heads[level] if attention else 0,
+                depth=depths[level],
+                resample=resample,
+                groups=self.norm_num_groups,
+                eps=self.norm_eps,
+                use_linear_projection=self.use_linear_projection,
+                temporal=self.temporal,
+                remat=self.remat,
+                dtype=self.dtype,
+                name=name,
+            )
+
+        x = conv3x3(self.block_out_channels[0], self.dtype, "conv_in")(latents.reshape(b * t, h, w, -1))
+        if self.temporal:
+            x = ResidualTemporalConv(self.dtype, name="temporal_conv_in")(x, t)
+        skips = [x]
+        for i, attention in enumerate(self.cross_attention):
+            down = block(DownBlock, i, self.layers_per_block, i < last, attention, f"down_blocks_{i}")
+            x, outputs = down(x, temb, context, frame_positions)
+            skips += outputs
+        x = block(MidBlock, last, 2, False, True, "mid_block")(x, temb, context, frame_positions)
+        for i in range(last + 1):
+            level, layers = last - i, self.layers_per_block + 1
+            up = block(UpBlock, level, layers, level > 0, self.cross_attention[level], f"up_blocks_{i}")
+            x = up(x, skips[-layers:], temb, context, frame_positions)
+            del skips[-layers:]
+        x = nn.silu(group_norm(self.norm_num_groups, self.norm_eps, self.dtype, "conv_norm_out")(x))
+        x = conv3x3(self.out_channels, self.dtype, "conv_out", kernel_init=zeros_init)(x)
+        return x.reshape(b, t, h, w, self.out_channels)
+
+    def _embed_conditions(self, timesteps: jax.Array, conditions: Mapping[str, jax.Array]) -> jax.Array:
+        """`(B, 4 * block_out_channels[0])`: the timestep's embedding plus those of the added conditions."""
+        width = self.block_out_channels[0]
+
+        def embed(values, name, zero_init=False):
+            embedding = sinusoidal_embedding(values, width).astype(self.dtype)
+            return TimestepEmbedding(4 * width, self.dtype, zero_init, name=name)(embedding)
+
+        temb = embed(timesteps, "time_embedding")
+        for name in self.added_conditions:
+            temb = temb + embed(conditions[name], f"{name}_embedding", zero_init=True)
+        return temb
+
+    def _check(self, latents, context, conditions) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Heads and transformer depths of the levels, after making sure that everything fits."""
+        levels = len(self.block_out_channels)
+        if len(self.cross_attention) != levels:
+            raise ValueError(
+                f"cross_attention has {len(self.cross_attention)} values, but block_out_channels has {levels} levels"
+            )
+        heads = per_level(self.num_heads, levels, "num_heads")
+        for channels, level_heads in zip(self.block_out_channels, heads, strict=True):
+            if channels % self.norm_num_groups:
+                raise ValueError(
+                    f"norm_num_groups {self.norm_num_groups} must divide the {channels} of block_out_channels"
+                )
+            if channels % level_heads:
+                raise ValueError(f"num_heads {level_heads} must divide the {channels} of block_out_channels")
+        if latents.ndim != 5 or latents.shape[-1] != self.in_channels:
+            raise ValueError(f"latents must have shape (B, T, H, W, {self.in_channels}), not {latents.shape}")
+        multiple = 2 ** (levels - 1)
+        if latents.shape[2] % multiple or latents.shape[3] % multiple:
+            height, width = latents.shape[2:4]
+            raise ValueError(f"latents of {height}x{width} must have a height and width divisible by {multiple}")
+        if context.ndim != 3 or context.shape[0] != latents.shape[0] or context.shape[2] != self.cross_attention_dim:
+            raise ValueError(
+                f"context must have shape ({latents.shape[0]}, L, {self.cross_attention_dim}), not {context.shape}"
+            )
+        if set(conditions or {}) != set(self.added_conditions):
+            given = ", ".join(sorted(conditions or {})) or "none"
+            raise ValueError(f"conditions must be {', '.join(self.added_conditions) or 'none'}, not {given}")
+        return heads, per_level(self.transformer_layers_per_block, levels, "transformer_layers_per_block")
