@@ -125,7 +125,7 @@ def test_dpmpp_2m_from_zero_snr():
         **STABLE_DIFFUSION, prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True
     )
     scheduler.set_timesteps(STEPS)
-    assert_close(ours("dpmpp_2m", "v_prediction", "trailing", zero_snr=True), theirs(scheduler), 2e-2)
+    assert_close(ours("dpmpp_2m", "v_prediction", "trailing", zero_snr=True), theirs(scheduler), 2e-3)
 
 
 def euler_scheduler(kind, prediction_type, spacing, **options):
@@ -150,7 +150,7 @@ def test_euler_from_zero_snr():
     scheduler = euler_scheduler(
         diffusers.EulerDiscreteScheduler, "v_prediction", "trailing", rescale_betas_zero_snr=True
     )
-    assert_close(ours("euler", "v_prediction", "trailing", zero_snr=True), theirs(scheduler), 2e-3)
+    assert_close(ours("euler", "v_prediction", "trailing", zero_snr=True), theirs(scheduler), 5e-4)
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
