@@ -26,6 +26,7 @@ _LEAST_AREA = (
     0.0015  # of the frame; the smallest shape of the world, a small star at the end of its shrinking, has 0.004
 )
 _PATH_SCALE = 0.02  # of the frame's side: a centroid farther off a path than this counts as an outlier
+_LEAST_OVERLAP = 0.6  # intersection over union with an outline: what fits none better has none of the shapes
 _LEAST_TRAVEL = 0.1  # of the frame's side: a path shorter than this is no motion
 _UNIT_AREAS = {  # area of each shape of radius 1
     "circle": math.pi,
@@ -79,6 +80,11 @@ def _known_backgrounds(resolution: int) -> np.ndarray:
     return np.stack([shapes.render_background(name, resolution) for name in shapes.BACKGROUNDS]).astype(np.float32)
 
 
+def _truncated(difference: np.ndarray) -> np.ndarray:
+    """Squared length over the last axis, at most `_TONE_DISTANCE`'s square."""
+    return np.minimum(np.einsum("...c,...c->...", difference, difference), _TONE_DISTANCE**2)
+
+
 def _fit_background(video: np.ndarray) -> tuple[str, np.ndarray]:
     """The best of the known backgrounds by truncated squared error, and its image with the tones as they are here.
 
@@ -87,10 +93,17 @@ def _fit_background(video: np.ndarray) -> tuple[str, np.ndarray]:
     resolution = video.shape[1]
     sample = video[[0, len(video) // 2, len(video) - 1]]
     known = _known_backgrounds(resolution)
-    step = 2 if resolution >= 64 else 1  # the bars are an eighth of the frame: half of the pixels show them well
-    coarse = sample[:, None, ::step, ::step] - known[:, ::step, ::step]
-    error = np.minimum(np.einsum("tkhwc,tkhwc->tkhw", coarse, coarse), _TONE_DISTANCE**2)
-    best = int(error.mean(axis=(0, 2, 3)).argmin())
+    step = max(resolution // 32, 1)  # four samples to a bar, none at its edges, show a background well
+    coarse = sample[:, None, step // 2 :: step, step // 2 :: step] - known[:, step // 2 :: step, step // 2 :: step]
+    error = _truncated(coarse).mean(axis=(0, 2, 3))
+    tone = shapes.BACKGROUNDS[int(error.argmin())].split()[-1]
+    # A tint of the whole frame must not pass for a pattern: those of the tone are compared again, each with the shift
+    # of colour that suits it best.
+    indices = [k for k, name in enumerate(shapes.BACKGROUNDS) if name.split()[-1] == tone]
+    coarse = coarse[:, indices]
+    near = (np.einsum("tkhwc,tkhwc->tkhw", coarse, coarse) < _TONE_DISTANCE**2)[..., None]
+    shift = (coarse * near).sum(axis=(0, 2, 3)) / np.maximum(near.sum(axis=(0, 2, 3)), 1)
+    best = indices[int(_truncated(coarse - shift[:, None, None]).mean(axis=(0, 2, 3)).argmin())]
     name, image = shapes.BACKGROUNDS[best], known[best].copy()
     difference = sample - image
     near = np.einsum("thwc,thwc->thw", difference, difference) < _TONE_DISTANCE**2
@@ -238,10 +251,13 @@ def read_clip(frames: np.ndarray) -> Reading:
         return nothing
 
     largest_first = sorted(blobs.values(), key=lambda blob: -blob.area)[:6]
-    overlaps = {name: sum(_overlap(blob, name, resolution) for blob in largest_first) for name in shapes.SHAPES}
-    shape = max(overlaps, key=overlaps.get)
+    overlaps = {
+        name: float(np.mean([_overlap(blob, name, resolution) for blob in largest_first])) for name in shapes.SHAPES
+    }
+    outline = max(overlaps, key=overlaps.get)
+    shape = outline if overlaps[outline] >= _LEAST_OVERLAP else None
     for k, blob in blobs.items():
-        radii[k] = math.sqrt(blob.area / _UNIT_AREAS[shape]) / resolution
+        radii[k] = math.sqrt(blob.area / _UNIT_AREAS[outline]) / resolution
         centres[k] = blob.x / resolution, blob.y / resolution
     seen = np.array(list(blobs))
     progress = seen / (count - 1)

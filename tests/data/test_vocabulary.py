@@ -1,0 +1,135 @@
+"""Byte-pair vocabularies in CLIP's file format."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from transformers import CLIPTokenizer
+
+from videogen_jax.data import shapes, vocabulary
+
+
+@pytest.fixture(scope="module")
+def captions():
+    return [shapes.sample_clip(0, i, "all").caption for i in range(400)]
+
+
+@pytest.fixture(scope="module")
+def folder(captions, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer")
+    vocabulary.train_tokenizer(captions, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return vocabulary.load_tokenizer(folder)
+
+
+def test_files_are_clips_format(folder, tokenizer):
+    entries = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    merges = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    assert sorted(entries.values()) == list(range(len(entries)))
+    assert len(entries) == 512 + len(merges) - 1 + 2
+    # The places that OpenAI's file gives to these.
+    assert (entries["!"], entries["a"], entries["!</w>"], entries["a</w>"]) == (0, 64, 256, 320)
+    assert (entries["<|startoftext|>"], entries["<|endoftext|>"]) == (len(entries) - 2, len(entries) - 1)
+    assert all("".join(merge.split(" ")) in entries for merge in merges[1:])
+    plain = CLIPTokenizer.from_pretrained(str(folder))
+    assert plain.model_max_length == 77
+    assert plain.pad_token == plain.eos_token == "<|endoftext|>"
+    assert plain("a red star")["input_ids"] == tokenizer("a red star")["input_ids"]
+
+
+def test_every_word_is_one_token(tokenizer, captions):
+    words = vocabulary.known_words(tokenizer)
+    assert set(words) == {word for caption in captions for word in caption.split()}
+    ids = vocabulary.tokenize(tokenizer, words)
+    assert np.all(ids[:, 0] == tokenizer.bos_token_id)
+    assert np.all(ids[:, 2:] == tokenizer.eos_token_id)
+    assert len(set(ids[:, 1].tolist())) == len(words)
+
+
+def test_captions_round_trip(tokenizer, captions):
+    ids = vocabulary.tokenize(tokenizer, captions)
+    assert ids.shape == (len(captions), 77)
+    assert ids.dtype == np.int32
+    for row, caption in zip(ids, captions, strict=True):
+        assert tokenizer.decode(row, skip_special_tokens=True) == caption
+
+
+def test_any_text_tokenizes(tokenizer):
+    text = "a naïve 日本 🙂 zebra, 42 %!"
+    ids = vocabulary.tokenize(tokenizer, [text])[0]
+    assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
+    assert np.all(vocabulary.tokenize(tokenizer, [""])[0, 1:] == tokenizer.eos_token_id)
+    assert vocabulary.tokenize(tokenizer, []).shape == (0, 77)
+
+
+def test_case_and_blanks_do_not_matter(tokenizer):
+    a, b = vocabulary.tokenize(tokenizer, ["A  Small\tRED circle", "a small red circle"])
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_long_prompt_is_cut_with_a_warning(tokenizer):
+    with pytest.warns(UserWarning, match=r"1 of 2 prompts exceed 77 tokens.*'blue green'"):
+        ids = vocabulary.tokenize(tokenizer, ["red " * 75 + "blue green", "a star"])
+    expected = tokenizer("red " * 75 + "blue green", truncation=True, max_length=77, padding="max_length")["input_ids"]
+    np.testing.assert_array_equal(ids[0], expected)
+    assert ids[0, 76] == tokenizer.eos_token_id
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fits = vocabulary.tokenize(tokenizer, ["red " * 75])
+    np.testing.assert_array_equal(fits[0], ids[0])
+
+
+def test_unknown_words_are_named(tokenizer):
+    assert vocabulary.unknown_words(tokenizer, "A small pink dog, growing on a GRAY background. pink x") == [
+        "pink",
+        "dog",
+        ",",
+        ".",
+        "x",
+    ]
+    assert vocabulary.unknown_words(tokenizer, "a large star circling clockwise on a navy background") == []
+
+
+def test_a_vocabulary_without_a_word_list_knows_no_unknown_words(folder, tmp_path):
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    public = vocabulary.load_tokenizer(tmp_path)
+    assert vocabulary.known_words(public) == []
+    assert vocabulary.unknown_words(public, "pink dog") == []
+
+
+def test_word_list_survives_saving_through_transformers(tokenizer, tmp_path):
+    tokenizer.save_pretrained(str(tmp_path))
+    again = vocabulary.load_tokenizer(tmp_path)
+    assert vocabulary.known_words(again) == vocabulary.known_words(tokenizer)
+    text = ["a large star", "pink dog"]
+    np.testing.assert_array_equal(vocabulary.tokenize(again, text), vocabulary.tokenize(tokenizer, text))
+
+
+def test_training_does_not_depend_on_the_order(captions, folder, tmp_path):
+    vocabulary.train_tokenizer(reversed(captions), tmp_path)
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_another_length(captions, tmp_path):
+    vocabulary.train_tokenizer(captions, tmp_path, model_max_length=20)
+    assert vocabulary.tokenize(vocabulary.load_tokenizer(tmp_path), captions[:2]).shape == (2, 20)
+
+
+def test_bad_input_is_refused(tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="captions must hold"):
+        vocabulary.train_tokenizer([], tmp_path)
+    with pytest.raises(ValueError, match="model_max_length"):
+        vocabulary.train_tokenizer(["a"], tmp_path, model_max_length=2)
+    with pytest.raises(ValueError, match="does not exist"):
+        vocabulary.load_tokenizer(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"vocab\.json"):
+        vocabulary.load_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match="must be a string; got int"):
+        vocabulary.tokenize(tokenizer, ["a", 3])
