@@ -18,8 +18,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metri
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    from videogen_jax.training.run import run
     from videogen_jax.training.loop import TrainingDiverged
+    from videogen_jax.training.run import run
 
     try:
         run(CONFIG.value, WORKDIR.value)

@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
     del arg
     config = get_base_config()
     config.stage = "autoencoder"
-    config.steps = 3000
+    config.steps = 2250
     config.batch_size = 4
     config.optimizer.learning_rate = 2e-3
     config.ema_decay = 0.995

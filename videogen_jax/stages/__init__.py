@@ -1,12 +1,20 @@
 """The paper's parts, one file each, behind one small face (see stages/stage.py)."""
 
 from videogen_jax.stages.autoencoder import AutoencoderStage
+from videogen_jax.stages.cascade import CascadeStage
+from videogen_jax.stages.decoder import DecoderStage
+from videogen_jax.stages.reference import ReferenceStage
 from videogen_jax.stages.stage import Stage, build_network
+from videogen_jax.stages.temporal import TemporalStage
 from videogen_jax.stages.text import TextStage
 
 STAGES: dict[str, type[Stage]] = {
     "text": TextStage,
     "autoencoder": AutoencoderStage,
+    "reference": ReferenceStage,
+    "cascade": CascadeStage,
+    "temporal": TemporalStage,
+    "decoder": DecoderStage,
 }
 
 __all__ = ["STAGES", "Stage", "build_network", "build_stage"]

@@ -1,15 +1,23 @@
 """From a config to a training run: builds the stage, its data, and the frozen parts that it leans on."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from absl import logging
 
 from videogen_jax.data.build import build_source
+from videogen_jax.data.vocabulary import tokenize
+from videogen_jax.models.vgg import VGG16Features
 from videogen_jax.stages import build_stage
+from videogen_jax.stages.stage import Params, Stage
 from videogen_jax.training.loop import train
 from videogen_jax.training.state import TrainState
+from videogen_jax.weights.folder import load_part
+from videogen_jax.weights.parts import load_autoencoder, load_text_encoder
 
 
 def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> TrainState:
@@ -17,9 +25,41 @@ def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> Trai
 
     Raises:
       ValueError: for a config that cannot work, before anything is compiled.
+      TrainingDiverged: see `train`.
     """
     logging.info("JAX %s on %d %s", jax.__version__, jax.device_count(), jax.default_backend())
     stage = build_stage(config.stage, config.model.to_dict())
     source = build_source(config, stage)
-    decode = None
-    return train(config, stage, source, workdir, decode=decode, stop_after=stop_after)
+    frozen, decode = frozen_parts(config)
+    return train(config, stage, source, workdir, frozen, decode, initial_params(config, stage), stop_after)
+
+
+def frozen_parts(config: Any) -> tuple[Params, Callable[[jax.Array], jax.Array] | None]:
+    """What the stage's loss reads and does not train, and the decoding of latents for its sample videos."""
+    if config.stage in ("text", "autoencoder"):
+        return {}, None
+    autoencoder, vae = load_autoencoder(config.model_folder)
+    frozen: dict[str, Any] = {}
+    if config.stage in ("reference", "cascade"):
+        text = load_text_encoder(config.model_folder)
+        frozen["null_context"] = text.encode(text.params, jnp.asarray(tokenize(text.tokenizer, [""])))[0]
+    if config.stage == "decoder":
+        frozen["scaling_factor"] = np.float32(autoencoder.scaling_factor)
+        frozen["shift_factor"] = np.float32(autoencoder.shift_factor)
+        if config.model.perceptual_weight:
+            if not config.perceptual_weights:
+                raise ValueError(
+                    "config.model.perceptual_weight is on: set config.perceptual_weights to a folder with the "
+                    "safetensors of torchvision's VGG-16 features, or config.model.perceptual_weight to 0"
+                )
+            template = jax.eval_shape(VGG16Features().init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+            frozen["vgg"] = load_part(config.perceptual_weights, template)
+    return frozen, jax.jit(lambda latents: autoencoder.decode(vae, latents))
+
+
+def initial_params(config: Any, stage: Stage) -> Callable[[Params], Params] | None:
+    """How fresh parameters become those that training starts from; None leaves them fresh."""
+    if config.stage == "decoder":
+        _, vae = load_autoencoder(config.model_folder)
+        return lambda fresh: stage.start_from_autoencoder(fresh, vae)
+    return None

@@ -1,0 +1,56 @@
+"""The cascade of the shapes world: latents of 4x4, 8x8 and 16x16, 16 frames.
+
+    python -m videogen_jax.train --config configs/shapes/cascade.py:4 --workdir runs/shapes/cascade_4
+
+The argument is the resolution of the stage: 4, 8 or 16.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.shapes.base import get_base_config
+
+# resolution: (widths, levels with attention, steps, batch, clips kept as latents)
+STAGES = {
+    "4": ((128, 192), (True, True), 3000, 16, 12_000),
+    "8": ((64, 128), (False, True), 2000, 4, 3000),
+    "16": ((48, 96, 128), (False, False, True), 2000, 2, 1200),
+}
+
+
+def get_config(arg: str = "4") -> ConfigDict:
+    if arg not in STAGES:
+        raise ValueError(
+            f"the argument of this config is a resolution of the cascade, {', '.join(STAGES)}, not {arg!r}"
+        )
+    widths, attention, steps, batch, clips = STAGES[arg]
+    resolution = int(arg)
+    lower = None if arg == "4" else resolution // 2
+    config = get_base_config()
+    config.stage = "cascade"
+    config.steps = steps
+    config.batch_size = batch
+    config.optimizer.learning_rate = 6e-4
+    config.model = ConfigDict()
+    config.model.unet = ConfigDict(
+        {
+            "block_out_channels": widths,
+            "layers_per_block": 1,
+            "cross_attention": attention,
+            "num_heads": 4,
+            "cross_attention_dim": 128,
+            "norm_num_groups": 16,
+        }
+    )
+    config.model.schedule = ConfigDict({"name": "cosine", "rescale_zero_terminal_snr": True})
+    config.model.prediction_type = "v_prediction"
+    config.model.resolution = resolution
+    config.model.lower_resolution = lower
+    config.model.reference_frames = "all"
+    config.data.source = "shapes_latents"
+    config.data.cache_folder = "runs/shapes/cache"
+    config.data.seed = 3
+    config.data.num_clips = clips
+    config.data.num_frames = 16
+    config.data.resolution = resolution
+    config.data.lower_resolution = lower
+    return config

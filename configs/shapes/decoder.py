@@ -1,0 +1,44 @@
+"""The video decoder of the shapes world: 16x16 latents to 128x128 frames, trained on video without text.
+
+python -m videogen_jax.train --config configs/shapes/decoder.py --workdir runs/shapes/decoder
+"""
+
+from ml_collections import ConfigDict
+
+from configs.shapes.base import get_base_config
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    del arg
+    config = get_base_config()
+    config.stage = "decoder"
+    config.steps = 900
+    config.batch_size = 1
+    config.optimizer.learning_rate = 6e-4
+    config.optimizer.warmup_steps = 50
+    config.ema_decay = 0.99
+    config.sample_count = 1
+    config.model = ConfigDict()
+    config.model.decoder = ConfigDict(
+        {
+            "block_out_channels": (16, 24, 48, 96),
+            "layers_per_block": 1,
+            "mid_block_layers": 2,
+            "norm_num_groups": 8,
+        }
+    )
+    config.model.discriminator = ConfigDict({"channels": (16, 32, 64), "norm_num_groups": 8})
+    config.model.difference_weight = 1.0
+    config.model.perceptual_weight = 0.0
+    config.model.adversarial_weight = 0.005
+    config.model.latent_noise = 0.03
+    config.data.source = "shapes_latents"
+    config.data.cache_folder = "runs/shapes/cache"
+    config.data.seed = 4
+    config.data.num_clips = 2000
+    config.data.num_frames = 6
+    config.data.window_rates = (1, 2, 4)
+    config.data.resolution = 16
+    config.data.text = False
+    config.data.video_resolution = 128
+    return config

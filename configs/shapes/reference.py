@@ -1,0 +1,41 @@
+"""Text to image for the shapes world: the reference image's 16x16x4 latents.
+
+python -m videogen_jax.train --config configs/shapes/reference.py --workdir runs/shapes/reference
+"""
+
+from ml_collections import ConfigDict
+
+from configs.shapes.base import get_base_config
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    del arg
+    config = get_base_config()
+    config.stage = "reference"
+    config.steps = 9000
+    config.batch_size = 16
+    config.optimizer.learning_rate = 8e-4
+    config.optimizer.warmup_steps = 200
+    config.ema_decay = 0.999
+    config.sample_every = 1000
+    config.sample_count = 8
+    config.model = ConfigDict()
+    config.model.unet = ConfigDict(
+        {
+            "block_out_channels": (64, 128, 128),
+            "layers_per_block": 1,
+            "cross_attention": (False, True, True),
+            "num_heads": 4,
+            "cross_attention_dim": 128,
+            "norm_num_groups": 16,
+        }
+    )
+    config.model.schedule = ConfigDict({"name": "cosine", "rescale_zero_terminal_snr": True})
+    config.model.prediction_type = "v_prediction"
+    config.data.source = "shapes_latents"
+    config.data.cache_folder = "runs/shapes/cache"
+    config.data.seed = 2
+    config.data.num_clips = 16_000
+    config.data.num_frames = 1
+    config.data.resolution = 16
+    return config

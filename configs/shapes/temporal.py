@@ -1,0 +1,30 @@
+"""Temporal upsampling of the shapes world's 16x16 latents, by 2 or 4.
+
+python -m videogen_jax.train --config configs/shapes/temporal.py --workdir runs/shapes/temporal
+"""
+
+from ml_collections import ConfigDict
+
+from configs.shapes.base import get_base_config
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    del arg
+    config = get_base_config()
+    config.stage = "temporal"
+    config.steps = 2500
+    config.batch_size = 8
+    config.optimizer.learning_rate = 8e-4
+    config.ema_decay = 0.995
+    config.model = ConfigDict()
+    config.model.upsampler = ConfigDict({})
+    config.model.factor = 4
+    config.data.source = "shapes_latents"
+    config.data.cache_folder = "runs/shapes/cache"
+    config.data.seed = 5
+    config.data.num_clips = 2500
+    config.data.num_frames = 13  # four base frames and the three between each two
+    config.data.window_rates = (4,)
+    config.data.resolution = 16
+    config.data.text = False
+    return config

@@ -1,0 +1,169 @@
+"""Latents and text states of the shapes world, computed once by the frozen networks and read from disk in training."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from rich.progress import track
+
+from videogen_jax.data.shapes import DURATION, ShapesClip, frame_times, render, sample_clip
+from videogen_jax.data.vocabulary import tokenize
+from videogen_jax.stages.stage import to_unit
+from videogen_jax.weights.parts import load_autoencoder, load_text_encoder
+
+CHUNK = 64  # clips encoded between two notes of progress
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentRecipe:
+    """What a cache of the shapes world holds.
+
+    Attributes:
+      split, seed, num_clips: of the clips.
+      num_frames: frames of an example: a whole clip, or a window of one.
+      window_rates: () for whole clips; else each example is a window whose frames are 1 / rate of a base interval
+        apart, the rate one of these and the start at random.
+      base_frames: frames of a clip at the base rate, which sets the base interval.
+      resolution: side of the latents.
+      lower_resolution: side of the latents of the stage below, kept beside, or None.
+      text: keep the captions' text states.
+    """
+
+    split: str
+    seed: int
+    num_clips: int
+    num_frames: int
+    resolution: int
+    lower_resolution: int | None = None
+    window_rates: tuple[int, ...] = ()
+    base_frames: int = 16
+    text: bool = True
+
+    def clip(self, index: int) -> ShapesClip:
+        return sample_clip(self.seed, index, self.split)
+
+    def times(self, index: int) -> np.ndarray:
+        """Seconds of the frames of example `index`, `(num_frames,)`."""
+        if not self.window_rates:
+            return frame_times(self.num_frames) if self.num_frames > 1 else np.zeros(1)
+        rng = np.random.default_rng((self.seed, index))
+        spacing = DURATION / (self.base_frames - 1) / rng.choice(self.window_rates)
+        length = spacing * (self.num_frames - 1)
+        return rng.uniform(0.0, DURATION - length) + spacing * np.arange(self.num_frames)
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentSource:
+    """A finished cache as a grain source: `latents` `(T, h, w, C)` and what else the recipe keeps, float16.
+
+    Of whole clips, the first frame's latents come as `reference` `(1, h, w, C)`, as in training VideoGen. With
+    `video` the frames are rendered again, uint8 `(T, H, W, 3)`.
+    """
+
+    folder: Path
+    recipe: LatentRecipe
+    video_resolution: int | None = None
+
+    def __post_init__(self):
+        arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(self.folder.glob("*.npy"))}
+        object.__setattr__(self, "_arrays", arrays)
+
+    def __len__(self) -> int:
+        return self.recipe.num_clips
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        example = {name: np.array(array[index]) for name, array in self._arrays.items()}
+        if not self.recipe.window_rates and self.recipe.num_frames > 1:
+            example["reference"] = example["latents"][:1]
+        if self.video_resolution is not None:
+            clip = self.recipe.clip(index)
+            example["video"] = render(clip, self.recipe.times(index), self.video_resolution)
+        return example
+
+
+def shapes_latents(
+    model_folder: str | Path, *, cache_folder: str, video_resolution: int | None = None, **recipe: Any
+) -> LatentSource:
+    """The cache of a recipe, filled first if it is not there; an interrupted filling goes on where it was.
+
+    Args:
+      model_folder: holds `vae` and, if the recipe keeps text, `tokenizer` and `text_encoder`.
+      cache_folder: where caches are kept, each under a name made from the recipe and the networks' weights.
+      video_resolution: render the frames too, when read, with this side.
+    """
+    if "window_rates" in recipe:
+        recipe["window_rates"] = tuple(recipe["window_rates"])
+    recipe = LatentRecipe(**recipe)
+    used = ["vae", "tokenizer", "text_encoder"] if recipe.text else ["vae"]
+    folder = Path(cache_folder) / fingerprint(dataclasses.asdict(recipe), Path(model_folder), used)
+    if not (folder / "recipe.json").exists():
+        _fill(folder, Path(model_folder), recipe)
+    return LatentSource(folder, recipe, video_resolution)
+
+
+def fingerprint(recipe: Mapping[str, Any], model_folder: Path, parts: list[str]) -> str:
+    """A name that changes with the recipe or with any file of the parts."""
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
+    for part in parts:
+        files = sorted(p for p in (model_folder / part).glob("*") if p.is_file())
+        if not files:
+            raise ValueError(f"{model_folder / part} is missing: train and export that part first")
+        for path in files:
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _fill(folder: Path, model_folder: Path, recipe: LatentRecipe) -> None:
+    autoencoder, vae = load_autoencoder(model_folder)
+    encoders = {"latents": recipe.resolution}
+    if recipe.lower_resolution is not None:
+        encoders["lower"] = recipe.lower_resolution
+    pixels = recipe.resolution * autoencoder.network.downsampling
+    channels = autoencoder.network.latent_channels
+    shapes = {name: (recipe.num_frames, side, side, channels) for name, side in encoders.items()}
+    text = load_text_encoder(model_folder) if recipe.text else None
+    if text is not None:
+        shapes["context"] = (text.tokenizer.model_max_length, text.network.hidden_size)
+
+    @jax.jit
+    def encode(params, frames):
+        frames = to_unit(frames)
+        return {name: autoencoder.encode(params, frames, side).astype(jnp.float16) for name, side in encoders.items()}
+
+    part, progress = folder.with_name(folder.name + ".part"), 0
+    note = part / "progress.json"
+    if note.exists():
+        progress = json.loads(note.read_text())["clips"]
+    part.mkdir(parents=True, exist_ok=True)
+    mode = "r+" if progress else "w+"
+    open_array = partial(np.lib.format.open_memmap, mode=mode, dtype=np.float16)
+    arrays = {name: open_array(part / f"{name}.npy", shape=(recipe.num_clips, *s)) for name, s in shapes.items()}
+    logging.info("Encoding %d clips into %s", recipe.num_clips - progress, folder)
+    states = jax.jit(text.encode) if text is not None else None
+    per_call = max(1, 32 // recipe.num_frames)  # frames in one call, so that memory does not grow with the clips
+    for begin in track(range(progress, recipe.num_clips, CHUNK), description="encoding"):
+        indices = list(range(begin, min(begin + CHUNK, recipe.num_clips)))
+        for at in range(0, len(indices), per_call):
+            some = indices[at : at + per_call]
+            frames = np.stack([render(recipe.clip(i), recipe.times(i), pixels) for i in some])
+            padded = np.concatenate([frames, np.repeat(frames[-1:], per_call - len(some), axis=0)])
+            for name, values in encode(vae, padded).items():
+                arrays[name][some[0] : some[-1] + 1] = np.asarray(values)[: len(some)]
+        if states is not None:
+            captions = [recipe.clip(i).caption for i in indices] + [""] * (CHUNK - len(indices))
+            context = np.asarray(states(text.params, tokenize(text.tokenizer, captions)).astype(jnp.float16))
+            arrays["context"][begin : begin + len(indices)] = context[: len(indices)]
+        for array in arrays.values():
+            array.flush()
+        note.write_text(json.dumps({"clips": begin + len(indices)}))
+    note.unlink()
+    (part / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+    part.rename(folder)

@@ -1,0 +1,36 @@
+"""Writes a trained stage into a model folder.
+
+    python -m videogen_jax.export --config configs/shapes/autoencoder.py --workdir runs/shapes/autoencoder \
+        --output runs/shapes/model
+
+The moving average of the parameters is what is written. Parts that are there already stay as they are, so the folder
+grows stage by stage into a complete model.
+"""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's training config")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run to export")
+OUTPUT = flags.DEFINE_string("output", None, "Model folder to write into")
+STEP = flags.DEFINE_integer("step", None, "Checkpoint to export; the newest by default", lower_bound=0)
+DTYPE = flags.DEFINE_enum("dtype", "float16", ["float16", "bfloat16", "float32"], "Type of the stored weights")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    from videogen_jax.training.exporting import export_stage
+
+    try:
+        for folder in export_stage(CONFIG.value, WORKDIR.value, OUTPUT.value, STEP.value, DTYPE.value):
+            print(folder)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir", "output"])
+    app.run(main)

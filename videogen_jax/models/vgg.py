@@ -1,0 +1,44 @@
+"""VGG-16's convolutional features, for a perceptual loss with weights that the user brings (Johnson et al. 2016)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from videogen_jax.models.layers import conv3x3
+
+# torchvision's `vgg16().features`: index of each convolution -> its width; a 2x2 max pool stands before 5, 10 and 17.
+CONVOLUTIONS = {0: 64, 2: 64, 5: 128, 7: 128, 10: 256, 12: 256, 14: 256, 17: 512, 19: 512, 21: 512}
+POOL_BEFORE = (5, 10, 17)
+TAPS = (2, 7, 14, 21)  # relu1_2, relu2_2, relu3_3, relu4_3
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class VGG16Features(nn.Module):
+    """Frames `(N, H, W, 3)` in [-1, 1] -> the four feature maps after relu1_2, relu2_2, relu3_3 and relu4_3.
+
+    Parameters are torchvision's `features.<i>.weight` and `.bias`, with `features_<i>` here.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, frames: jax.Array) -> list[jax.Array]:
+        x = (0.5 * frames + 0.5 - jnp.asarray(MEAN)) / jnp.asarray(STD)
+        taps = []
+        for index, features in CONVOLUTIONS.items():
+            if index in POOL_BEFORE:
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = nn.relu(conv3x3(features, self.dtype, f"features_{index}")(x))
+            if index in TAPS:
+                taps.append(x)
+        return taps
+
+
+def perceptual_distance(a: list[jax.Array], b: list[jax.Array]) -> jax.Array:
+    """Mean squared difference of channel-normalised features, summed over the maps (as LPIPS without its weights)."""
+
+    def unit(x):
+        return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-6)
+
+    return sum(jnp.mean(jnp.sum((unit(x) - unit(y)) ** 2, axis=-1)) for x, y in zip(a, b, strict=True))

@@ -1,0 +1,44 @@
+"""Compiled programs, made in the background while the first of them run already."""
+
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+
+
+class Programs:
+    """Functions compiled once for each key, side by side.
+
+    Tracing and compiling take longer than running on a first call; since all shapes are known beforehand, later
+    programs are compiled while earlier ones run.
+
+    Args:
+      workers: programs that are compiled at the same time.
+    """
+
+    def __init__(self, workers: int = 2):
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="compile")
+        self._compiled: dict[Hashable, Future] = {}
+
+    def prepare(self, key: Hashable, function: Callable, *args: Any) -> None:
+        """Starts compiling `function` for arguments like `args` (arrays or `jax.ShapeDtypeStruct`), once a key."""
+        if key not in self._compiled:
+            self._compiled[key] = self._pool.submit(lambda: jax.jit(function).lower(*args).compile())
+
+    def run(self, key: Hashable, *args: Any) -> Any:
+        """Runs the program of a key, waiting until it is compiled; what went wrong in compiling is raised here."""
+        return self._compiled[key].result()(*args)
+
+    def cancel(self) -> None:
+        """Drops what is not compiled yet: nothing starts any more, and what failed is tried anew when next prepared."""
+        for future in self._compiled.values():
+            future.cancel()
+        self._compiled = {
+            key: future
+            for key, future in self._compiled.items()
+            if not future.cancelled() and not (future.done() and future.exception())
+        }
+
+    def __len__(self) -> int:
+        return len(self._compiled)

@@ -1,0 +1,75 @@
+"""A run's moving average, written as parts of a model folder."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.sharding import SingleDeviceSharding
+
+from videogen_jax.data.build import build_source
+from videogen_jax.data.loader import take
+from videogen_jax.stages import build_stage
+from videogen_jax.stages.autoencoder import FrozenAutoencoder
+from videogen_jax.stages.stage import Params, resize, to_unit
+from videogen_jax.training.checkpoints import Checkpoints, abstract_state
+from videogen_jax.training.optimizer import make_optimizer
+from videogen_jax.training.state import init_state
+from videogen_jax.weights.folder import save_part
+
+CALIBRATION_FRAMES = 64  # frames whose latents set the autoencoder's scaling factor
+
+
+def export_stage(
+    config: Any, workdir: str | Path, output: str | Path, step: int | None = None, dtype: str = "float16"
+) -> list[Path]:
+    """Writes the parts of a trained stage into the model folder `output`.
+
+    Returns: the folders written.
+
+    Raises:
+      ValueError: if the run has no checkpoint, or not of that step.
+    """
+    if not (Path(workdir) / "checkpoints").is_dir():
+        raise ValueError(f"--workdir {workdir} holds no run: it has no checkpoints folder")
+    stage = build_stage(config.stage, config.model.to_dict())
+    source = build_source(config, stage)
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    example = take(source, np.arange(min(config.batch_size, len(source))))
+    shapes = jax.eval_shape(lambda rng: init_state(stage, optimizer, rng, example), jax.random.key(0))
+    device = SingleDeviceSharding(jax.devices()[0])
+    checkpoints = Checkpoints(workdir)
+    state, _ = checkpoints.restore(abstract_state(shapes, jax.tree.map(lambda _: device, shapes)), step)
+    checkpoints.close()
+    logging.info("Exporting %s at step %d", config.stage, int(state.step))
+
+    written = []
+    for name, (folder, part_config) in stage.parts().items():
+        if config.stage == "autoencoder":
+            part_config = {**part_config, **calibrate(part_config, state.ema[name], source, config.model.scales)}
+        weights_name = "model.safetensors" if name == "text_encoder" else "diffusion_pytorch_model.safetensors"
+        target = Path(output) / folder
+        save_part(target, plain(part_config), state.ema[name], weights_name=weights_name, dtype=dtype)
+        written.append(target)
+    return written
+
+
+def calibrate(part_config: dict, params: Params, source: Any, scales: tuple[float, ...]) -> dict[str, float]:
+    """`scaling_factor` and `shift_factor`: the latents' standard deviation and mean over frames at all scales."""
+    autoencoder = FrozenAutoencoder.from_config(part_config)
+    images = to_unit(jnp.asarray(take(source, np.arange(min(CALIBRATION_FRAMES, len(source))))["images"]))
+    encode = jax.jit(autoencoder.encode)
+    latents = [encode(params, resize(images, round(images.shape[1] * scale))).reshape(-1) for scale in scales]
+    means, stds = zip(*((float(x.mean()), float(x.std())) for x in latents), strict=True)
+    return {"scaling_factor": 1.0 / float(np.mean(stds)), "shift_factor": float(np.mean(means))}
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists and nested mappings as dicts, for JSON."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(v) for v in value]
+    return value
