@@ -1,11 +1,11 @@
 """Flow-based interpolation of latent frames (VideoGen, section 3.3; after Super SloMo, Jiang et al. 2018).
 
-Flow between neighbouring frames is estimated in both directions from low-resolution latents and upsampled; from it the
-flows from any time in between to both neighbours follow; the neighbours are warped there, fused by a visibility mask and
+Flow between neighbouring frames is estimated in both directions from low-resolution latents and upsampled. From it
+follow the flows from any time in between to both neighbours, which are warped there, fused by a visibility mask and
 refined. All heads start at zero, so that an untrained upsampler blends the neighbours linearly.
 
-A flow `(..., 2)` is (dx, dy) in positions of the grid it lies on: the flow from a to b at a place of a says how far away
-in b the same thing is, x to the right and y down.
+A flow `(..., 2)` is (dx, dy) in positions of the grid it lies on: the flow from a to b at a place of a says how far
+away in b the same thing is, x to the right and y down.
 """
 
 from collections.abc import Sequence
@@ -150,7 +150,7 @@ class FlowNetwork(nn.Module):
 
 
 class RefinementNetwork(nn.Module):
-    """Sees both frames as warped to time t and corrects what flow alone gets wrong; all outputs are zero until trained."""
+    """Sees both frames as warped to time t and corrects what flow alone gets wrong; its outputs begin as zero."""
 
     widths: tuple[int, ...] = (32, 64)
     groups: int = 8
