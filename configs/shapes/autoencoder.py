@@ -12,22 +12,24 @@ def get_config(arg: str = "") -> ConfigDict:
     del arg
     config = get_base_config()
     config.stage = "autoencoder"
-    config.steps = 2250
-    config.batch_size = 4
-    config.optimizer.learning_rate = 2e-3
+    config.steps = 1500
+    config.batch_size = 24
+    config.optimizer.learning_rate = 1.5e-3
     config.ema_decay = 0.995
     config.model = ConfigDict()
     config.model.autoencoder = ConfigDict(
         {
             "block_out_channels": (16, 24, 48, 96),
             "layers_per_block": 1,
-            "norm_num_groups": 8,
+            "norm_num_groups": 4,
             "use_quant_conv": False,
             "use_post_quant_conv": False,
         }
     )
-    config.model.scales = (1.0, 0.5, 0.25)  # 128, 64 and 32 pixels: the cascade's 16, 8 and 4
-    config.model.kl_weight = 5e-4
+    # (scale, images of a batch): 128, 64 and 32 pixels, which the cascade has as latents of 16, 8 and 4.
+    config.model.scales = ((1.0, 2), (0.5, 8), (0.25, 24))
+    config.model.mse_weight = 2.0
+    config.model.kl_weight = 1e-4
     config.data.source = "shapes_frames"
     config.data.resolution = 128
     return config

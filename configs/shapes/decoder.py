@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "block_out_channels": (16, 24, 48, 96),
             "layers_per_block": 1,
             "mid_block_layers": 2,
-            "norm_num_groups": 8,
+            "norm_num_groups": 4,
         }
     )
     config.model.discriminator = ConfigDict({"channels": (16, 32, 64), "norm_num_groups": 8})

@@ -20,12 +20,15 @@ class AutoencoderStage:
 
     Attributes:
       autoencoder: fields of `AutoencoderKL`.
-      scales: fractions of the training resolution at which the loss is taken, with equal weight.
+      scales: pairs of a fraction of the training resolution and the number of the batch's images at which the loss is
+        taken there (0: all). Small frames are cheap and hold as much to learn, so they may be many.
+      mse_weight: weight of the mean squared error beside the mean absolute error.
       kl_weight: weight of the KL term (per latent element) against the mean absolute error (per pixel and channel).
     """
 
     autoencoder: Mapping[str, Any]
-    scales: tuple[float, ...] = (1.0,)
+    scales: tuple[tuple[float, int], ...] = ((1.0, 0),)
+    mse_weight: float = 0.0
     kl_weight: float = 1e-6
 
     @property
@@ -40,15 +43,16 @@ class AutoencoderStage:
         """batch: `images` uint8 `(B, H, W, 3)`."""
         images = to_unit(batch["images"])
         terms = []
-        for i, scale in enumerate(self.scales):
-            scaled = resize(images, round(images.shape[1] * scale))
+        for i, (scale, count) in enumerate(self.scales):
+            scaled = resize(images[: count or None], round(images.shape[1] * scale))
             decoded, posterior = self.network.apply({"params": params["vae"]}, scaled, jax.random.fold_in(rng, i))
             error = decoded - scaled
             mse = jnp.mean(error**2)
-            terms.append((jnp.mean(jnp.abs(error)), posterior.kl(), -10.0 * jnp.log10(mse / 4.0), posterior.mean.std()))
-        l1, kl, psnr, std = (jnp.stack(values) for values in zip(*terms, strict=True))
-        loss = l1.mean() + self.kl_weight * kl.mean()
-        return loss, {"l1": l1.mean(), "kl": kl.mean(), "psnr": psnr[0], "psnr_low": psnr[-1], "latent_std": std[0]}
+            terms.append((jnp.mean(jnp.abs(error)), mse, posterior.kl(), posterior.mean.std()))
+        l1, mse, kl, std = (jnp.stack(values) for values in zip(*terms, strict=True))
+        loss = l1.mean() + self.mse_weight * mse.mean() + self.kl_weight * kl.mean()
+        psnr = {f"psnr_{scale:g}": -10.0 * jnp.log10(mse[i] / 4.0) for i, (scale, _) in enumerate(self.scales)}
+        return loss, {"l1": l1.mean(), "kl": kl.mean(), "latent_std": std[0], **psnr}
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
         images = to_unit(batch["images"])

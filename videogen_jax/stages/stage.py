@@ -52,12 +52,17 @@ def build_network(kind: type, settings: Mapping[str, Any], where: str):
     missing = [n for n, f in fields.items() if n not in settings and (f.default, f.default_factory) == no_default]
     if missing:
         raise ValueError(f"{where} needs the field {', '.join(missing)}")
-    values = {name: tuple(v) if isinstance(v, (list, tuple)) else v for name, v in settings.items()}
+    values = {name: _as_tuple(v) for name, v in settings.items()}
     if isinstance(values.get("dtype"), str):
         if values["dtype"] not in DTYPES:
             raise ValueError(f"{where}.dtype is {values['dtype']!r}; it may be {', '.join(DTYPES)}")
         values["dtype"] = DTYPES[values["dtype"]]
     return kind(**values)
+
+
+def _as_tuple(value: Any) -> Any:
+    """Lists as tuples, all the way down, so that a module's fields can be hashed."""
+    return tuple(_as_tuple(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
 def to_unit(frames: jax.Array) -> jax.Array:

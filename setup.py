@@ -1,0 +1,47 @@
+"""Package metadata. Lower bounds are versions that the test suite was run with."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="videogen_jax",
+    version="0.1.0",
+    description="VideoGen (arXiv 2309.00398) in JAX/Flax: reference-guided latent diffusion for text-to-video",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=find_packages(include=["videogen_jax", "videogen_jax.*", "configs", "configs.*"]),
+    package_data={"videogen_jax": ["embedded/**/*"]},
+    install_requires=[
+        "absl-py>=2.5",
+        "av>=18.0",
+        "flax>=0.12.8",
+        "grain>=0.2.18",
+        "jax>=0.10.2",
+        "matplotlib>=3.11",
+        "ml_collections>=1.1",
+        "ml_dtypes>=0.5",
+        "numpy>=2.4",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "pillow>=13.0",
+        "rich>=15.0",
+        "safetensors>=0.8",
+        "scipy>=1.17",
+        "tensorboardX>=2.6.5",
+        "tokenizers>=0.23",
+        "transformers>=5.23",
+    ],
+    extras_require={
+        "test": [
+            "diffusers>=0.40",
+            "pytest>=9.2",
+            "ruff>=0.17",
+            "scikit-image>=0.26",
+            "torch==2.13.0",
+        ],
+        "gpu": ["jax[cuda13]>=0.10.2"],
+        "tpu": ["jax[tpu]>=0.10.2"],
+    },
+)
