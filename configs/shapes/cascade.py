@@ -11,7 +11,7 @@ from configs.shapes.base import get_base_config
 
 # resolution: (widths, levels with attention, steps, batch, clips kept as latents)
 STAGES = {
-    "4": ((128, 192), (True, True), 3000, 16, 12_000),
+    "4": ((128, 192), (True, True), 3000, 16, 6000),
     "8": ((64, 128), (False, True), 2000, 4, 3000),
     "16": ((48, 96, 128), (False, False, True), 2000, 2, 1200),
 }

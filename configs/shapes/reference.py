@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.source = "shapes_latents"
     config.data.cache_folder = "runs/shapes/cache"
     config.data.seed = 2
-    config.data.num_clips = 16_000
+    config.data.num_clips = 10_000
     config.data.num_frames = 1
     config.data.resolution = 16
     return config

@@ -61,8 +61,7 @@ class CascadeStage(LatentDiffusion):
         return f"cascade_{self.resolution}"
 
     def init(self, rng: jax.Array, batch: Batch) -> Params:
-        b, t, h, w, _ = batch["latents"].shape
-        x = jnp.zeros((1, t, h, w, self.network.in_channels))
+        x = jnp.zeros((1, *batch["latents"].shape[1:-1], self.network.in_channels))
         conditions = {name: jnp.zeros((1,)) for name in self.network.added_conditions}
         context = batch["context"][:1].astype(jnp.float32)
         return {self.name: self.network.init(rng, x, jnp.zeros((1,)), context, conditions)["params"]}

@@ -56,12 +56,15 @@ def export_stage(
     return written
 
 
-def calibrate(part_config: dict, params: Params, source: Any, scales: tuple[tuple[float, int], ...]) -> dict[str, float]:
-    """`scaling_factor` and `shift_factor`: the latents' standard deviation and mean over frames at all scales."""
+def calibrate(
+    part_config: dict, params: Params, source: Any, scales: tuple[tuple[float, int], ...]
+) -> dict[str, float]:
+    """`scaling_factor` and `shift_factor`: the latents' standard deviation and mean over frames, whole and at all scales."""
     autoencoder = FrozenAutoencoder.from_config(part_config)
     images = to_unit(jnp.asarray(take(source, np.arange(min(CALIBRATION_FRAMES, len(source))))["images"]))
     encode = jax.jit(autoencoder.encode)
-    latents = [encode(params, resize(images, round(images.shape[1] * scale))).reshape(-1) for scale, _ in scales]
+    sides = {images.shape[1], *(round(images.shape[1] * scale) for scale, _ in scales)}
+    latents = [encode(params, resize(images, side)).reshape(-1) for side in sorted(sides)]
     means, stds = zip(*((float(x.mean()), float(x.std())) for x in latents), strict=True)
     return {"scaling_factor": 1.0 / float(np.mean(stds)), "shift_factor": float(np.mean(means))}
 

@@ -70,7 +70,8 @@ def train(
     example = take(source, np.arange(min(config.batch_size, len(source))) % len(source))
     if config.batch_size % config.accumulation:
         raise ValueError(
-            f"config.batch_size is {config.batch_size}, which config.accumulation, {config.accumulation}, does not divide"
+            f"config.batch_size is {config.batch_size}, "
+            f"which does not divide by config.accumulation, {config.accumulation}"
         )
 
     optimizer = make_optimizer(config.optimizer, config.steps)

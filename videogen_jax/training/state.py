@@ -22,7 +22,7 @@ class TrainState:
 
 
 def init_state(stage: Stage, optimizer: optax.GradientTransformation, rng: jax.Array, batch: Batch) -> TrainState:
-    """Fresh state; call under `jax.eval_shape` for its shapes, or jitted with output shardings to create it in place."""
+    """Fresh state. Under `jax.eval_shape` it gives shapes alone; jitted with output shardings it is made in place."""
     params = stage.init(rng, batch)
     return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), optimizer.init(params))
 
