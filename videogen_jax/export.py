@@ -7,10 +7,10 @@ The moving average of the parameters is what is written. Parts that are there al
 grows stage by stage into a complete model.
 """
 
-import sys
-
 from absl import app, flags
 from ml_collections import config_flags
+
+from videogen_jax.command_line import fail, parse
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's training config")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to export")
@@ -20,17 +20,16 @@ DTYPE = flags.DEFINE_enum("dtype", "float16", ["float16", "bfloat16", "float32"]
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    del argv
     from videogen_jax.training.exporting import export_stage
 
     try:
         for folder in export_stage(CONFIG.value, WORKDIR.value, OUTPUT.value, STEP.value, DTYPE.value):
             print(folder)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, OSError) as error:
+        fail(error)
 
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir", "output"])
-    app.run(main)
+    app.run(main, flags_parser=parse)

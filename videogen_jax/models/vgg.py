@@ -38,7 +38,7 @@ class VGG16Features(nn.Module):
 def perceptual_distance(a: list[jax.Array], b: list[jax.Array]) -> jax.Array:
     """Mean squared difference of channel-normalised features, summed over the maps (as LPIPS without its weights)."""
 
-    def unit(x):
-        return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-6)
+    def unit(x):  # the norm itself has no gradient at zero, which is where a rectified feature often is
+        return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-10)
 
     return sum(jnp.mean(jnp.sum((unit(x) - unit(y)) ** 2, axis=-1)) for x, y in zip(a, b, strict=True))

@@ -67,12 +67,18 @@ def train(
         jax.process_count(),
         num_threads=config.loader_threads,
     )
-    example = take(source, np.arange(min(config.batch_size, len(source))) % len(source))
     if config.batch_size % config.accumulation:
         raise ValueError(
             f"config.batch_size is {config.batch_size}, "
             f"which does not divide by config.accumulation, {config.accumulation}"
         )
+    split = mesh.shape["data"] * mesh.shape["fsdp"]
+    if config.batch_size % split:
+        raise ValueError(
+            f"config.batch_size is {config.batch_size}, "
+            f"which does not divide by the {split} devices of config.mesh's data and fsdp axes"
+        )
+    example = take(source, np.arange(min(config.batch_size, len(source))))
 
     optimizer = make_optimizer(config.optimizer, config.steps)
     init_rng = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)  # no step has this number
@@ -101,7 +107,7 @@ def train(
     preview = jax.jit(stage.sample)
     shown = {name: x[: config.sample_count] for name, x in example.items()}
     last = config.steps if stop_after is None else min(config.steps, stop_after)
-    since, waited = time.perf_counter(), 0.0
+    since, waited, counted = time.perf_counter(), 0.0, first
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -117,26 +123,23 @@ def train(
                 batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(batch_shardings, x), next(loader))
                 waited += time.perf_counter() - asked
                 state, metrics = step_fn(state, frozen, batch)
-                if step % config.log_every == 0 or step == last or step == first + 1:
+                saved = step % config.checkpoint_every == 0 or step == last
+                if step % config.log_every == 0 or saved or step == first + 1:
                     values = {name: float(value) for name, value in metrics.items()}
-                    check_finite(values, step, config.stage)
-                    elapsed, done = (
-                        time.perf_counter() - since,
-                        step - first if step - first < config.log_every else None,
-                    )
-                    count = done or config.log_every
+                    check_finite(values, step, config.stage)  # always before a checkpoint, so that none holds a NaN
+                    elapsed = time.perf_counter() - since
                     values["learning_rate"] = float(learning_rate(step - 1))
-                    values["steps_per_second"] = count / elapsed
+                    values["steps_per_second"] = (step - counted) / elapsed
                     values["data_wait"] = waited / elapsed
-                    since, waited = time.perf_counter(), 0.0
+                    since, waited, counted = time.perf_counter(), 0.0, step
                     writer.scalars(step, values)
                     bar.update(task, status=f"loss {values['loss']:.4f}, {values['steps_per_second']:.2f} steps/s")
                 bar.update(task, completed=step)
-                if step % config.checkpoint_every == 0 or step == last:
+                if saved:
                     checkpoints.save(state, loader.get_state())
                 if step % config.sample_every == 0 or step == config.steps:
                     show(writer, step, preview(state.ema, frozen, shown, jax.random.key(config.seed)), decode)
-                    since, waited = time.perf_counter(), 0.0
+                    since, waited, counted = time.perf_counter(), 0.0, step
     finally:
         checkpoints.close()
         writer.close()

@@ -15,7 +15,8 @@ from tensorboardX.proto.summary_pb2 import Summary
 class MetricsWriter:
     """Writes `workdir/metrics.jsonl` and TensorBoard events into `workdir`.
 
-    After a resume the JSON lines of steps past the checkpoint are dropped, so that each step appears once.
+    After a resume the JSON lines of steps past the checkpoint are dropped, so that each step appears once; so is a
+    last line that was cut off when the run was killed.
     """
 
     def __init__(self, workdir: str | Path, first_step: int = 0):
@@ -23,8 +24,8 @@ class MetricsWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= first_step]
-            path.write_text("".join(line + "\n" for line in lines))
+            whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            path.write_text("".join(line for line in whole if json.loads(line)["step"] <= first_step))
         self._lines = path.open("a", buffering=1)
         self._events = SummaryWriter(str(self.folder), purge_step=first_step + 1)
 

@@ -1,0 +1,54 @@
+"""Command lines of the entry points: what is wrong with one is said in a sentence, without usage text or traceback."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+BAD_INPUT = 2  # exit status
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses the flags, the fields of `--config` included; give it to `app.run` as `flags_parser`.
+
+    Exits with status 2 and one sentence if a flag or a field is unknown, missing, or has a value that does not fit.
+    """
+    try:
+        rest = flags.FLAGS(argv)
+    except (AttributeError, KeyError) as error:  # how ml_collections says that a field does not exist
+        fail(f"there is no field {_field(str(error), argv)}")
+    except (flags.Error, TypeError, ValueError, OSError) as error:
+        fail(_sentence(str(error)))
+    if not isinstance(flags.FLAGS["config"].value, ConfigDict):
+        path = config_flags.get_config_filename(flags.FLAGS["config"])
+        known = Path(path).is_file()
+        fail(f"--config {path} is not a Python file with get_config()" if known else f"--config {path} does not exist")
+    if len(rest) > 1:
+        fail(f"unexpected argument {rest[1]!r}")
+    return rest
+
+
+def fail(message: object, status: int = BAD_INPUT) -> NoReturn:
+    """Prints `message` as one line on standard error and exits with `status`."""
+    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(status)
+
+
+def _field(error: str, argv: Sequence[str]) -> str:
+    """The field as it was given; ml_collections tells its last name only."""
+    name = (re.findall(r"\w+", error) or [""])[-1]
+    given = [arg.lstrip("-").split("=")[0] for arg in argv[1:]]
+    return next((arg for arg in given if re.search(rf"\b{name}(\[\d+\])*$", arg)), name)
+
+
+def _sentence(error: str) -> str:
+    missing = re.fullmatch(r"flag --(\w+)=None: Flag --\1 must have a value other than None\.", error)
+    if missing:
+        return f"--{missing[1]} must be given"
+    if "Error whilst parsing config file" in error:  # a traceback follows; its last line tells what was wrong
+        return re.sub(r"^\w+: ", "", error.strip().splitlines()[-1])
+    return error.split(" Currently supported types")[0].removeprefix("flag ")
