@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from videogen_jax.weights.folder import INDEX_NAME, read_model_index
+from videogen_jax.weights.folder import CONFIG_NAME, INDEX_NAME, load_config, read_model_index
 
 CLASS_NAME = "VideoGenPipeline"
-FACTORS = (1, 2, 4)  # of the frame rate; above 1 the temporal upsampler is needed
+UPSAMPLER = "temporal_upsampler"  # the folder of the part that is needed for factors above 1
 SAMPLERS = ("dpmpp_2m", "ddim", "euler")  # those that draw no noise of their own on the way
 NUM_TIMESTEPS = 1000
 REFERENCE = "reference"  # the name of the reference stage among the stages; its folder is Stable Diffusion's `unet`
@@ -73,7 +73,8 @@ class ModelIndex:
       cascade: folders of the cascade's stages, from the lowest resolution up.
       num_frames: base frames F, those that the cascade makes.
       fps: base frames a second.
-      temporal_factor: the factor unless another is asked for; 1 where the model has no temporal upsampler.
+      temporal_factor: what the frame rate is multiplied by unless another factor is asked for.
+      factors: those that the model's temporal upsampler takes; 1 alone where it has none.
       sampling: the settings unless others are asked for: for all stages (`{"steps": 20}`), or for one
         (`{"cascade_4": {"steps": 10}}`; the reference stage is called "reference"), and `decode_chunk` and
         `decode_overlap`, the frames that are decoded at once and those of them that are shared with a neighbour.
@@ -84,6 +85,7 @@ class ModelIndex:
     num_frames: int
     fps: float
     temporal_factor: int = 1
+    factors: tuple[int, ...] = (1,)
     sampling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
@@ -107,12 +109,12 @@ class ModelIndex:
             raise ValueError(f"{where}: num_frames is {num_frames!r}, but must be at least 2")
         if not _is_rate(fps):
             raise ValueError(f"{where}: fps is {fps!r}, but must be a positive number")
-        factor = content.get("temporal_factor", 1)
-        if factor not in FACTORS:
-            raise ValueError(f"{where}: temporal_factor is {factor!r}, but must be one of {FACTORS}")
-        index = cls(Path(folder), tuple(cascade), num_frames, float(fps), factor, content.get("sampling", {}))
-        if not index.has("temporal_upsampler"):
-            index = dataclasses.replace(index, temporal_factor=1)
+        factors = _factors(Path(folder) / UPSAMPLER)
+        factor = content.get("temporal_factor", 1) if len(factors) > 1 else 1
+        if factor not in factors:
+            raise ValueError(f"{where}: temporal_factor is {factor!r}, but must be one of {_listed(factors)}")
+        sampling = content.get("sampling", {})
+        index = cls(Path(folder), tuple(cascade), num_frames, float(fps), factor, factors, sampling)
         try:
             index.settings()
             index.decoding()
@@ -123,11 +125,6 @@ class ModelIndex:
     def has(self, part: str) -> bool:
         """Whether the model has a part of that name."""
         return (self.folder / part).is_dir()
-
-    @property
-    def factors(self) -> tuple[int, ...]:
-        """What the frame rate can be multiplied by."""
-        return FACTORS if self.has("temporal_upsampler") else FACTORS[:1]
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -146,9 +143,8 @@ class ModelIndex:
           ValueError: the model cannot make that many frames or has no such factor, or fps is no rate.
         """
         if temporal_factor is not None and temporal_factor not in self.factors:
-            if temporal_factor in FACTORS:
-                raise ValueError(f"temporal_factor is {temporal_factor}, but the model has no temporal_upsampler")
-            raise ValueError(f"temporal_factor is {temporal_factor!r}, but must be one of {_listed(self.factors)}")
+            why = "" if self.has(UPSAMPLER) else f": the model has no {UPSAMPLER}"
+            raise ValueError(f"temporal_factor is {temporal_factor!r}, but may be {_listed(self.factors)}{why}")
         if fps is not None and not _is_rate(fps):
             raise ValueError(f"fps is {fps!r}, but must be a positive number of frames a second")
         most = {factor: (self.num_frames - 1) * factor + 1 for factor in self.factors}
@@ -197,11 +193,21 @@ class ModelIndex:
 
     def decoding(self, chunk: int | None = None, overlap: int | None = None) -> tuple[int, int]:
         """Frames decoded at once, and how many at each end are context alone. ValueError: none would be left."""
-        chunk = self.sampling.get("decode_chunk", 16) if chunk is None else chunk
+        chunk = self.sampling.get("decode_chunk", 8) if chunk is None else chunk
         overlap = self.sampling.get("decode_overlap", 2) if overlap is None else overlap
         if not _is_int(chunk) or not _is_int(overlap) or overlap < 0 or chunk <= 2 * overlap:
             raise ValueError(f"decode_chunk is {chunk!r}, but must be more than twice decode_overlap, {overlap!r}")
         return chunk, overlap
+
+
+def _factors(folder: Path) -> tuple[int, ...]:
+    """The divisors of the factor that the upsampler was trained with: these put frames at times that it has seen."""
+    if not folder.is_dir():
+        return (1,)
+    trained = load_config(folder).get("factor")
+    if not _is_int(trained) or trained < 2:
+        raise ValueError(f"{folder / CONFIG_NAME}: factor is {trained!r}, but must be at least 2")
+    return tuple(factor for factor in range(1, trained + 1) if trained % factor == 0)
 
 
 def _is_int(value: Any) -> bool:

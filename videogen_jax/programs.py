@@ -1,6 +1,6 @@
 """Compiled programs, made in the background while the first of them run already."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -19,14 +19,23 @@ class Programs:
 
     def __init__(self, workers: int = 2):
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="compile")
-        self._compiled: dict[Hashable, Future] = {}
+        self._compiled: dict[tuple, Future] = {}
 
-    def prepare(self, key: Hashable, function: Callable, *args: Any) -> None:
-        """Starts compiling `function` for arguments like `args` (arrays or `jax.ShapeDtypeStruct`), once a key."""
-        if key not in self._compiled:
-            self._compiled[key] = self._pool.submit(lambda: jax.jit(function).lower(*args).compile())
+    def prepare(self, key: tuple, function: Callable, *args: Any) -> None:
+        """Starts compiling `function` for arguments like `args` (arrays or `jax.ShapeDtypeStruct`), once a key.
 
-    def run(self, key: Hashable, *args: Any) -> Any:
+        The first entry of the key names the program in profiles and in the compilation cache.
+        """
+        if key in self._compiled:
+            return
+
+        def program(*args):
+            return function(*args)
+
+        program.__name__ = program.__qualname__ = str(key[0])
+        self._compiled[key] = self._pool.submit(lambda: jax.jit(program).lower(*args).compile())
+
+    def run(self, key: tuple, *args: Any) -> Any:
         """Runs the program of a key, waiting until it is compiled; what went wrong in compiling is raised here."""
         return self._compiled[key].result()(*args)
 

@@ -1,0 +1,39 @@
+"""Sampling with the embedded model of the shapes world, or any other model folder.
+
+    python -m videogen_jax.sample --prompt "a small red circle moving right slowly on a gray background"
+
+A field without a value is as the model's `model_index.json` says.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.model = ""  # a model folder; "" is the embedded model
+    config.dtype = ""  # float32, bfloat16 or float16; "" is float32 on a CPU and bfloat16 elsewhere
+    config.seed = 0
+    config.batch_size = 4  # prompts of a file that are sampled at once
+    config.frames = placeholder(int)
+    config.fps = placeholder(float)  # of the file alone
+    config.temporal_factor = placeholder(int)  # what the frame rate is multiplied by; follows from frames if not given
+
+    config.reference = ConfigDict()  # the stage that draws the reference image
+    config.reference.guidance_scale = placeholder(float)
+    config.reference.steps = placeholder(int)
+    config.reference.sampler = placeholder(str)
+
+    config.cascade = ConfigDict()  # all resolutions of the cascade
+    config.cascade.guidance_scale = placeholder(float)
+    config.cascade.reference_guidance_scale = placeholder(float)
+    config.cascade.steps = placeholder(int)
+    config.cascade.sampler = placeholder(str)
+    config.cascade.noise_level = placeholder(int)  # timestep to which the latents of the stage below are noised
+
+    config.decode_chunk = placeholder(int)  # frames decoded at once
+    config.decode_overlap = placeholder(int)  # of these, at each end, context alone
+
+    config.sheet_columns = 8  # frames in a row of the contact sheet
+    config.report_steps = False  # show every sampling step; such programs are compiled anew by every process
+    return config

@@ -1,0 +1,92 @@
+"""A whole model folder, tiny and untrained: every part of VideoGen, made in a few seconds."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from videogen_jax.data.vocabulary import load_tokenizer, train_tokenizer
+from videogen_jax.stages import build_stage
+from videogen_jax.training.exporting import plain
+from videogen_jax.weights.folder import save_part, write_model_index
+
+CAPTIONS = ("a small red circle moving right slowly on a gray background", "a large blue square growing on a black one")
+LENGTH = 16  # tokens
+WIDTH = 16  # of the text states
+CHANNELS = 4  # of the latents
+FRAMES = 4
+RESOLUTIONS = (4, 8)  # of the cascade: frames of 8 and 16 pixels
+
+_UNET = {
+    "block_out_channels": (16,),
+    "layers_per_block": 1,
+    "cross_attention": (True,),
+    "num_heads": 2,
+    "cross_attention_dim": WIDTH,
+    "norm_num_groups": 4,
+}
+_SCHEDULE = {"name": "cosine", "rescale_zero_terminal_snr": True}
+_AUTOENCODER = {"block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 4}
+
+
+def write_tiny_model(folder: Path, seed: int = 0) -> Path:
+    """Writes the model into `folder` and returns it. Frames are 16x16, 4 of them, and 13 after upsampling by 4."""
+    train_tokenizer(CAPTIONS, folder / "tokenizer", LENGTH)
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": WIDTH,
+        "intermediate_size": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+        "eos_token_id": tokenizer.eos_token_id,
+        "max_positions": LENGTH,
+        "projection_dim": WIDTH,
+    }
+    upsampler = {"flow_widths": (8,), "refine_widths": (8,), "feature_channels": 4, "groups": 4}
+    diffusion = {"unet": _UNET, "schedule": _SCHEDULE, "prediction_type": "v_prediction"}
+    stages = [
+        build_stage("text", {"text_encoder": text, "video_channels": (8, 8)}),
+        build_stage("autoencoder", {"autoencoder": {**_AUTOENCODER, "latent_channels": CHANNELS}}),
+        build_stage("reference", diffusion),
+        build_stage("temporal", {"upsampler": upsampler, "factor": 4}),
+        build_stage("decoder", {"decoder": {**_AUTOENCODER, "use_post_quant_conv": True}, "adversarial_weight": 0.0}),
+    ]
+    for lower, resolution in zip((None, *RESOLUTIONS), RESOLUTIONS, strict=False):
+        sizes = {"resolution": resolution, "lower_resolution": lower, "latent_channels": CHANNELS}
+        stages.append(build_stage("cascade", {**diffusion, **sizes}))
+    batch = {
+        "tokens": jax.ShapeDtypeStruct((1, LENGTH), jnp.int32),
+        "video": jax.ShapeDtypeStruct((1, 4, 32, 32, 3), jnp.uint8),
+        "context": jax.ShapeDtypeStruct((1, LENGTH, WIDTH), jnp.float32),
+    }
+    for number, stage in enumerate(stages):
+        side = getattr(stage, "resolution", RESOLUTIONS[-1])
+        num_frames = 1 if "unet" in stage.parts() else 5
+        latents = jax.ShapeDtypeStruct((1, num_frames, side, side, CHANNELS), jnp.float32)
+        shapes = jax.eval_shape(stage.init, jax.random.key(0), {**batch, "latents": latents})
+        params = random_params(shapes, seed + number)
+        for name, (part, config) in stage.parts().items():
+            if name == "vae":
+                config = {**config, "scaling_factor": 0.5, "shift_factor": 0.1}
+            weights_name = "model.safetensors" if name == "text_encoder" else "diffusion_pytorch_model.safetensors"
+            save_part(folder / part, plain(config), params[name], weights_name=weights_name)
+    write_model_index(
+        folder,
+        {
+            "_class_name": "VideoGenPipeline",
+            "cascade": [f"cascade_{resolution}" for resolution in RESOLUTIONS],
+            "num_frames": FRAMES,
+            "fps": 7.5,
+            "temporal_factor": 2,
+            "sampling": {"steps": 2, "guidance_scale": 2.0, "decode_chunk": 3, "decode_overlap": 1},
+        },
+    )
+    return folder
+
+
+def random_params(shapes, seed: int):
+    """Small random numbers everywhere, so that no layer is the zero or the identity that it begins as."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: rng.normal(0.0, 0.15, leaf.shape).astype(np.float32), shapes)
