@@ -36,6 +36,7 @@ run() {
 cached=(--config.data.cache_folder="$root/cache")
 run text configs/shapes/text.py
 run autoencoder configs/shapes/autoencoder.py
+run autoencoder_full configs/shapes/autoencoder.py:full --config.init_from="$model"
 run reference configs/shapes/reference.py "${cached[@]}"
 run cascade_4 configs/shapes/cascade.py:4 "${cached[@]}"
 run cascade_8 configs/shapes/cascade.py:8 "${cached[@]}"

@@ -9,7 +9,6 @@ from configs.shapes.base import get_base_config
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    del arg
     config = get_base_config()
     config.stage = "autoencoder"
     config.steps = 1500
@@ -26,11 +25,19 @@ def get_config(arg: str = "") -> ConfigDict:
             "use_post_quant_conv": False,
         }
     )
-    # (scale, images of a batch). Small frames hold as much to learn as large ones and cost a quarter each time; what is
-    # learned carries over to the full 128 pixels, since edges look alike at every resolution.
+    # (scale, images of a batch). Small frames hold as much to learn as large ones and cost a quarter each time, so the
+    # first part of the training has them alone.
     config.model.scales = ((0.5, 8), (0.25, 24))
     config.model.mse_weight = 2.0
     config.model.kl_weight = 1e-4
     config.data.source = "shapes_frames"
     config.data.resolution = 128
+    if arg == "full":
+        config.steps = 600
+        config.batch_size = 8
+        config.init_from = config.model_folder
+        config.optimizer.learning_rate = 4e-4
+        config.model.scales = ((1.0, 4), (0.5, 4), (0.25, 8))
+    elif arg:
+        raise ValueError(f"the argument of this config is full or nothing, not {arg!r}")
     return config

@@ -13,6 +13,7 @@ def get_base_config() -> ConfigDict:
     config.accumulation = 1  # parts that a batch is cut into, one in memory at a time
     config.ema_decay = 0.999
     config.model_folder = "runs/shapes/model"  # where the frozen parts of earlier stages are read
+    config.init_from = ""  # a model folder whose parts of this stage give the first parameters; "" for fresh ones
     config.perceptual_weights = ""  # folder with VGG-16's safetensors, for a decoder with a perceptual term
 
     config.optimizer = ConfigDict()

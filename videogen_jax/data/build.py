@@ -31,7 +31,7 @@ def build_source(config: Any, stage: Any) -> Source:
         if kind == "shapes_latents":
             from videogen_jax.data.cache import shapes_latents
 
-            return shapes_latents(config.model_folder, stage, **data)
+            return shapes_latents(config.model_folder, **data)
     except TypeError as error:
         raise ValueError(f"config.data of source {kind!r}: {error}") from error
     raise ValueError(f"config.data.source is {kind!r}; it may be shapes_frames, shapes_captions or shapes_latents")

@@ -59,7 +59,7 @@ def export_stage(
 def calibrate(
     part_config: dict, params: Params, source: Any, scales: tuple[tuple[float, int], ...]
 ) -> dict[str, float]:
-    """`scaling_factor` and `shift_factor`: the latents' standard deviation and mean over frames, whole and at all scales."""
+    """`scaling_factor` and `shift_factor` of the latents, from frames as they are and at the scales of training."""
     autoencoder = FrozenAutoencoder.from_config(part_config)
     images = to_unit(jnp.asarray(take(source, np.arange(min(CALIBRATION_FRAMES, len(source))))["images"]))
     encode = jax.jit(autoencoder.encode)

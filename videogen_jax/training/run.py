@@ -59,6 +59,14 @@ def frozen_parts(config: Any) -> tuple[Params, Callable[[jax.Array], jax.Array] 
 
 def initial_params(config: Any, stage: Stage) -> Callable[[Params], Params] | None:
     """How fresh parameters become those that training starts from; None leaves them fresh."""
+    if config.init_from:
+        parts = {name: Path(config.init_from) / folder for name, (folder, _) in stage.parts().items()}
+
+        def load(fresh: Params) -> Params:
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), dict(fresh))
+            return {**fresh, **{name: load_part(folder, shapes[name]) for name, folder in parts.items()}}
+
+        return load
     if config.stage == "decoder":
         _, vae = load_autoencoder(config.model_folder)
         return lambda fresh: stage.start_from_autoencoder(fresh, vae)

@@ -1,0 +1,39 @@
+"""Evaluation of a model of the shapes world.
+
+    python -m videogen_jax.evaluate --config configs/shapes/evaluate.py --model runs/shapes/model
+
+Parts one at a time: `--config.parts='("decoder",)'`. A sampling field without a value is as the model's
+`model_index.json` says.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.parts = ("prompts", "temporal", "decoder", "autoencoder")
+    config.seed = 0
+    config.dtype = ""  # float32, bfloat16 or float16; "" is float32 on a CPU and bfloat16 elsewhere
+
+    config.prompts = 64
+    config.seeds = 1  # videos of each prompt
+    config.batch_size = 8  # videos that are sampled at once
+    config.sampling = ConfigDict()
+    config.sampling.temporal_factor = placeholder(int)
+    config.sampling.reference = ConfigDict()  # the stage that draws the reference image
+    config.sampling.reference.guidance_scale = placeholder(float)
+    config.sampling.reference.steps = placeholder(int)
+    config.sampling.reference.sampler = placeholder(str)
+    config.sampling.cascade = ConfigDict()  # all resolutions of the cascade
+    config.sampling.cascade.guidance_scale = placeholder(float)
+    config.sampling.cascade.reference_guidance_scale = placeholder(float)
+    config.sampling.cascade.steps = placeholder(int)
+    config.sampling.cascade.sampler = placeholder(str)
+    config.sampling.cascade.noise_level = placeholder(int)
+
+    config.clips = 32  # ground-truth clips that the other parts are measured on
+    config.frame_batch = 16  # frames that the autoencoder takes at once
+    config.factors = ()  # of temporal upsampling; () is all that the model takes
+    config.rates = (1, 2)  # at which the video decoder is measured, multiples of the base frame rate
+    return config
