@@ -47,6 +47,14 @@ class LatentRecipe:
     base_frames: int = 16
     text: bool = True
 
+    def __post_init__(self):
+        for rate in self.window_rates:
+            if self.num_frames - 1 > rate * (self.base_frames - 1):
+                raise ValueError(
+                    f"config.data.num_frames is {self.num_frames}: at a window rate of {rate} a clip has only "
+                    f"{rate * (self.base_frames - 1) + 1} frames"
+                )
+
     def clip(self, index: int) -> ShapesClip:
         return sample_clip(self.seed, index, self.split)
 
@@ -57,7 +65,7 @@ class LatentRecipe:
         rng = np.random.default_rng((self.seed, index))
         spacing = DURATION / (self.base_frames - 1) / rng.choice(self.window_rates)
         length = spacing * (self.num_frames - 1)
-        return rng.uniform(0.0, DURATION - length) + spacing * np.arange(self.num_frames)
+        return rng.uniform(0.0, max(0.0, DURATION - length)) + spacing * np.arange(self.num_frames)
 
 
 @dataclasses.dataclass(frozen=True)

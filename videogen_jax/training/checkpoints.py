@@ -43,10 +43,17 @@ class Checkpoints:
         """The state and the iterator's state of `step` (default: the newest).
 
         `abstract` gives shapes, types and shardings, which need not be those it was saved with.
+
+        Raises:
+          ValueError: if there is no checkpoint, or none of that step.
         """
         step = self.latest if step is None else step
         if step is None:
             raise ValueError(f"there is no checkpoint in {self.folder}")
+        steps = self._manager.all_steps()
+        if step not in steps:
+            known = ", ".join(map(str, sorted(steps))) or "none"
+            raise ValueError(f"there is no checkpoint of step {step} in {self.folder}; there are those of {known}")
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=items)
         logging.info("Restored step %d from %s", step, self.folder)

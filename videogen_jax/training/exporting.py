@@ -41,8 +41,10 @@ def export_stage(
     shapes = jax.eval_shape(lambda rng: init_state(stage, optimizer, rng, example), jax.random.key(0))
     device = SingleDeviceSharding(jax.devices()[0])
     checkpoints = Checkpoints(workdir)
-    state, _ = checkpoints.restore(abstract_state(shapes, jax.tree.map(lambda _: device, shapes)), step)
-    checkpoints.close()
+    try:
+        state, _ = checkpoints.restore(abstract_state(shapes, jax.tree.map(lambda _: device, shapes)), step)
+    finally:
+        checkpoints.close()
     logging.info("Exporting %s at step %d", config.stage, int(state.step))
 
     written = []

@@ -1,0 +1,181 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from videogen_jax.stages import build_stage
+from videogen_jax.stages.decoder import hinge
+from videogen_jax.stages.stage import build_network, resize, to_uint8, to_unit
+from videogen_jax.stages.temporal import blend
+
+UNET = {
+    "block_out_channels": (8,),
+    "layers_per_block": 1,
+    "cross_attention": (True,),
+    "num_heads": 1,
+    "cross_attention_dim": 6,
+    "norm_num_groups": 4,
+}
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def cascade(**fields):
+    settings = {"unet": UNET, "schedule": {"name": "cosine", "rescale_zero_terminal_snr": True}, "resolution": 4}
+    return build_stage("cascade", {**settings, **fields})
+
+
+@pytest.mark.parametrize("reference_frames", ["all", "first"])
+def test_reference_and_mask_are_joined_where_they_are_shown(reference_frames):
+    stage = cascade(lower_resolution=2, reference_frames=reference_frames)
+    x, reference, lower = normal(2, 3, 4, 4, 4), normal(2, 1, 4, 4, 4, seed=1), normal(2, 3, 4, 4, 4, seed=2)
+    joined = stage.join(x, reference, jnp.array([1.0, 0.0]), lower)
+    assert joined.shape == (2, 3, 4, 4, stage.network.in_channels) == (2, 3, 4, 4, 13)
+    np.testing.assert_array_equal(joined[..., :4], x)
+    np.testing.assert_array_equal(joined[..., 9:], lower)
+    assert jnp.all(joined[1, ..., 4:9] == 0)  # dropped: zeros, and a mask of zeros
+    shown = 3 if reference_frames == "all" else 1
+    for i in range(3):
+        np.testing.assert_array_equal(joined[0, i, ..., 4:8], reference[0, 0] if i < shown else jnp.zeros((4, 4, 4)))
+        assert jnp.all(joined[0, i, ..., 8] == (i < shown))
+    first_stage = cascade()
+    assert first_stage.network.in_channels == 9
+    assert first_stage.join(x, reference, jnp.ones(2), None).shape[-1] == 9
+
+
+def test_conditions_of_the_cascade():
+    stage = cascade(lower_resolution=2, unet={**UNET, "added_conditions": ("fps",)})
+    told = stage.conditions(2, jnp.array([30, 40]), 7.5)
+    assert {name: value.tolist() for name, value in told.items()} == {"fps": [75.0, 75.0], "noise_level": [30.0, 40.0]}
+    with pytest.raises(ValueError, match="stage cascade_4 needs the condition fps"):
+        stage.conditions(2, jnp.array([30, 40]), None)
+    assert cascade().conditions(2, None, 7.5) == {}
+
+
+def test_dropped_text_is_the_empty_prompts():
+    stage = cascade(text_dropout=0.25)
+    context, null = normal(2000, 3, 6), normal(3, 6, seed=1)
+    dropped = (stage.drop_text(jax.random.key(0), context, null) == null).all((1, 2))
+    kept = (stage.drop_text(jax.random.key(0), context, null) == context).all((1, 2))
+    assert jnp.all(dropped ^ kept)
+    assert abs(float(dropped.mean()) - 0.25) < 0.03
+
+
+def test_a_batch_of_videos_is_what_each_is_alone():
+    stage = cascade(lower_resolution=2)
+    batch = {"latents": normal(2, 2, 4, 4, 4), "context": normal(2, 3, 6, seed=1)}
+    shapes = jax.eval_shape(stage.init, jax.random.key(0), batch)[stage.name]
+    leaves, tree = jax.tree.flatten(shapes)
+    params = tree.unflatten([0.2 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)])
+
+    @jax.jit
+    def sample(rng, context, reference, lower):
+        null = jnp.zeros((3, 6))
+        return stage.sample_latents(params, rng, context, null, reference, lower, 3.0, 2.0, 2, 2)
+
+    inputs = (
+        jax.random.split(jax.random.key(7), 2),
+        batch["context"],
+        normal(2, 1, 4, 4, 4, seed=2),
+        normal(2, 2, 2, 2, 4, seed=3),
+    )
+    both = sample(*inputs)
+    assert both.shape == (2, 2, 4, 4, 4)
+    assert jnp.abs(both[0] - both[1]).max() > 0.1
+    for i in range(2):
+        alone = sample(*(x[i : i + 1] for x in inputs))
+        np.testing.assert_allclose(alone[0], both[i], atol=1e-4)
+
+
+def test_stage_with_a_field_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"config.model of stage temporal has no field nonsense; its fields are cycle"):
+        build_stage("temporal", {"upsampler": {}, "nonsense": 1})
+    with pytest.raises(ValueError, match=r"config.model of stage cascade needs the field unet"):
+        build_stage("cascade", {})
+    with pytest.raises(ValueError, match=r"config.stage is 'nonsense'; the stages are text, "):
+        build_stage("nonsense", {})
+    stage = build_stage("decoder", {"decoder": {"dtype": "float8"}})
+    with pytest.raises(ValueError, match=r"config.model.decoder.dtype is 'float8'; it may be float32, bfloat16"):
+        _ = stage.network
+
+
+def test_lists_of_a_config_become_tuples():
+    @dataclasses.dataclass(frozen=True)
+    class Holder:
+        values: tuple = ()
+        dtype: object = None
+
+    built = build_network(Holder, {"values": [[1, 2], [3]], "dtype": "bfloat16"}, "here")
+    assert built == Holder(((1, 2), (3,)), jnp.bfloat16)
+
+
+def test_frames_and_their_integers():
+    frames = jnp.arange(256, dtype=jnp.uint8)
+    unit = to_unit(frames)
+    assert (unit[0], unit[255]) == (-1, 1)
+    np.testing.assert_array_equal(to_uint8(unit), frames)
+    np.testing.assert_array_equal(to_uint8(jnp.array([-3.0, 3.0])), [0, 255])
+
+
+def test_resize_averages_down_and_leaves_what_fits():
+    x = normal(2, 3, 4, 4, 5)
+    assert resize(x, 4) is x
+    assert resize(x, 2).shape == (2, 3, 2, 2, 5)
+    flat = jnp.full((1, 4, 4, 1), 0.7)
+    for side in (2, 8):
+        np.testing.assert_allclose(resize(flat, side), 0.7, rtol=1e-6)
+
+
+def test_blending_is_linear_and_an_untrained_upsampler_does_no_more():
+    latents = normal(2, 3, 4, 4, 4)
+    blended = blend(latents, 4)
+    assert blended.shape == (2, 9, 4, 4, 4)
+    for i in range(8):
+        left, share = divmod(i, 4)
+        expected = (1 - share / 4) * latents[:, left] + share / 4 * latents[:, left + 1]
+        np.testing.assert_allclose(blended[:, i], expected, atol=1e-6)
+    np.testing.assert_array_equal(blended[:, 8], latents[:, 2])
+
+    upsampler = {"flow_widths": (8,), "refine_widths": (8,), "feature_channels": 4, "groups": 4}
+    stage = build_stage("temporal", {"upsampler": upsampler, "factor": 4})
+    params = jax.jit(stage.init)(jax.random.key(0), {"latents": blended})["temporal_upsampler"]
+    made = jax.jit(stage.upsample, static_argnums=2)(params, latents, 4)
+    np.testing.assert_allclose(made, blended, atol=1e-5)
+    with pytest.raises(ValueError, match=r"config.data.num_frames is 8: it must be n \* 4 \+ 1"):
+        stage.loss({}, {}, {"latents": blended[:, 1:]}, jax.random.key(0))
+
+
+def test_decoder_and_discriminator_do_not_train_each_other():
+    sizes = {"block_out_channels": (8,), "layers_per_block": 0, "mid_block_layers": 1, "norm_num_groups": 4}
+    critic = {"channels": (8,), "norm_num_groups": 4}
+    stage = build_stage("decoder", {"decoder": sizes, "discriminator": critic, "adversarial_weight": 0.5})
+    video = jnp.asarray(np.random.default_rng(0).integers(0, 256, (1, 2, 4, 4, 3)), jnp.uint8)
+    batch = {"latents": normal(1, 2, 4, 4, 4), "video": video}
+    frozen = {"scaling_factor": 1.0, "shift_factor": 0.0}
+
+    @jax.jit
+    def largest_gradients(rng):
+        params = stage.init(rng, batch)
+
+        def of(name):
+            grads = jax.grad(lambda params: stage.loss(params, frozen, batch, rng)[1][name])(params)
+            return {part: max(jnp.abs(x).max() for x in jax.tree.leaves(tree)) for part, tree in grads.items()}
+
+        (loss, metrics) = stage.loss(params, frozen, batch, rng)
+        return of("adversarial"), of("discriminator"), loss, metrics
+
+    adversarial, discriminator, loss, metrics = largest_gradients(jax.random.key(0))
+    assert adversarial["discriminator"] == 0
+    assert adversarial["video_decoder"] > 0
+    assert discriminator["video_decoder"] == 0
+    assert discriminator["discriminator"] > 0
+    total = metrics["l1"] + metrics["difference"] + 0.5 * metrics["adversarial"] + metrics["discriminator"]
+    np.testing.assert_allclose(loss, total, rtol=1e-5)
+
+
+def test_hinge_loss():
+    np.testing.assert_allclose(hinge(jnp.array([2.0, 0.5]), jnp.array([-3.0, 0.25])), 0.25 + 0.625)

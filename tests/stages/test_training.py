@@ -1,0 +1,187 @@
+"""Every config of the shapes world, shrunk: trained for one step, sampled, exported and read back."""
+
+import importlib
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from videogen_jax.stages import STAGES
+from videogen_jax.training.exporting import export_stage
+from videogen_jax.training.loop import TrainingDiverged
+from videogen_jax.training.run import run
+from videogen_jax.weights.parts import load_autoencoder, load_stage, load_text_encoder
+
+WIDTH = 8  # of the text states
+UNET = {
+    "model.unet.block_out_channels": (8, 8),
+    "model.unet.cross_attention": (False, True),
+    "model.unet.num_heads": 1,
+    "model.unet.cross_attention_dim": WIDTH,
+    "model.unet.norm_num_groups": 4,
+}
+VAE = {"block_out_channels": (8, 8), "norm_num_groups": 4}
+SHRUNK = {
+    "text": {
+        "model.text_encoder.hidden_size": WIDTH,
+        "model.text_encoder.intermediate_size": 8,
+        "model.text_encoder.num_layers": 1,
+        "model.text_encoder.num_heads": 1,
+        "model.text_encoder.projection_dim": WIDTH,
+        "model.video_channels": (8,),
+        "data.resolution": 8,
+    },
+    "autoencoder": {
+        **{f"model.autoencoder.{name}": value for name, value in VAE.items()},
+        "model.scales": ((1.0, 1), (0.5, 2)),
+        "data.resolution": 8,
+    },
+    "reference": {**UNET, "data.resolution": 4},
+    "cascade:4": {**UNET, "data.num_frames": 2},
+    "cascade:8": {**UNET, "data.num_frames": 2},
+    "cascade:16": {**UNET, "data.num_frames": 2},
+    "temporal": {
+        "model.upsampler.flow_widths": (8,),
+        "model.upsampler.refine_widths": (8,),
+        "data.num_frames": 5,
+        "data.resolution": 4,
+    },
+    "decoder": {
+        **{f"model.decoder.{name}": value for name, value in VAE.items()},
+        "model.discriminator.channels": (8,),
+        "data.num_frames": 2,
+        "data.resolution": 4,
+        "data.video_resolution": 8,
+    },
+}
+
+
+class World:
+    """A model folder that grows as its parts are trained; `train` gives a stage's config, workdir and end."""
+
+    def __init__(self, root):
+        self.root, self.model, self.done = root, root / "model", {}
+
+    def config(self, name):
+        file, _, argument = name.partition(":")
+        module = importlib.import_module(f"configs.shapes.{file}")
+        config = module.get_config(argument) if argument else module.get_config()
+        common = {
+            "steps": 1,
+            "batch_size": 2,
+            "sample_count": 1,
+            "optimizer.warmup_steps": 0,
+            "model_folder": str(self.model),
+            "data.num_clips": 4,
+        }
+        with config.unlocked():
+            config.update_from_flattened_dict({**common, **SHRUNK[name]})
+            if "cache_folder" in config.data:
+                config.data.cache_folder = str(self.root / "cache")
+        return config
+
+    def train(self, name):
+        if name not in self.done:
+            config, workdir = self.config(name), self.root / name.replace(":", "_")
+            if name not in ("text", "autoencoder"):
+                self.train("autoencoder")
+                self.train("text")
+            state = run(config, workdir)
+            self.done[name] = config, workdir, state, export_stage(config, workdir, self.model)
+        return self.done[name]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return World(tmp_path_factory.mktemp("world"))
+
+
+def read_part(config, folder):
+    if config.stage == "text":
+        return load_text_encoder(folder.parent).params
+    if config.stage == "autoencoder":
+        autoencoder, params = load_autoencoder(folder.parent)
+        assert autoencoder.scaling_factor > 0
+        assert autoencoder.scaling_factor != 1
+        assert autoencoder.shift_factor != 0
+        return params
+    stage, params = load_stage(folder, STAGES[config.stage], 4, WIDTH)
+    if config.stage == "cascade":
+        assert stage.lower_resolution == config.model.lower_resolution
+    return params
+
+
+@pytest.mark.parametrize("name", SHRUNK)
+def test_a_shrunk_config_trains_samples_and_exports_a_part_that_reads_back(world, name):
+    config, workdir, state, (folder,) = world.train(name)
+    (record,) = (json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines())
+    assert all(np.isfinite(value) for value in record.values())
+    assert int(state.step) == 1
+    events = b"".join(path.read_bytes() for path in workdir.glob("events.out.tfevents.*"))
+    assert b"GIF89a" in events  # the sample videos
+
+    part = read_part(config, folder)
+    (trained,) = (tree for part_name, tree in state.ema.items() if jax.tree.structure(tree) == jax.tree.structure(part))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), part, dict(trained))
+
+
+def test_decoder_starts_from_the_autoencoder(world):
+    config, _, state, _ = world.train("decoder")
+    _, vae = load_autoencoder(world.model)
+    kernel = vae["decoder"]["conv_in"]["kernel"]
+    moved = np.abs(state.params["video_decoder"]["conv_in"]["kernel"] - kernel).max()
+    assert 0 < moved <= 1.1 * config.optimizer.learning_rate * (1 + config.optimizer.weight_decay)
+
+
+def test_training_can_start_from_exported_parts(world, tmp_path):
+    world.train("autoencoder")
+    config = world.config("autoencoder")
+    config.init_from = str(world.model)
+    config.optimizer.learning_rate = 0.0
+    state = run(config, tmp_path)
+    _, vae = load_autoencoder(world.model)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state.params["vae"], vae)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "message"),
+    [
+        ("reference", "model.nonsense", 1, "config.model of stage reference has no field nonsense"),
+        ("autoencoder", "model.autoencoder.nonsense", 1, "config.model.autoencoder has no field nonsense"),
+        ("cascade:8", "model.reference_frames", "last", "config.model.reference_frames is 'last'"),
+        ("cascade:8", "model.lower_resolution", 8, "config.model.lower_resolution is 8; it must be below 8"),
+        ("temporal", "model.factor", 1, "config.model.factor is 1; it must be at least 2"),
+        ("text", "stage", "nonsense", "config.stage is 'nonsense'; the stages are text, autoencoder"),
+        ("autoencoder", "data.source", "nonsense", "config.data.source is 'nonsense'; it may be shapes_frames"),
+        ("autoencoder", "data.nonsense", 1, "config.data of source 'shapes_frames': .*'nonsense'"),
+        ("text", "model.text_encoder.vocab_size", 7, "vocab_size is 7, but the tokenizer in .* has 637 entries"),
+        ("decoder", "model.perceptual_weight", 1.0, "perceptual_weight is on: set config.perceptual_weights"),
+    ],
+)
+def test_config_that_cannot_work_is_refused_by_name(world, tmp_path, name, field, value, message):
+    world.train("autoencoder")  # a decoder reads it
+    config = world.config(name)
+    with config.unlocked():
+        config.update_from_flattened_dict({field: value})
+    if name == "decoder":
+        world.train("decoder")  # its cache is there
+    with pytest.raises(ValueError, match=message):
+        run(config, tmp_path)
+
+
+def test_export_names_what_is_missing(world, tmp_path):
+    config, workdir, *_ = world.train("autoencoder")
+    with pytest.raises(ValueError, match="holds no run: it has no checkpoints folder"):
+        export_stage(config, tmp_path, tmp_path / "model")
+    with pytest.raises(ValueError, match=r"no checkpoint of step 7 in .*; there are those of 1"):
+        export_stage(config, workdir, tmp_path / "model", step=7)
+
+
+def test_divergence_names_the_stage(world, tmp_path):
+    config = world.config("autoencoder")
+    config.steps = 3
+    config.log_every = 1
+    config.model.mse_weight = float("nan")
+    with pytest.raises(TrainingDiverged, match="stage autoencoder: loss is nan at step 1"):
+        run(config, tmp_path)
