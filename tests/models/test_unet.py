@@ -1,0 +1,181 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from videogen_jax.models.unet import UNet
+from videogen_jax.weights.naming import from_public
+
+TINY = {
+    "in_channels": 3,
+    "out_channels": 2,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "cross_attention": (True, False),
+    "num_heads": 2,
+    "cross_attention_dim": 6,
+    "norm_num_groups": 4,
+}
+ONE_LEVEL = {**TINY, "block_out_channels": (8,), "cross_attention": (True,), "temporal": True}  # quick to compile
+HAS_ATTENTION = {True: "CrossAttn", False: ""}
+
+
+def inputs(batch=2, frames=1, size=8, channels=3, context_dim=6):
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(batch, frames, size, size, channels)).astype(np.float32)
+    context = rng.normal(size=(batch, 5, context_dim)).astype(np.float32)
+    return latents, np.linspace(7, 900, batch).astype(np.float32), context
+
+
+def random_params(model, *args, seed=0):
+    """Parameters without any layer at zero, so that every one of them shows in the output."""
+    shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), *args)["params"])
+    rng = np.random.default_rng(seed)
+    params = {}
+    for path, leaf in shapes.items():
+        scale = 0.7 / np.sqrt(np.prod(leaf.shape[:-1])) if path[-1] == "kernel" else 0.2
+        params[path] = (rng.normal(size=leaf.shape) * scale + (path[-1] == "scale")).astype(np.float32)
+    return unflatten_dict(params)
+
+
+def is_added(path):
+    """Whether a parameter stands beside those of the image network."""
+    return any("temporal" in name or name.endswith("noise_level_embedding") for name in path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        # as Stable Diffusion 1: convolutions around the transformers, one number of heads, the lowest level without
+        {"layers_per_block": 2, "cross_attention": (True, True, False), "block_out_channels": (16, 24, 32)},
+        # as 2: linear layers, heads of one size
+        {"use_linear_projection": True, "num_heads": (2, 4), "cross_attention": (True, True)},
+        # as XL: deep transformers below, none above
+        {
+            "use_linear_projection": True,
+            "num_heads": (1, 2),
+            "cross_attention": (False, True),
+            "transformer_layers_per_block": (1, 2),
+        },
+    ],
+)
+def test_parity_with_diffusers(fields):
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    fields = {**TINY, "block_out_channels": (16, 32), "norm_num_groups": 8, **fields}
+    attention = fields["cross_attention"]
+    theirs = diffusers.UNet2DConditionModel(
+        down_block_types=tuple(f"{HAS_ATTENTION[a]}DownBlock2D" for a in attention),
+        up_block_types=tuple(f"{HAS_ATTENTION[a]}UpBlock2D" for a in reversed(attention)),
+        attention_head_dim=fields["num_heads"],  # which diffusers reads as the number of heads
+        **{name: value for name, value in fields.items() if name not in ("cross_attention", "num_heads")},
+    ).eval()
+    latents, timesteps, context = inputs()
+    with torch.no_grad():
+        expected = theirs(
+            torch.from_numpy(latents[:, 0]).permute(0, 3, 1, 2),
+            torch.from_numpy(timesteps),
+            encoder_hidden_states=torch.from_numpy(context),
+        ).sample.permute(0, 2, 3, 1)
+
+    ours = UNet(**fields)
+    template = jax.eval_shape(ours.init, jax.random.key(0), latents, timesteps, context)["params"]
+    params = from_public({name: x.numpy() for name, x in theirs.state_dict().items()}, template)
+    actual = jax.jit(ours.apply)({"params": params}, latents, timesteps, context)[:, 0]
+    error = np.abs(actual - expected.numpy()).max() / np.abs(expected.numpy()).max()
+    assert error < 1e-4
+
+
+def test_fresh_temporal_layers_and_conditions_leave_every_frame_as_the_image_network_has_it():
+    fields = {**TINY, "cross_attention": (True, True), "block_out_channels": (8, 16)}
+    image, video = UNet(**fields), UNet(**fields, temporal=True, added_conditions=("noise_level",))
+    latents, timesteps, context = inputs(frames=3)
+    args = (latents, timesteps, context, {"noise_level": np.array([30.0, 500.0], np.float32)})
+    spatial = flatten_dict(random_params(image, latents, timesteps, context))
+    fresh = flatten_dict(jax.jit(video.init)(jax.random.key(1), *args)["params"])
+    assert set(spatial) == {path for path in fresh if not is_added(path)}
+    actual = jax.jit(video.apply)({"params": unflatten_dict({**fresh, **spatial})}, *args)
+
+    apply_image = jax.jit(image.apply)
+    for i in range(3):
+        expected = apply_image({"params": unflatten_dict(spatial)}, latents[:, i : i + 1], timesteps, context)
+        assert jnp.abs(expected).max() > 0.1
+        np.testing.assert_allclose(actual[:, i : i + 1], expected, atol=1e-6)
+
+
+def test_trained_temporal_layers_let_frames_see_each_other_and_their_positions():
+    model = UNet(**{**TINY, "temporal": True, "added_conditions": ("noise_level", "fps")})
+    latents, timesteps, context = inputs(frames=4)
+    conditions = {"noise_level": jnp.array([10.0, 20.0]), "fps": jnp.array([8.0, 8.0])}
+    positions = jnp.broadcast_to(jnp.arange(4.0), (2, 4))
+    params = random_params(model, latents, timesteps, context, conditions)
+    apply = jax.jit(model.apply)
+
+    def run(latents=latents, timesteps=timesteps, context=context, conditions=conditions, positions=positions):
+        return apply({"params": params}, latents, timesteps, context, conditions, positions)
+
+    def change(**changed):
+        return jnp.abs(run(**changed) - output).max((2, 3, 4))
+
+    output = run()
+    assert output.shape == (2, 4, 8, 8, 2)
+    last = latents.copy()
+    last[0, 3] += 1
+    seen = change(latents=last)
+    assert seen[0].min() > 1e-5  # all frames of the video
+    assert seen[1].max() == 0  # and no other video
+    assert change(positions=2 * positions).min() > 1e-5
+    for name in conditions:
+        moved = change(conditions={**conditions, name: conditions[name].at[1].add(100)})
+        assert moved[0].max() == 0
+        assert moved[1].min() > 1e-5
+
+
+def test_one_frame_through_temporal_layers_and_its_position():
+    model = UNet(**ONE_LEVEL)
+    args = inputs()
+    params = random_params(model, *args)
+    apply = jax.jit(model.apply)
+    output = apply({"params": params}, *args)
+    assert output.shape == (2, 1, 8, 8, 2)
+    first, later = (apply({"params": params}, *args, None, jnp.full((2, 1), at)) for at in (0.0, 5.0))
+    np.testing.assert_allclose(output, first, atol=1e-5)
+    # Alone, a frame can only attend to itself: its place still shows in its value.
+    assert jnp.abs(later - output).max() > 1e-5
+
+
+def test_remat_changes_neither_parameters_nor_gradients():
+    args = inputs(frames=2)
+
+    def gradients(model, params):
+        return jax.jit(jax.grad(lambda p: jnp.square(model.apply({"params": p}, *args)).mean()))(params)
+
+    plain, remat = (UNet(**ONE_LEVEL, remat=remat) for remat in (False, True))
+    params = random_params(plain, *args)
+    assert jax.tree.structure(params) == jax.tree.structure(random_params(remat, *args))
+    expected = gradients(plain, params)
+    scale = max(jnp.abs(x).max() for x in jax.tree.leaves(expected))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * scale), gradients(remat, params), expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape", "conditions", "message"),
+    [
+        ({}, (2, 1, 7, 8, 3), None, "7x8 .* divisible by 2"),
+        ({}, (2, 1, 8, 8, 4), None, r"latents must have shape \(B, T, H, W, 3\)"),
+        ({}, (1, 1, 8, 8, 3), None, r"context must have shape \(1, L, 6\)"),
+        ({"cross_attention": (True,)}, (2, 1, 8, 8, 3), None, "cross_attention has 1 values"),
+        ({"num_heads": (1, 2, 3)}, (2, 1, 8, 8, 3), None, "num_heads has 3 values"),
+        ({"num_heads": 3}, (2, 1, 8, 8, 3), None, "num_heads 3 must divide the 8"),
+        ({"norm_num_groups": 3}, (2, 1, 8, 8, 3), None, "norm_num_groups 3 must divide the 8"),
+        ({"added_conditions": ("fps",)}, (2, 1, 8, 8, 3), None, "conditions must be fps, not none"),
+        ({}, (2, 1, 8, 8, 3), {"fps": np.zeros(2)}, "conditions must be none, not fps"),
+    ],
+)
+def test_errors_name_what_does_not_fit(fields, shape, conditions, message):
+    _, timesteps, context = inputs()
+    model = UNet(**{**TINY, **fields})
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape), timesteps, context, conditions)
