@@ -4,31 +4,40 @@ from pathlib import Path
 
 import pytest
 from absl import flags
+from ml_collections import config_flags
 
-from videogen_jax import command_line, train
+from videogen_jax import command_line
 
 ROOT = Path(__file__).parents[1]
 TEXT = "--config=configs/shapes/text.py"
 
 
-@pytest.fixture
-def parse(monkeypatch, capsys):
-    """Parses a command line of `train`; returns status, output and errors if it refuses."""
-    flags.mark_flags_as_required(["config", "workdir"])
-    monkeypatch.chdir(ROOT)
+class Flags:
+    """The flags of `train`, apart from those of the process, and what their parsing gives."""
 
-    def run(*arguments):
+    def __init__(self, monkeypatch, capsys):
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+        values = flags.FlagValues()
+        self.config = config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+        flags.DEFINE_string("workdir", None, "", flag_values=values)
+        flags.mark_flags_as_required(["config", "workdir"], flag_values=values)
+        monkeypatch.setattr(flags, "FLAGS", values)
+        monkeypatch.chdir(ROOT)
+
+    def parse(self, *arguments):
+        """Status, output and errors if the command line is refused, else None."""
         argv = ["train", "--workdir=runs/x", *arguments]
-        monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for the fields that are set
-        flags.FLAGS.unparse_flags()
+        self.monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for the fields that are set
         try:
             command_line.parse(argv)
         except SystemExit as stopped:
-            return stopped.code, *capsys.readouterr()
+            return stopped.code, *self.capsys.readouterr()
         return None
 
-    yield run
-    flags.FLAGS.unparse_flags()
+
+@pytest.fixture
+def train_flags(monkeypatch, capsys):
+    return Flags(monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(
@@ -47,18 +56,19 @@ def parse(monkeypatch, capsys):
         (["--config=configs/shapes/cascade.py:5"], "error: the argument of this config is a resolution of the cascade"),
     ],
 )
-def test_bad_command_line_is_refused_in_one_sentence(parse, arguments, message):
-    code, out, err = parse(*arguments)
+def test_bad_command_line_is_refused_in_one_sentence(train_flags, arguments, message):
+    code, out, err = train_flags.parse(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith(message)
     assert err.endswith("\n")
     assert err.count("\n") == 1
 
 
-def test_fields_and_arguments_of_a_config(parse):
-    assert parse("--config=configs/shapes/cascade.py:8", "--config.steps=7", "--config.model.resolution=16") is None
-    assert (train.CONFIG.value.steps, train.CONFIG.value.model.resolution) == (7, 16)
-    assert train.CONFIG.value.model.lower_resolution == 4
+def test_fields_and_arguments_of_a_config(train_flags):
+    fields = ("--config.steps=7", "--config.model.resolution=16")
+    assert train_flags.parse("--config=configs/shapes/cascade.py:8", *fields) is None
+    config = train_flags.config.value
+    assert (config.steps, config.model.resolution, config.model.lower_resolution) == (7, 16, 4)
 
 
 def test_refused_config_ends_the_program_without_a_traceback(tmp_path):

@@ -72,7 +72,7 @@ from videogen_jax.training.state import init_state, make_train_step
 
 assert jax.device_count() == 4
 text = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 32, "num_layers": 1, "num_heads": 2,
-        "eos_token_id": 19, "max_positions": 8, "projection_dim": 15}
+        "eos_token_id": 19, "max_positions": 8, "projection_dim": 16}
 stage = build_stage("text", {"text_encoder": text, "video_channels": (8,)})
 rng = np.random.default_rng(0)
 batch = {"tokens": rng.integers(0, 20, (4, 8)).astype(np.int32),

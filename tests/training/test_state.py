@@ -33,11 +33,11 @@ def test_accumulated_gradient_is_that_of_the_whole_batch(stage, batch):
     for parts in (2, 8):
         (_, actual), accumulated = run(stage, state, batch, accumulation=parts)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), actual.params, whole.params)
-        assert accumulated == pytest.approx(metrics, rel=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), accumulated, metrics)
     gradient = jax.grad(lambda p: stage.loss(p, {}, batch, jax.random.key(0))[0])(state.params)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, gradient)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), whole.params, expected)
-    assert metrics["grad_norm"] == pytest.approx(float(optax.global_norm(gradient)), rel=1e-5)
+    assert float(metrics["grad_norm"]) == pytest.approx(float(optax.global_norm(gradient)), rel=1e-5)
 
 
 def test_every_step_and_every_part_of_a_batch_has_random_numbers_of_its_own(stage, batch):
@@ -48,7 +48,7 @@ def test_every_step_and_every_part_of_a_batch_has_random_numbers_of_its_own(stag
         cut = [jax.tree.map(lambda x, i=i, n=8 // parts: x[i * n : (i + 1) * n], batch) for i in range(parts)]
         keys = [rng] if parts == 1 else [jax.random.fold_in(rng, i) for i in range(parts)]
         losses = [stage.loss(state.params, {}, part, key)[0] for part, key in zip(cut, keys, strict=True)]
-        assert metrics["loss"] == pytest.approx(float(np.mean(losses)), rel=1e-5)
+        assert float(metrics["loss"]) == pytest.approx(float(np.mean(losses)), rel=1e-5)
 
 
 def test_moving_average_follows_its_closed_form(stage, batch):
@@ -59,13 +59,15 @@ def test_moving_average_follows_its_closed_form(stage, batch):
         expected = decay * expected + (1 - decay) * state.params["layer"]["kernel"]
         np.testing.assert_allclose(state.ema["layer"]["kernel"], expected, rtol=1e-5, atol=1e-6)
         assert int(state.step) == i + 1
-    np.testing.assert_allclose([ema_decay_at(jnp.int32(i), 0.999) for i in (0, 90, 10**6)], [0.1, 0.91, 0.999])
+    np.testing.assert_allclose(
+        [ema_decay_at(jnp.int32(i), 0.999) for i in (0, 90, 10**6)], [0.1, 0.91, 0.999], rtol=1e-6
+    )
 
 
 def test_loss_goes_down(stage, batch):
     stage = dataclasses.replace(stage, noise=0.0)
     state = init_state(stage, SGD, jax.random.key(0), batch)
     before = stage.loss(state.params, {}, batch, jax.random.key(0))[0]
-    _, metrics = run(stage, state, batch, steps=20)
+    _, metrics = run(stage, state, batch, steps=100)
     assert metrics["loss"] < 0.2 * before
     assert count_parameters(state.params) == 36
