@@ -24,7 +24,8 @@ EMBEDDED_MODEL = ROOT / "embedded" / "shapes"
 DEFAULT_CONFIG = ROOT.parent / "configs" / "shapes" / "sample.py"
 DEFAULT_FOLDER = Path("out")
 
-_CONFIG = config_flags.DEFINE_config_file("config", str(DEFAULT_CONFIG), "Sampling config")
+# Its default is put in by `_parse`: one given here would be read, with all fields set, before flags are parsed.
+_CONFIG = config_flags.DEFINE_config_file("config", None, f"Sampling config; {DEFAULT_CONFIG} if not given")
 _PROMPT = flags.DEFINE_string("prompt", None, "What the video shows")
 _PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "A text file with one prompt on each line")
 _OUTPUT = flags.DEFINE_string(
@@ -253,6 +254,12 @@ def _config() -> ConfigDict:
     return config
 
 
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Parses the flags, with the default config where none is named."""
+    named = any(re.fullmatch(r"--?config(=.*)?", argument) for argument in argv[1:])
+    return parse(argv if named else [argv[0], f"--config={DEFAULT_CONFIG}", *argv[1:]])
+
+
 def _show_warning(message: Warning | str, *_: Any) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
@@ -263,11 +270,11 @@ def main(argv: list[str]) -> None:
     try:
         prompts = read_prompts(_PROMPT.value, _PROMPTS_FILE.value)
         sample(_config(), prompts, _OUTPUT.value, _REFERENCE.value, _SAVE_REFERENCE.value)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         fail(error)
     except KeyboardInterrupt:
         fail("stopped", 130)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    app.run(main, flags_parser=_parse)
