@@ -11,9 +11,9 @@ from configs.shapes.base import get_base_config
 
 # resolution: (widths, levels with attention, steps, batch, clips kept as latents)
 STAGES = {
-    "4": ((128, 192), (True, True), 3000, 16, 6000),
-    "8": ((64, 128), (False, True), 2000, 4, 3000),
-    "16": ((48, 96, 128), (False, False, True), 2000, 2, 1200),
+    "4": ((64, 128), (True, True), 2000, 12, 6000),
+    "8": ((64, 128), (False, True), 450, 4, 1200),
+    "16": ((48, 96), (False, True), 400, 2, 400),
 }
 
 
@@ -29,7 +29,7 @@ def get_config(arg: str = "4") -> ConfigDict:
     config.stage = "cascade"
     config.steps = steps
     config.batch_size = batch
-    config.optimizer.learning_rate = 6e-4
+    config.optimizer.learning_rate = 5e-4
     config.model = ConfigDict()
     config.model.unet = ConfigDict(
         {

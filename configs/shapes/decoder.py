@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
     del arg
     config = get_base_config()
     config.stage = "decoder"
-    config.steps = 900
+    config.steps = 220
     config.batch_size = 1
     config.optimizer.learning_rate = 6e-4
     config.optimizer.warmup_steps = 50
@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.source = "shapes_latents"
     config.data.cache_folder = "runs/shapes/cache"
     config.data.seed = 4
-    config.data.num_clips = 2000
+    config.data.num_clips = 700
     config.data.num_frames = 6
     config.data.window_rates = (1, 2, 4)
     config.data.resolution = 16

@@ -12,9 +12,9 @@ def get_config(arg: str = "") -> ConfigDict:
     del arg
     config = get_base_config()
     config.stage = "reference"
-    config.steps = 9000
+    config.steps = 7500
     config.batch_size = 16
-    config.optimizer.learning_rate = 8e-4
+    config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_steps = 200
     config.ema_decay = 0.999
     config.sample_every = 1000

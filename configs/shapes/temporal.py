@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
     del arg
     config = get_base_config()
     config.stage = "temporal"
-    config.steps = 2500
+    config.steps = 400
     config.batch_size = 8
     config.optimizer.learning_rate = 8e-4
     config.ema_decay = 0.995
@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.source = "shapes_latents"
     config.data.cache_folder = "runs/shapes/cache"
     config.data.seed = 5
-    config.data.num_clips = 2500
+    config.data.num_clips = 600
     config.data.num_frames = 13  # four base frames and the three between each two
     config.data.window_rates = (4,)
     config.data.resolution = 16
