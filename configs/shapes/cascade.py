@@ -12,7 +12,7 @@ from configs.shapes.base import get_base_config
 # resolution: (widths, levels with attention, steps, batch, clips kept as latents)
 STAGES = {
     "4": ((64, 128), (True, True), 2000, 12, 6000),
-    "8": ((64, 128), (False, True), 450, 4, 1200),
+    "8": ((64, 128), (False, True), 700, 4, 1200),
     "16": ((48, 96), (False, True), 400, 2, 400),
 }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -36,6 +36,7 @@ _UNIT_AREAS = {  # area of each shape of radius 1
 }
 _MAX_RESOLUTION = 128
 ATTRIBUTES = ("colour", "background", "size", "shape", "motion_kind", "direction", "speed")
+IMAGE_ATTRIBUTES = ("colour", "background", "size", "shape")  # those that a still image shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,8 +285,24 @@ def score(frames: np.ndarray, caption: str) -> dict[str, bool]:
     The keys are `ATTRIBUTES`; direction and speed are left out when the caption's shape does not move along a line.
     The background is right when tone and pattern are. Raises ValueError for a caption outside of the grammar.
     """
-    said, seen = shapes.parse_caption(caption), read_clip(frames)
-    return {name: getattr(seen, name) == getattr(said, name) for name in ATTRIBUTES if getattr(said, name) is not None}
+    return compare(read_clip(frames), caption)
+
+
+def read_image(image: np.ndarray) -> Reading:
+    """Read the attributes of a still image, the first frame of a clip; those of motion are None.
+
+    image: uint8 (R, R, 3), R >= 16. Raises ValueError for anything else.
+    """
+    image = np.asarray(image)
+    if image.ndim != 3:
+        raise ValueError(f"image must be uint8 of shape (R, R, 3); got {image.dtype} of shape {image.shape}")
+    return read_clip(np.repeat(image[None], 4, axis=0))  # a clip in which nothing moves
+
+
+def compare(seen: Reading, caption: str, attributes: Sequence[str] = ATTRIBUTES) -> dict[str, bool]:
+    """Whether each of the attributes that the caption has is as it says. ValueError: it is outside of the grammar."""
+    said = shapes.parse_caption(caption)
+    return {name: getattr(seen, name) == getattr(said, name) for name in attributes if getattr(said, name) is not None}
 
 
 def summarize(scores: Iterable[Mapping[str, bool]]) -> dict[str, float]:

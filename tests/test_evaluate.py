@@ -1,0 +1,245 @@
+"""Evaluation of a tiny untrained model, stopped and started again; the numbers that are known without a model."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from configs.shapes.evaluate import get_config
+from tests.tiny_model import write_tiny_model
+from videogen_jax.data import shapes
+from videogen_jax.metrics import evaluation, fidelity, prompts, statistics
+from videogen_jax.metrics.image import psnr
+from videogen_jax.metrics.results import ResultLog
+from videogen_jax.metrics.shapes_reader import ATTRIBUTES, IMAGE_ATTRIBUTES, compare, read_image
+from videogen_jax.metrics.sheets import captioned_sheet, strip
+from videogen_jax.pipeline import VideoGenPipeline
+from videogen_jax.video_io import read_image as load_image
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("evaluate") / "model")
+
+
+def _config(**fields):
+    config = get_config()
+    config.update({"prompts": 3, "batch_size": 2, "clips": 2, "frame_batch": 3, "factors": (2,), "rates": (1,)})
+    config.update(fields)
+    return config
+
+
+@pytest.fixture(scope="module")
+def evaluated(model, tmp_path_factory):
+    """All parts, in one go: the output folder and what `evaluate` returned."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    return folder, evaluation.evaluate(_config(), model, folder)
+
+
+def test_sections_and_counts(evaluated):
+    folder, metrics = evaluated
+    assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    assert metrics["prompts"]["video"]["colour"]["count"] == 3
+    assert metrics["prompts"]["reference"]["all"]["count"] == 3
+    assert [r["prompt"] for r in metrics["prompts"]["results"]] == prompts.sample_captions(3)
+    for record in metrics["prompts"]["results"]:
+        assert record["right"] == {
+            name: record["read"][name] == said
+            for name in ATTRIBUTES
+            if (said := getattr(shapes.parse_caption(record["prompt"]), name)) is not None
+        }
+    assert set(metrics["autoencoder"]["psnr"]) == {"16", "32"}
+    assert metrics["autoencoder"]["read"]["rendered"]["colour"]["fraction"] == 1.0
+    decoder = metrics["decoder"]["x1"]
+    ratio = decoder["video_decoder"]["flicker"] / decoder["image_decoder"]["flicker"]
+    assert decoder["flicker_ratio"]["value"] == pytest.approx(ratio)
+    of_image = metrics["temporal"]["x2"]["image_decoder"]["decoded"]
+    assert of_image["difference"]["value"] == pytest.approx(of_image["upsampled"] - of_image["blended"])
+    assert of_image["difference"]["interval"][0] <= of_image["difference"]["value"]
+
+
+def test_sheets_and_table(evaluated, capsys):
+    folder, metrics = evaluated
+    rows, width = 3, 32 * 8 + 12 + 6 * 2  # a reference and seven frames
+    sheet = load_image(folder / "contact_sheet.png")
+    assert sheet.shape[0] > rows * 32
+    assert sheet.shape[1] >= width
+    assert (folder / "failures.png").exists()  # nothing that an untrained model draws is right
+    evaluation.print_table(metrics)
+    printed = capsys.readouterr().out
+    assert "reference: shape" in printed
+    assert "flicker" in printed
+
+
+def test_stopped_and_started_again(evaluated, model, tmp_path, monkeypatch):
+    folder, metrics = evaluated
+    stop_after = {"left": 1}
+
+    def stopping(self, *args, original=VideoGenPipeline.__call__, **settings):
+        if not stop_after["left"]:
+            raise KeyboardInterrupt
+        stop_after["left"] -= 1
+        return original(self, *args, **settings)
+
+    monkeypatch.setattr(VideoGenPipeline, "__call__", stopping)
+    config = _config(parts=("prompts",))
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.evaluate(config, model, tmp_path)
+    log = tmp_path / "prompts.jsonl"
+    assert len(log.read_text().splitlines()) == 1 + 2  # the settings and the first batch
+    with open(log, "a") as file:
+        file.write('{"key": "0-0002", "prom')  # as a crash in the middle of writing leaves it
+    stop_after["left"] = 1
+    again = evaluation.evaluate(config, model, tmp_path)
+    assert again["prompts"] == metrics["prompts"]
+    assert (tmp_path / "prompts.jsonl").read_bytes() == (folder / "prompts.jsonl").read_bytes()
+    before = (tmp_path / "metrics.json").read_bytes()
+    evaluation.evaluate(config, model, tmp_path)  # nothing is left to do: no video may be made
+    assert (tmp_path / "metrics.json").read_bytes() == before
+
+
+def test_results_of_other_settings_are_refused(evaluated, model):
+    folder, _ = evaluated
+    config = _config(parts=("prompts",))
+    config.sampling.cascade.steps = 1
+    with pytest.raises(ValueError, match=r"prompts\.jsonl holds results of another sampling"):
+        evaluation.evaluate(config, model, folder)
+
+
+def test_sections_of_other_parts_stay(evaluated, model):
+    folder, metrics = evaluated
+    again = evaluation.evaluate(_config(parts=("decoder",)), model, folder)
+    assert json.loads(json.dumps(again)) == json.loads(json.dumps(metrics))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"parts": ("prompts", "fvd")}, "config.parts has 'fvd'"),
+        ({"parts": ()}, "config.parts is empty"),
+        ({"prompts": 0}, "config.prompts is 0"),
+        ({"factors": (3,)}, "config.factors has 3, but may have 2, 4"),
+        ({"rates": (0,)}, "config.rates has 0"),
+        ({"dtype": "int8"}, "config.dtype is 'int8'"),
+        ({"seed": -1}, "config.seed is -1"),
+    ],
+)
+def test_wrong_config(model, tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.evaluate(_config(**fields), model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model=nowhere"], "nowhere"),
+        ([], "--model"),
+        (["--model=nowhere", "--config.nothing=1"], "there is no field config.nothing"),
+        (["--model=nowhere", "--config.prompts=many"], "prompts"),
+        (["--model=nowhere", "--split=test"], "split"),
+    ],
+)
+def test_wrong_command(arguments, message, tmp_path):
+    command = [sys.executable, "-m", "videogen_jax.evaluate", "--config=configs/shapes/evaluate.py"]
+    done = subprocess.run([*command, f"--output={tmp_path}", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "Traceback" not in done.stderr
+
+
+def test_captions_cover_the_split_evenly():
+    captions = prompts.sample_captions(64)
+    said = [shapes.parse_caption(caption) for caption in captions]
+    triples = Counter((s.colour, s.shape, s.motion) for s in said)
+    assert set(triples) == set(shapes.all_triples("held_out"))
+    assert max(triples.values()) == 2
+    sizes, backgrounds = Counter(s.size for s in said), Counter(s.background for s in said)
+    assert max(sizes.values()) - min(sizes.values()) <= 8
+    assert set(backgrounds) == set(shapes.BACKGROUNDS)
+    first = said[:16]
+    assert set(Counter(s.colour for s in first).values()) == {2}
+    assert len({s.motion for s in first}) >= 14
+    assert prompts.sample_captions(16) == captions[:16]
+    assert len(set(prompts.sample_captions(600, "train"))) == 600
+    with pytest.raises(ValueError, match="number of prompts is 0"):
+        prompts.sample_captions(0)
+
+
+def test_wilson_interval():
+    low, high = statistics.wilson_interval(8, 10)  # Newcombe 1998's method 3, worked out by hand
+    assert (low, high) == (pytest.approx(0.490162, abs=1e-6), pytest.approx(0.943318, abs=1e-6))
+    assert statistics.wilson_interval(0, 5)[0] == 0.0
+    assert statistics.wilson_interval(5, 5)[1] == 1.0
+    with pytest.raises(ValueError, match="4 of 3"):
+        statistics.wilson_interval(4, 3)
+
+
+def test_paired_intervals():
+    rng = np.random.default_rng(1)
+    base = rng.normal(30, 5, 400)
+    a, b = base + rng.normal(2, 0.2, 400), base
+    difference = statistics.mean_difference(a, b)
+    low, high = difference["interval"]
+    assert low < 2 < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.2 / 20, rel=0.2)  # the pairing takes the clips' spread out
+    assert statistics.ratio_of_means([2, 4], [4, 8]) == {"value": 0.5, "interval": [0.5, 0.5]}
+
+
+def test_still_images_are_read():
+    for number in range(40):
+        clip = shapes.sample_clip(91, number, "all")
+        (image,) = shapes.render(clip, [0.0], 128)
+        seen = read_image(image)
+        assert all(compare(seen, clip.caption, IMAGE_ATTRIBUTES).values()), (clip.caption, seen)
+        assert (seen.motion_kind, seen.direction, seen.speed) == (None, None, None)
+    with pytest.raises(ValueError, match="image must be"):
+        read_image(np.zeros((2, 32, 32, 3), np.uint8))
+
+
+def test_codec_is_the_models_own(model):
+    pipeline = VideoGenPipeline.from_pretrained(model)
+    codec = fidelity.Codec(pipeline, 3)
+    frames = shapes.render(shapes.sample_clip(0, 0, "held_out"), shapes.frame_times(7), pipeline.resolution)
+    latents = codec.encode(frames)
+    whole = pipeline.autoencoder.encode(pipeline.params["vae"], frames.astype(np.float32) / 127.5 - 1)
+    np.testing.assert_allclose(latents, whole, atol=1e-5)
+    decoded = codec.decode_video(latents)
+    assert decoded.shape == frames.shape
+    # The first window (chunk 3, overlap 1) gives the first two frames, with the third as context.
+    direct = pipeline.decoder.decode(pipeline.params["video_decoder"], pipeline.autoencoder.unscale(latents[None, :3]))
+    expected = np.clip(np.asarray(direct[0, :2]) * 127.5 + 127.5, 0, 255)
+    assert np.abs(decoded[:2] - expected).max() <= 0.51
+    assert psnr(codec.resize(frames, 32), frames) == float("inf")
+    upsampled = codec.upsample(latents, 4)
+    assert upsampled.shape[0] == 25
+    np.testing.assert_array_equal(upsampled[::4], latents)
+
+
+def test_strip_and_sheet():
+    frames = np.stack([np.full((8, 8, 3), 10 * k, np.uint8) for k in range(16)])
+    piece = strip(frames, np.full((8, 8, 3), 200, np.uint8), 4)
+    assert piece.shape == (8, 8 + 12 + 4 * 8 + 3 * 2, 3)
+    assert piece[0, 20 :: 8 + 2, 0].tolist() == [0, 50, 100, 150]
+    sheet = captioned_sheet([piece, piece], ["a caption that is wider than its strip", "two\nlines"])
+    assert sheet.shape[1] > piece.shape[1] + 4
+    rows = np.flatnonzero((sheet[:, 2:10] == 200).all(axis=(1, 2)))
+    assert len(rows) == 16
+    assert (sheet[: rows[0]] < 128).any()  # the text
+    with pytest.raises(ValueError, match="at least one strip"):
+        captioned_sheet([], [])
+
+
+def test_result_log(tmp_path):
+    path = tmp_path / "log.jsonl"
+    log = ResultLog(path, {"seed": 1})
+    log.append([{"key": "a", "value": 1.5}])
+    assert ResultLog(path, {"seed": 1}).records == {"a": {"key": "a", "value": 1.5}}
+    with pytest.raises(ValueError, match="another seed"):
+        ResultLog(path, {"seed": 2})
+    path.write_text("hello\n")
+    with pytest.raises(ValueError, match="no file of results"):
+        ResultLog(path, {"seed": 1})

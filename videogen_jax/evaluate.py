@@ -1,0 +1,38 @@
+"""Measures a model of the shapes world: its videos against their prompts, and its parts against ground truth.
+
+    python -m videogen_jax.evaluate --config configs/shapes/evaluate.py --model runs/shapes/model \
+        --output out/evaluation
+
+writes metrics.json, contact_sheet.png and failures.png into the output folder and prints a table. Started again it
+goes on where it was stopped. Any field of the config can be set from the command line: `--config.prompts=16`.
+"""
+
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from videogen_jax.command_line import fail, parse
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Evaluation config, e.g. configs/shapes/evaluate.py")
+MODEL = flags.DEFINE_string("model", None, "Model folder")
+OUTPUT = flags.DEFINE_string("output", "out/evaluation", "Folder for the results")
+SPLIT = flags.DEFINE_enum("split", "held_out", ["train", "held_out"], "Which captions and clips")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    from videogen_jax import compilation_cache
+    from videogen_jax.metrics.evaluation import evaluate, print_table
+
+    compilation_cache.enable()
+    try:
+        print_table(evaluate(CONFIG.value, MODEL.value, OUTPUT.value, SPLIT.value))
+    except (ValueError, OSError) as error:
+        fail(error)
+    print(Path(OUTPUT.value) / "metrics.json")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "model"])
+    app.run(main, flags_parser=parse)

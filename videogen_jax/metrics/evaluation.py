@@ -1,0 +1,209 @@
+"""The evaluation of a model folder: its parts one after another, their results in `metrics.json` and in a table."""
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from videogen_jax import __version__
+from videogen_jax.data.cache import fingerprint
+from videogen_jax.data.shapes import SPLITS
+from videogen_jax.metrics.fidelity import measure_autoencoder, measure_decoder, measure_temporal, temporal_factors
+from videogen_jax.metrics.prompts import measure_prompts, sampling_settings
+from videogen_jax.metrics.results import ResultLog
+from videogen_jax.model_index import ModelIndex
+from videogen_jax.pipeline import DECODER, VideoGenPipeline
+from videogen_jax.stages.stage import DTYPES
+from videogen_jax.video_io import check_writable
+from videogen_jax.weights.folder import read_model_index
+
+_MEASURES = {"temporal": measure_temporal, "decoder": measure_decoder, "autoencoder": measure_autoencoder}
+PARTS = ("prompts", *_MEASURES)
+_CLIPS = ("clips", "seed", "frame_batch")
+_FIELDS = {  # of the config, that say what a part measures
+    "prompts": ("prompts", "seeds", "seed", "sampling"),
+    "temporal": (*_CLIPS, "factors"),
+    "decoder": (*_CLIPS, "rates"),
+    "autoencoder": _CLIPS,
+}
+_LEAST_FRAMES = 4  # that the reader takes
+
+
+def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, split: str = "held_out") -> dict:
+    """Measures a model of the shapes world, and goes on with a measurement that was stopped.
+
+    Args:
+      config: as `configs/shapes/evaluate.py` makes it.
+      model: the model folder.
+      output: folder for `metrics.json`, the sheets of videos, and a log of results for each part, which is what makes
+        going on possible. Sections of `metrics.json` that other parts of the same model have written stay.
+      split: of the captions and clips.
+
+    Returns: what `metrics.json` holds.
+
+    Raises:
+      ValueError: for input that cannot work, before any program is compiled.
+    """
+    index = ModelIndex.read(model)
+    output = Path(output)
+    _check(config, index, split)
+    path = output / "metrics.json"
+    check_writable(path, (".json",))
+    folders = sorted(p.name for p in index.folder.iterdir() if p.is_dir() and any(q.is_file() for q in p.iterdir()))
+    identity = fingerprint(read_model_index(index.folder), index.folder, folders)
+    dtype = config.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    same = {"model": identity, "split": split, "seed": config.seed, "dtype": dtype}
+    logs = {
+        part: ResultLog(
+            output / f"{part}.jsonl", {**same, **({"sampling": config.sampling.to_dict()} if part == "prompts" else {})}
+        )
+        for part in config.parts
+    }
+    metrics = {
+        "model": str(model),
+        "fingerprint": identity,
+        "split": split,
+        "dtype": dtype,
+        "versions": _versions(),
+        **_sections(path, identity, split),
+    }
+    pipeline = VideoGenPipeline.from_pretrained(index.folder, dtype)
+    for part in config.parts:
+        if part == "prompts":
+            section = measure_prompts(pipeline, config, split, logs[part], output)
+        else:
+            section = _MEASURES[part](pipeline, config, split, logs[part])
+        metrics[part] = {"settings": {name: config.to_dict()[name] for name in _FIELDS[part]}, **section}
+        _write(path, metrics)
+    return metrics
+
+
+def print_table(metrics: Mapping[str, Any]) -> None:
+    """Prints what `evaluate` returned."""
+    table = Table("part", "measured", "value", "95% interval", "count", title=f"{metrics['model']}, {metrics['split']}")
+    last = None
+    for part, name, value, interval, count in _rows(metrics):
+        if last not in (None, part):
+            table.add_section()
+        table.add_row("" if part == last else part, name, value, interval, count)
+        last = part
+    Console().print(table)
+
+
+def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
+    def percent(title: str, tallies: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+        for name, at in tallies.items():
+            low, high = at["interval"]
+            yield f"{title}: {name}", f"{at['fraction']:.1%}", f"{low:.1%} to {high:.1%}", str(at["count"])
+
+    def number(title: str, at: Any, unit: str, count: int) -> tuple[str, str, str, str]:
+        if isinstance(at, Mapping):
+            low, high = at["interval"]
+            return title, f"{at['value']:.2f}{unit}", f"{low:.2f} to {high:.2f}", str(count)
+        return title, f"{at:.2f}{unit}", "", str(count)
+
+    def rows(part: str, section: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+        if part == "prompts":
+            for title in ("video", "reference", "video_of_right_reference"):
+                yield from percent(title.replace("_", " "), section[title])
+            return
+        clips = section["settings"]["clips"]
+        if part == "autoencoder":
+            for side, at in section["psnr"].items():
+                yield number(f"PSNR at {side}x{side}", at, " dB", clips)
+            for way, tallies in section["read"].items():
+                yield from percent(f"read, {way.replace('_', ' ')}", tallies)
+            return
+        for rate, of_rate in section.items():
+            if rate == "settings":
+                continue
+            if part == "decoder":
+                for name in ("image_decoder", "video_decoder"):
+                    title = f"{rate} {name.replace('_', ' ')}"
+                    yield number(f"{title}: PSNR", of_rate[name]["psnr"], " dB", clips)
+                    yield number(f"{title}: flicker error", of_rate[name]["flicker"], "", clips)
+                yield number(f"{rate} video - image: PSNR", of_rate["psnr_difference"], " dB", clips)
+                yield number(f"{rate} video / image: flicker error", of_rate["flicker_ratio"], "", clips)
+                continue
+            for name, of_decoder in of_rate.items():
+                title = f"{rate} {name.replace('_', ' ')}"
+                yield number(f"{title}, PSNR: true latents", of_decoder["true_latents"], " dB", clips)
+                for target, of_target in ((t, of_decoder[t]) for t in ("rendered", "decoded")):
+                    for kind, at in of_target.items():
+                        yield number(f"{title}, PSNR to {target}: {kind}", at, " dB", clips)
+
+    for part in PARTS:
+        if part in metrics:
+            for row in rows(part, metrics[part]):
+                yield part, *row
+
+
+def _check(config: Any, index: ModelIndex, split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, but must be one of {', '.join(SPLITS)}")
+    if not config.parts:
+        raise ValueError(f"config.parts is empty, but must have some of {', '.join(PARTS)}")
+    for part in config.parts:
+        if part not in PARTS:
+            raise ValueError(f"config.parts has {part!r}, but may have {', '.join(PARTS)}")
+    for name in ("prompts", "seeds", "batch_size", "clips", "frame_batch"):
+        if config[name] < 1:
+            raise ValueError(f"config.{name} is {config[name]}, but must be at least 1")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"config.seed is {config.seed}, but must be from 0 to {2**32 - 1}")
+    if config.dtype and config.dtype not in DTYPES:
+        raise ValueError(f"config.dtype is {config.dtype!r}, but must be one of {', '.join(DTYPES)}")
+    for rate in config.rates:
+        if not isinstance(rate, int) or rate < 1:
+            raise ValueError(f"config.rates has {rate!r}, but takes whole numbers of at least 1")
+    if "prompts" in config.parts:
+        sampling = config.sampling
+        made = index.timeline(temporal_factor=sampling.temporal_factor).num_frames
+        index.settings(**sampling_settings(sampling, index.cascade))
+        if made < _LEAST_FRAMES:
+            raise ValueError(f"the model makes {made} frames, but to be read a video needs at least {_LEAST_FRAMES}")
+    if "temporal" in config.parts:
+        temporal_factors(config, index.factors)
+    if "decoder" in config.parts:
+        if not index.has(DECODER):
+            raise ValueError('the model has no video_decoder: leave "decoder" out of config.parts')
+        if not config.rates:
+            raise ValueError('config.rates is empty: name a rate, or leave "decoder" out of config.parts')
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jax", "flax", "numpy")
+    return {
+        "videogen_jax": __version__,
+        "python": platform.python_version(),
+        "backend": jax.default_backend(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def _sections(path: Path, identity: str, split: str) -> dict[str, Any]:
+    """What another evaluation of the same model has left in `metrics.json`."""
+    if not path.exists():
+        return {}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if (known["fingerprint"], known["split"]) != (identity, split):
+            return {}
+        return {part: known[part] for part in PARTS if part in known}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} was not written by an evaluation: remove it or give another output") from error
+
+
+def _write(path: Path, metrics: Mapping[str, Any]) -> None:
+    ordered = {name: value for name, value in metrics.items() if name not in PARTS}
+    ordered |= {part: metrics[part] for part in PARTS if part in metrics}
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(ordered, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
