@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from videogen_jax.command_line import fail, parse
@@ -267,6 +267,8 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
 def main(argv: list[str]) -> None:
     del argv
     warnings.showwarning = _show_warning
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.WARNING)
     try:
         prompts = read_prompts(_PROMPT.value, _PROMPTS_FILE.value)
         sample(_config(), prompts, _OUTPUT.value, _REFERENCE.value, _SAVE_REFERENCE.value)
