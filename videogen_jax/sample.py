@@ -267,7 +267,7 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
 def main(argv: list[str]) -> None:
     del argv
     warnings.showwarning = _show_warning
-    if flags.FLAGS["verbosity"].using_default_value:
+    if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
         prompts = read_prompts(_PROMPT.value, _PROMPTS_FILE.value)
