@@ -15,7 +15,13 @@ from rich.table import Table
 from videogen_jax import __version__
 from videogen_jax.data.cache import fingerprint
 from videogen_jax.data.shapes import SPLITS
-from videogen_jax.metrics.fidelity import measure_autoencoder, measure_decoder, measure_temporal, temporal_factors
+from videogen_jax.metrics.fidelity import (
+    Codec,
+    measure_autoencoder,
+    measure_decoder,
+    measure_temporal,
+    temporal_factors,
+)
 from videogen_jax.metrics.prompts import measure_prompts, sampling_settings
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.model_index import ModelIndex
@@ -75,11 +81,12 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
         **_sections(path, identity, split),
     }
     pipeline = VideoGenPipeline.from_pretrained(index.folder, dtype)
+    codec = Codec(pipeline, config.frame_batch)
     for part in config.parts:
         if part == "prompts":
             section = measure_prompts(pipeline, config, split, logs[part], output)
         else:
-            section = _MEASURES[part](pipeline, config, split, logs[part])
+            section = _MEASURES[part](codec, config, split, logs[part])
         metrics[part] = {"settings": {name: config.to_dict()[name] for name in _FIELDS[part]}, **section}
         _write(path, metrics)
     return metrics

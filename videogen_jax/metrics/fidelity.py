@@ -82,19 +82,19 @@ class Codec:
         return np.concatenate(pieces)
 
 
-def measure_temporal(pipeline: VideoGenPipeline, config: Any, split: str, log: ResultLog) -> dict[str, Any]:
+def measure_temporal(codec: Codec, config: Any, split: str, log: ResultLog) -> dict[str, Any]:
     """The temporal upsampler against linear blending of latents, on the frames in between alone.
 
     Each frame of a clip is encoded; the latents of the base frames are upsampled, and blended. PSNR is taken against
     the rendered frames (`rendered`) and against what the decoder makes of the true latents (`decoded`).
 
     Args:
-      config: `clips`, `seed`, `frame_batch`, `factors`.
+      config: `clips`, `seed`, `factors`.
 
     Returns: for each factor and decoder the means of `upsampled` and `blended`, their paired `difference` with its 95%
       interval, and `true_latents`, the PSNR of the decoded true latents against the rendered frames.
     """
-    codec = Codec(pipeline, config.frame_batch)
+    pipeline = codec.pipeline
     decoders = {"image_decoder": codec.decode_images}
     if pipeline.decoder is not None:
         decoders["video_decoder"] = codec.decode_video
@@ -115,7 +115,7 @@ def measure_temporal(pipeline: VideoGenPipeline, config: Any, split: str, log: R
         return result
 
     factors = temporal_factors(config, pipeline.index.factors)
-    records = _clip_records("temporal", pipeline, config, split, log, factors, measure)
+    records = _clip_records("temporal", config, split, log, factors, measure)
     summary: dict[str, Any] = {}
     for factor, of_factor in records.items():
         summary[f"x{factor}"] = of_decoder = {}
@@ -132,19 +132,18 @@ def measure_temporal(pipeline: VideoGenPipeline, config: Any, split: str, log: R
     return summary
 
 
-def measure_decoder(pipeline: VideoGenPipeline, config: Any, split: str, log: ResultLog) -> dict[str, Any]:
+def measure_decoder(codec: Codec, config: Any, split: str, log: ResultLog) -> dict[str, Any]:
     """The video decoder against the image decoder frame by frame, on the true latents of clips.
 
     Args:
-      config: `clips`, `seed`, `frame_batch`, `rates`: multiples of the base frame rate.
+      config: `clips`, `seed`, `rates`: multiples of the base frame rate.
 
     Returns: for each rate the means of `psnr` and `flicker` (see `flicker_error`) of both decoders, the paired
       `psnr_difference` (video - image) and the `flicker_ratio` of the means (video / image), with 95% intervals.
     """
-    codec = Codec(pipeline, config.frame_batch)
 
     def measure(clip: shapes.ShapesClip, rate: int) -> dict[str, Any]:
-        rendered = _render(pipeline, clip, rate)
+        rendered = _render(codec.pipeline, clip, rate)
         latents = codec.encode(rendered)
         decoded = {"image_decoder": codec.decode_images(latents), "video_decoder": codec.decode_video(latents)}
         return {
@@ -153,7 +152,7 @@ def measure_decoder(pipeline: VideoGenPipeline, config: Any, split: str, log: Re
         }
 
     summary = {}
-    for rate, records in _clip_records("decoder", pipeline, config, split, log, config.rates, measure).items():
+    for rate, records in _clip_records("decoder", config, split, log, config.rates, measure).items():
 
         def column(name: str, value: str, records=records) -> list[float]:
             return [record[name][value] for record in records]
@@ -169,17 +168,17 @@ def measure_decoder(pipeline: VideoGenPipeline, config: Any, split: str, log: Re
     return summary
 
 
-def measure_autoencoder(pipeline: VideoGenPipeline, config: Any, split: str, log: ResultLog) -> dict[str, Any]:
+def measure_autoencoder(codec: Codec, config: Any, split: str, log: ResultLog) -> dict[str, Any]:
     """What the autoencoder keeps of clips at the base frame rate.
 
     Args:
-      config: `clips`, `seed`, `frame_batch`.
+      config: `clips`, `seed`.
 
     Returns: `psnr` at each resolution of the cascade, in pixels, with the mean's 95% interval; `read`, `tally`s by
       attribute of what the reader sees in the rendered clips, in those that passed through the autoencoder, and in
       those encoded by it and decoded by the video decoder.
     """
-    codec = Codec(pipeline, config.frame_batch)
+    pipeline = codec.pipeline
     downsampling = pipeline.autoencoder.network.downsampling
     sides = [stage.resolution * downsampling for stage in pipeline.cascade]
 
@@ -196,7 +195,7 @@ def measure_autoencoder(pipeline: VideoGenPipeline, config: Any, split: str, log
             result["read"]["video_decoder"] = score(codec.decode_video(latents), clip.caption)
         return result
 
-    (records,) = _clip_records("autoencoder", pipeline, config, split, log, (1,), measure).values()
+    (records,) = _clip_records("autoencoder", config, split, log, (1,), measure).values()
     return {
         "psnr": {
             str(side): bootstrap(lambda x: x.mean(axis=-1), [record["psnr"][str(side)] for record in records])
@@ -225,7 +224,6 @@ def temporal_factors(config: Any, factors: Sequence[int]) -> tuple[int, ...]:
 
 def _clip_records(
     name: str,
-    pipeline: VideoGenPipeline,
     config: Any,
     split: str,
     log: ResultLog,
