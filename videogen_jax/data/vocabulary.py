@@ -7,6 +7,8 @@ vocabulary trained here and the one of a public checkpoint are loaded by the sam
 
 from __future__ import annotations
 
+import collections
+import itertools
 import json
 import pathlib
 import warnings
@@ -14,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, pre_tokenizers
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -23,7 +25,6 @@ START = "<|startoftext|>"
 END = "<|endoftext|>"
 END_OF_WORD = "</w>"
 MAX_LENGTH = 77
-CLIP_VOCABULARY_SIZE = 49_408
 _KNOWN_WORDS = "known_words"  # our own key in tokenizer_config.json: the words that the vocabulary was trained on
 
 
@@ -31,6 +32,26 @@ def _words(backend: Tokenizer, text: str) -> list[str]:
     """Cut a text into words as CLIP does, before byte pairs are formed; readable, not yet byte-encoded."""
     text = backend.normalizer.normalize_str(text)
     return [text[begin:end] for _, (begin, end) in backend.pre_tokenizer.pre_tokenize_str(text)]
+
+
+def _learn_merges(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges (Sennrich et al. 2016) that make every word one piece; each word counts once.
+
+    The trainer of the `tokenizers` library breaks ties in an order that changes from run to run, and with it the
+    numbers of the tokens; here the pair that sorts first is taken.
+    """
+    spelled = [[*word[:-1], word[-1] + END_OF_WORD] for word in words]
+    merges = []
+    while pairs := collections.Counter(pair for pieces in spelled for pair in itertools.pairwise(pieces)):
+        merge = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(merge)
+        for pieces in spelled:
+            at = 0
+            while at < len(pieces) - 1:
+                if (pieces[at], pieces[at + 1]) == merge:
+                    pieces[at : at + 2] = ["".join(merge)]
+                at += 1
+    return merges
 
 
 def train_tokenizer(captions: Iterable[str], folder: str | pathlib.Path, model_max_length: int = MAX_LENGTH) -> None:
@@ -54,18 +75,9 @@ def train_tokenizer(captions: Iterable[str], folder: str | pathlib.Path, model_m
     if not words:
         raise ValueError("captions must hold at least one word to train a vocabulary on")
 
-    learner = Tokenizer(models.BPE(end_of_word_suffix=END_OF_WORD))
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())  # by code point, which is the order of OpenAI's file
-    trainer = trainers.BpeTrainer(
-        vocab_size=CLIP_VOCABULARY_SIZE,
-        min_frequency=0,
-        show_progress=False,
-        initial_alphabet=alphabet,
-        end_of_word_suffix=END_OF_WORD,
-    )
-    learner.train_from_iterator(words, trainer)
-    merges = [tuple(merge) for merge in json.loads(learner.to_str())["model"]["merges"]]
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    alphabet = sorted(byte_level.alphabet())  # by code point, which is the order of OpenAI's file
+    merges = _learn_merges(["".join(piece for piece, _ in byte_level.pre_tokenize_str(word)) for word in words])
 
     pieces = [*alphabet, *(letter + END_OF_WORD for letter in alphabet), *map("".join, merges), START, END]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
