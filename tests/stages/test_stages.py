@@ -163,7 +163,9 @@ def test_decoder_and_discriminator_do_not_train_each_other():
 
         def of(name):
             grads = jax.grad(lambda params: stage.loss(params, frozen, batch, rng)[1][name])(params)
-            return {part: max(jnp.abs(x).max() for x in jax.tree.leaves(tree)) for part, tree in grads.items()}
+            return {
+                part: jnp.stack([jnp.abs(x).max() for x in jax.tree.leaves(tree)]).max() for part, tree in grads.items()
+            }
 
         (loss, metrics) = stage.loss(params, frozen, batch, rng)
         return of("adversarial"), of("discriminator"), loss, metrics
