@@ -21,6 +21,8 @@ def parse(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:  # how ml_collections says that a field does not exist
         fail(f"there is no field {_field(str(error), argv)}")
+    except SyntaxError as error:
+        fail(f"--config {error.filename} is not a Python file with get_config(): line {error.lineno}, {error.msg}")
     except (flags.Error, TypeError, ValueError, OSError) as error:
         fail(_sentence(str(error)))
     if not isinstance(flags.FLAGS["config"].value, ConfigDict):
