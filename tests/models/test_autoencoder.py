@@ -122,7 +122,7 @@ def test_video_decoder_begins_as_the_image_decoder(inflated):
     actual = apply({"params": params}, latents)
     expected = image.apply({"params": vae}, latents.reshape(6, 4, 4, 4), method="decode")
     assert jnp.abs(expected).max() > 0.1
-    np.testing.assert_allclose(actual.reshape(6, 8, 8, 3), expected, atol=1e-5)  # float32 rounding
+    np.testing.assert_allclose(actual.reshape(6, 8, 8, 3), expected, atol=3e-6)  # float32 rounding: 1.5e-6 seen
 
 
 def test_trained_temporal_layers_let_the_frames_of_one_video_interact(inflated):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from videogen_jax.diffusion.predictions import check_prediction_type, loss_weight, target
 from videogen_jax.diffusion.samplers import sample
-from videogen_jax.diffusion.schedules import NoiseSchedule, append_axes, make_schedule
+from videogen_jax.diffusion.schedules import NoiseSchedule, make_schedule
 from videogen_jax.models.unet import UNet
 from videogen_jax.stages.stage import Metrics, Params, build_network
 
@@ -120,6 +120,3 @@ class LatentDiffusion:
 def repeat_batch(x: jax.Array, times: int) -> jax.Array:
     """`(B, ...)` -> `(times * B, ...)`: the batch once for each branch of guidance."""
     return jnp.tile(x, (times,) + (1,) * (x.ndim - 1))
-
-
-__all__ = ["LatentDiffusion", "append_axes", "repeat_batch"]
