@@ -13,7 +13,9 @@ def get_base_config() -> ConfigDict:
     config.accumulation = 1  # parts that a batch is cut into, one in memory at a time
     config.ema_decay = 0.999
     config.model_folder = "runs/shapes/model"  # where the frozen parts of earlier stages are read
-    config.init_from = ""  # a model folder whose parts of this stage give the first parameters; "" for fresh ones
+    # A model folder whose parts of this stage give the first parameters; "" for fresh ones. Where it has no such part
+    # (Stable Diffusion's), a cascade stage takes its 2D UNet for the spatial layers; the UNet's own folder will do.
+    config.init_from = ""
     config.perceptual_weights = ""  # folder with VGG-16's safetensors, for a decoder with a perceptual term
 
     config.optimizer = ConfigDict()

@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
     del arg
     config = get_base_config()
     config.stage = "reference"
-    config.steps = 7500
+    config.steps = 18_500
     config.batch_size = 16
     config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_steps = 200
@@ -32,6 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.model.schedule = ConfigDict({"name": "cosine", "rescale_zero_terminal_snr": True})
     config.model.prediction_type = "v_prediction"
+    config.model.timestep_logit_normal = (0.7, 1.0)  # shapes are settled at rather high noise
     config.data.source = "shapes_latents"
     config.data.cache_folder = "runs/shapes/cache"
     config.data.seed = 2

@@ -12,8 +12,8 @@ def get_config(arg: str = "") -> ConfigDict:
     del arg
     config = get_base_config()
     config.stage = "text"
-    config.steps = 400
-    config.batch_size = 128
+    config.steps = 600
+    config.batch_size = 32  # groups of four clips
     config.model = ConfigDict()
     config.model.text_encoder = ConfigDict(
         {
@@ -26,6 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "eos_token_id": 636,
         }
     )
+    config.model.uniformity_weight = 1.0
     config.data.source = "shapes_captions"
     config.data.num_frames = 4
     config.data.resolution = 32

@@ -12,8 +12,8 @@ def constant_flow(n, h, w, dx, dy):
     return jnp.broadcast_to(jnp.asarray([dx, dy], jnp.float32), (n, h, w, 2))
 
 
-def latents(*shape):
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+def latents(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def perturbed(model, *args):
@@ -88,10 +88,9 @@ def test_fusion_follows_the_visibility():
     np.testing.assert_allclose(flow_lib.fuse(zeros, ones, 1e-6 * ones, 0.25), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", [{}, {"context_frames": False, "flow_downsample": 2}])
-def test_untrained_upsampler_blends_linearly(config):
+def test_untrained_upsampler_of_two_frames_blends_linearly():
     frames = latents(2, 3, 6, 10, 4)
-    model = flow_lib.TemporalUpsampler(**SMALL, **config)
+    model = flow_lib.TemporalUpsampler(**SMALL, context_frames=False, flow_downsample=2)
     params = jax.jit(lambda: model.init(jax.random.key(1), frames, 4))()
     video = jax.jit(lambda params: model.apply(params, frames, 4))(params)
     assert video.shape == (2, 9, 6, 10, 4)
@@ -99,6 +98,17 @@ def test_untrained_upsampler_blends_linearly(config):
         for k in range(1, 4):
             blend = (1 - k / 4) * frames[:, i] + k / 4 * frames[:, i + 1]
             np.testing.assert_allclose(video[:, 4 * i + k], blend, atol=1e-5)
+
+
+@pytest.mark.parametrize(("degree", "first", "last"), [(2, 0, 17), (3, 4, 13)])
+def test_untrained_upsampler_of_four_frames_continues_a_polynomial(degree, first, last):
+    """A parabola everywhere, a cubic wherever there are two frames on either side."""
+    time = jnp.linspace(-1, 1, 17)[None, :, None, None, None]
+    truth = sum(latents(1, 1, 4, 4, 2, seed=i) * time**i for i in range(degree + 1))
+    model = flow_lib.TemporalUpsampler(**SMALL)
+    params = jax.jit(lambda: model.init(jax.random.key(1), truth[:, ::4], 4))()
+    video = jax.jit(lambda params: model.apply(params, truth[:, ::4], 4))(params)
+    np.testing.assert_allclose(video[:, first:last], truth[:, first:last], atol=1e-5)
 
 
 def test_trained_upsampler_keeps_the_given_frames_and_changes_the_others():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from videogen_jax.models.unet import UNet
+from videogen_jax.models.unet import UNet, image_part, inflate_unet
 from videogen_jax.weights.naming import from_public
 
 TINY = {
@@ -37,11 +37,6 @@ def random_params(model, *args, seed=0):
         scale = 0.7 / np.sqrt(np.prod(leaf.shape[:-1])) if path[-1] == "kernel" else 0.2
         params[path] = (rng.normal(size=leaf.shape) * scale + (path[-1] == "scale")).astype(np.float32)
     return unflatten_dict(params)
-
-
-def is_added(path):
-    """Whether a parameter stands beside those of the image network."""
-    return any("temporal" in name or name.endswith("noise_level_embedding") for name in path)
 
 
 @pytest.mark.parametrize(
@@ -88,19 +83,21 @@ def test_parity_with_diffusers(fields):
     assert error < 1e-4
 
 
-def test_fresh_temporal_layers_and_conditions_leave_every_frame_as_the_image_network_has_it():
+def test_an_inflated_video_network_gives_on_every_frame_what_the_image_network_gives():
     fields = {**TINY, "cross_attention": (True, True), "block_out_channels": (8, 16)}
-    image, video = UNet(**fields), UNet(**fields, temporal=True, added_conditions=("noise_level",))
+    image = UNet(**fields)
+    video = UNet(**{**fields, "in_channels": 7}, temporal=True, added_conditions=("noise_level",))
     latents, timesteps, context = inputs(frames=3)
-    args = (latents, timesteps, context, {"noise_level": np.array([30.0, 500.0], np.float32)})
-    spatial = flatten_dict(random_params(image, latents, timesteps, context))
-    fresh = flatten_dict(jax.jit(video.init)(jax.random.key(1), *args)["params"])
-    assert set(spatial) == {path for path in fresh if not is_added(path)}
-    actual = jax.jit(video.apply)({"params": unflatten_dict({**fresh, **spatial})}, *args)
+    joined = np.concatenate([latents, inputs(frames=3, channels=4)[0]], axis=-1)
+    args = (joined, timesteps, context, {"noise_level": np.array([30.0, 500.0], np.float32)})
+    spatial = random_params(image, latents, timesteps, context)
+    fresh = jax.jit(video.init)(jax.random.key(1), *args)["params"]
+    jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), image_part(fresh, 3), spatial)
+    actual = jax.jit(video.apply)({"params": inflate_unet(spatial, fresh)}, *args)
 
     apply_image = jax.jit(image.apply)
     for i in range(3):
-        expected = apply_image({"params": unflatten_dict(spatial)}, latents[:, i : i + 1], timesteps, context)
+        expected = apply_image({"params": spatial}, latents[:, i : i + 1], timesteps, context)
         assert jnp.abs(expected).max() > 0.1
         np.testing.assert_allclose(actual[:, i : i + 1], expected, atol=1e-6)
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from transformers import CLIPTokenizer
 
-from videogen_jax.data.shapes import DURATION, frame_times, render, sample_clip
+from videogen_jax.data.shapes import DURATION, SHAPES, all_triples, frame_times, render, sample_clip
 from videogen_jax.data.vocabulary import tokenize
 
 
@@ -29,7 +29,11 @@ class ShapesFrames:
 
 @dataclasses.dataclass(frozen=True)
 class ShapesCaptionedClips:
-    """Clips with tokenized captions: `video` uint8 `(T, R, R, 3)`, `tokens` int32 `(L,)`."""
+    """Groups of captioned clips that differ in their shape alone: `video` uint8 `(K, T, R, R, 3)`, `tokens` `(K, L)`.
+
+    Every clip comes in each of the K shapes. For a contrastive objective these are the hard negatives: a batch of
+    clips that differ in everything can be told apart by colour and background, and leaves alike the words for shapes.
+    """
 
     split: str
     seed: int
@@ -42,6 +46,12 @@ class ShapesCaptionedClips:
         return self.num_clips
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        clip = sample_clip(self.seed, index, self.split)
-        video = render(clip, frame_times(self.num_frames), self.resolution)
-        return {"video": video, "tokens": tokenize(self.tokenizer, [clip.caption])[0]}
+        drawn = sample_clip(self.seed, index, self.split)
+        allowed = all_triples(self.split)
+        clips = [dataclasses.replace(drawn, shape=shape) for shape in SHAPES]
+        clips = [clip if (clip.colour, clip.shape, clip.motion) in allowed else drawn for clip in clips]
+        times = frame_times(self.num_frames)
+        return {
+            "video": np.stack([render(clip, times, self.resolution) for clip in clips]),
+            "tokens": tokenize(self.tokenizer, [clip.caption for clip in clips]),
+        }

@@ -2,7 +2,8 @@
 
 Flow between neighbouring frames is estimated in both directions from low-resolution latents and upsampled. From it
 follow the flows from any time in between to both neighbours, which are warped there, fused by a visibility mask and
-refined. All heads start at zero, so that an untrained upsampler blends the neighbours linearly.
+refined; the curvature of the latents over four frames corrects what uniform motion misses. All heads start at zero, so
+that an untrained upsampler interpolates between the frames, linearly from two and cubically from four.
 
 A flow `(..., 2)` is (dx, dy) in positions of the grid it lies on: the flow from a to b at a place of a says how far
 away in b the same thing is, x to the right and y down.
@@ -92,6 +93,23 @@ def fuse(warped_0: jax.Array, warped_1: jax.Array, visibility: jax.Array, t: jax
     return (weight_0 * warped_0 + weight_1 * warped_1) / (weight_0 + weight_1)
 
 
+def curvature(frames: jax.Array) -> jax.Array:
+    """Second differences in time `(B, T, ...)`; the ends take their neighbour's, two frames have none (zero)."""
+    if frames.shape[1] < 3:
+        return jnp.zeros_like(frames)
+    second = frames[:, :-2] - 2 * frames[:, 1:-1] + frames[:, 2:]
+    return jnp.concatenate([second[:, :1], second, second[:, -1:]], axis=1)
+
+
+def cubic_weights(t: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Weights of the curvatures at 0 and 1 in cubic interpolation at t in (0, 1): Everett's formula, third order.
+
+    With them, `(1 - t) x_0 + t x_1 + w_0 c_0 + w_1 c_1` is the cubic through four equally spaced frames.
+    """
+    s = 1 - t
+    return s * (s**2 - 1) / 6, t * (t**2 - 1) / 6
+
+
 class ConvPyramid(nn.Module):
     """Convolutional encoder-decoder with skips: `(N, H, W, C)` -> `(N, H, W, widths[0])`, any H and W.
 
@@ -157,18 +175,19 @@ class RefinementNetwork(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, channels: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, channels: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """x: `(N, H, W, K)`; channels: C of the latents.
 
         Returns: logits of the visibility `(N, H, W, 1)`, corrections of the flows from t to 0 and to 1 `(N, H, W, 4)`,
-        and a residual `(N, H, W, C)`.
+        what is added to the curvatures' weight of one `(N, H, W, 2)`, and a residual `(N, H, W, C)`.
         """
         h = ConvPyramid(self.widths, self.groups, self.dtype, name="pyramid")(x)
 
         def head(features, name):
             return conv3x3(features, self.dtype, name, kernel_init=zeros_init)(h)
 
-        return head(1, "visibility_out"), head(4, "flow_out").astype(jnp.float32), head(channels, "residual_out")
+        flow = head(4, "flow_out").astype(jnp.float32)
+        return head(1, "visibility_out"), flow, head(2, "curvature_out"), head(channels, "residual_out")
 
 
 class UpsamplerAux(NamedTuple):
@@ -209,8 +228,8 @@ class TemporalUpsampler(nn.Module):
       flow_widths, refine_widths, groups: of the two networks; groups divides the widths.
       feature_channels: size of what the flow network hands to the refinement.
       flow_downsample: flow is estimated from latents averaged over squares of this side, 1 or more.
-      context_frames: also show the networks the frame before and the frame after each pair (at the ends of the video
-        the pair's own), from which they can tell acceleration.
+      context_frames: also use the frame before and the frame after each pair: the networks see them (at the ends of
+        the video the pair's own), and the interpolation begins as a cubic one.
     """
 
     flow_widths: tuple[int, ...] = (32, 64, 96)
@@ -270,11 +289,17 @@ class TemporalUpsampler(nn.Module):
         refinement = RefinementNetwork(self.refine_widths, self.groups, self.dtype, name="refinement")
         evidence = [warp(x0, flow_t0), warp(x1, flow_t1), at_each_time(seen), flow_t0, flow_t1]
         evidence += [jnp.broadcast_to(t, (*x0.shape[:-1], 1)), at_each_time(features)]
-        logits, correction, residual = refinement(jnp.concatenate([e.astype(self.dtype) for e in evidence], axis=-1), c)
+        evidence = jnp.concatenate([e.astype(self.dtype) for e in evidence], axis=-1)
+        logits, correction, gain, residual = refinement(evidence, c)
         flow_t0, flow_t1 = flow_t0 + correction[..., :2], flow_t1 + correction[..., 2:]
         warped_0, warped_1 = warp(x0, flow_t0), warp(x1, flow_t1)
         visibility = nn.sigmoid(logits.astype(jnp.float32))
-        between = (fuse(warped_0, warped_1, visibility, t) + residual).astype(frames.dtype)
+        between = fuse(warped_0, warped_1, visibility, t) + residual
+        if self.context_frames:
+            bent = curvature(frames)
+            for i, weight in enumerate(cubic_weights(t)):
+                between += weight * (1 + gain[..., i : i + 1]) * at_each_time(flat(bent[:, i : i + pairs]))
+        between = between.astype(frames.dtype)
 
         between = between.reshape(b, pairs, k, h, w, c)
         video = jnp.concatenate([frames[:, :-1, None], between], axis=2).reshape(b, pairs * (k + 1), h, w, c)

@@ -256,3 +256,54 @@ class UNet(nn.Module):
             given = ", ".join(sorted(conditions or {})) or "none"
             raise ValueError(f"conditions must be {', '.join(self.added_conditions) or 'none'}, not {given}")
         return heads, per_level(self.transformer_layers_per_block, levels, "transformer_layers_per_block")
+
+
+def image_part(params: Mapping, image_channels: int = 4) -> dict:
+    """The shapes of the 2D UNet inside a video UNet: what `inflate_unet` needs in order to start the latter.
+
+    Args:
+      params: parameters of a `UNet`, or their shapes.
+      image_channels: channels of the 2D UNet's input.
+
+    Returns: nested dict of `jax.ShapeDtypeStruct` without temporal layers and added conditions.
+    """
+
+    def cut(tree: Mapping) -> dict:
+        return {name: cut(x) if isinstance(x, Mapping) else x for name, x in tree.items() if not _is_added(name)}
+
+    tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), cut(params))
+    kernel = tree["conv_in"]["kernel"]
+    shape = (*kernel.shape[:2], image_channels, kernel.shape[3])
+    return {**tree, "conv_in": {**tree["conv_in"], "kernel": jax.ShapeDtypeStruct(shape, kernel.dtype)}}
+
+
+def inflate_unet(image_params: Mapping, video_params: Mapping) -> dict:
+    """Initial parameters of a video UNet that equals a 2D UNet on every frame (VideoGen, section 4.1).
+
+    The first convolution is widened with zeros for the channels that are joined to the noisy latents, so the
+    conditions have no effect until trained; temporal layers and added conditions stay as they are, the identity.
+
+    Args:
+      image_params: parameters of the 2D UNet, in the shapes of `image_part(video_params)`.
+      video_params: freshly initialised parameters of the video UNet.
+    """
+
+    def fill(target: Mapping, source: Mapping) -> dict:
+        out = {}
+        for name, value in target.items():
+            if _is_added(name):
+                out[name] = value
+            else:
+                out[name] = fill(value, source[name]) if isinstance(value, Mapping) else source[name]
+        return out
+
+    params = fill(video_params, image_params)
+    kernel = jnp.asarray(params["conv_in"]["kernel"])
+    joined = video_params["conv_in"]["kernel"].shape[2] - kernel.shape[2]
+    params["conv_in"]["kernel"] = jnp.pad(kernel, ((0, 0), (0, 0), (0, joined), (0, 0)))
+    return params
+
+
+def _is_added(name: str) -> bool:
+    """Whether a module of this name stands beside the layers of the 2D UNet."""
+    return name.startswith("temporal_") or (name.endswith("_embedding") and name != "time_embedding")

@@ -46,11 +46,14 @@ class TextStage:
     Attributes:
       text_encoder: fields of `CLIPTextEncoder`; `projection_dim` must be set.
       video_channels: widths of the video tower, each but the first at half the resolution of the one before.
+      uniformity_weight: weight of the term that spreads the captions (`uniformity`); without it words whose pictures
+        the small video tower cannot tell apart, as circle and square, come to mean the same.
       tokenizer: name of the tokenizer's folder within the model folder.
     """
 
     text_encoder: Mapping[str, Any]
     video_channels: tuple[int, ...] = (32, 64, 96, 128)
+    uniformity_weight: float = 0.0
 
     @property
     def network(self) -> CLIPTextEncoder:
@@ -62,31 +65,53 @@ class TextStage:
 
     def init(self, rng: jax.Array, batch: Batch) -> Params:
         text_rng, video_rng = jax.random.split(rng)
+        tokens, video = joined(batch)
         return {
-            "text_encoder": self.network.init(text_rng, batch["tokens"])["params"],
-            "video_tower": self.video_tower.init(video_rng, to_unit(batch["video"]))["params"],
+            "text_encoder": self.network.init(text_rng, tokens)["params"],
+            "video_tower": self.video_tower.init(video_rng, video)["params"],
             "logit_scale": jnp.asarray(jnp.log(1 / 0.07), jnp.float32),
         }
 
     def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
-        """batch: `tokens` int32 `(B, L)`, `video` uint8 `(B, T, H, W, 3)`.
+        """batch: `tokens` int32 `(B, K, L)`, `video` uint8 `(B, K, T, H, W, 3)`, as groups of K similar clips.
 
         The symmetric cross-entropy of CLIP (figure 3), with one change: clips whose captions are equal are each
         other's positives too, since the world has few captions and a batch holds some twice.
         """
-        text = self.network.apply({"params": params["text_encoder"]}, batch["tokens"]).projected
-        video = self.video_tower.apply({"params": params["video_tower"]}, to_unit(batch["video"]))
+        tokens, video = joined(batch)
+        text = self.network.apply({"params": params["text_encoder"]}, tokens).projected
+        video = self.video_tower.apply({"params": params["video_tower"]}, video)
         text, video = (x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-6) for x in (text, video))
         logits = text @ video.T * jnp.exp(jnp.minimum(params["logit_scale"], jnp.log(100.0)))
-        same = jnp.all(batch["tokens"][:, None] == batch["tokens"][None], axis=-1).astype(jnp.float32)
+        same = jnp.all(tokens[:, None] == tokens[None], axis=-1).astype(jnp.float32)
         targets = same / same.sum(axis=-1, keepdims=True)
         per_text = optax.softmax_cross_entropy(logits, targets)
         per_video = optax.softmax_cross_entropy(logits.T, targets)
         hit = jnp.take_along_axis(same, logits.argmax(axis=0)[:, None], axis=1)
-        return 0.5 * (per_text.mean() + per_video.mean()), {"retrieval": hit.mean()}
+        spread = uniformity(text, same)
+        contrastive = 0.5 * (per_text.mean() + per_video.mean())
+        metrics = {"contrastive": contrastive, "uniformity": spread, "retrieval": hit.mean()}
+        return contrastive + self.uniformity_weight * spread, metrics
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
-        return {"truth": to_unit(batch["video"])}
+        return {"truth": joined(batch)[1]}
 
     def parts(self) -> dict[str, tuple[str, dict]]:
         return {"text_encoder": ("text_encoder", {"_class_name": "CLIPTextEncoder", **self.text_encoder})}
+
+
+def joined(batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """The clips of all groups as one batch: tokens `(B * K, L)`, video `(B * K, T, H, W, 3)` in [-1, 1]."""
+    tokens, video = batch["tokens"], batch["video"]
+    return tokens.reshape(-1, tokens.shape[-1]), to_unit(video.reshape(-1, *video.shape[2:]))
+
+
+def uniformity(x: jax.Array, same: jax.Array) -> jax.Array:
+    """Logarithm of the mean Gaussian potential of the pairs of `x` (Wang and Isola 2020, section 4.1.2): low when even.
+
+    Args:
+      x: `(N, D)`, of unit norm.
+      same: `(N, N)`, 1 for the pairs that are one caption and are left out.
+    """
+    potential = jnp.exp(-2.0 * (2.0 - 2.0 * x @ x.T)) * (1.0 - same)
+    return jnp.log(potential.sum() / (1.0 - same).sum() + 1e-9)

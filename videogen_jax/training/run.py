@@ -1,6 +1,7 @@
 """From a config to a training run: builds the stage, its data, and the frozen parts that it leans on."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from absl import logging
 
 from videogen_jax.data.build import build_source
 from videogen_jax.data.vocabulary import tokenize
+from videogen_jax.models.unet import image_part, inflate_unet
 from videogen_jax.models.vgg import VGG16Features
 from videogen_jax.stages import build_stage
 from videogen_jax.stages.stage import Params, Stage
@@ -61,6 +63,8 @@ def initial_params(config: Any, stage: Stage) -> Callable[[Params], Params] | No
     """How fresh parameters become those that training starts from; None leaves them fresh."""
     if config.init_from:
         parts = {name: Path(config.init_from) / folder for name, (folder, _) in stage.parts().items()}
+        if config.stage == "cascade" and not parts[stage.name].is_dir():
+            return partial(_inflate, stage, Path(config.init_from))
 
         def load(fresh: Params) -> Params:
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), dict(fresh))
@@ -71,3 +75,10 @@ def initial_params(config: Any, stage: Stage) -> Callable[[Params], Params] | No
         _, vae = load_autoencoder(config.model_folder)
         return lambda fresh: stage.start_from_autoencoder(fresh, vae)
     return None
+
+
+def _inflate(stage: Stage, folder: Path, fresh: Params) -> Params:
+    """The parameters of a cascade stage whose spatial layers are those of a model's 2D UNet."""
+    folder = folder / "unet" if (folder / "unet").is_dir() else folder
+    unet = load_part(folder, image_part(fresh[stage.name], stage.latent_channels))
+    return {**fresh, stage.name: inflate_unet(unet, fresh[stage.name])}
