@@ -8,6 +8,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 from videogen_jax.data import shapes, vocabulary
+from videogen_jax.data.sources import ShapesCaptionedClips
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +134,20 @@ def test_bad_input_is_refused(tokenizer, tmp_path):
         vocabulary.load_tokenizer(tmp_path)
     with pytest.raises(ValueError, match="must be a string; got int"):
         vocabulary.tokenize(tokenizer, ["a", 3])
+
+
+def test_captioned_clips_come_in_groups_that_differ_in_their_shape(tokenizer):
+    source = ShapesCaptionedClips("train", 0, 40, 2, 16, tokenizer)
+    captions = set()
+    for index in range(40):
+        example = source[index]
+        assert example["video"].shape == (4, 2, 16, 16, 3)
+        said = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in example["tokens"]]
+        assert len({caption.replace(shapes.parse_caption(caption).shape, "shape") for caption in said}) == 1
+        for caption, video in zip(said, example["video"], strict=True):
+            clip = shapes.parse_caption(caption)
+            assert not shapes.is_held_out(clip.colour, clip.shape, clip.motion)
+            captions.add(caption)
+            same = example["video"][said.index(caption)]  # a clip held out in a shape comes twice as it was drawn
+            np.testing.assert_array_equal(video, same)
+    assert len(captions) > 130  # of 160, some being held out

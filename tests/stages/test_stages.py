@@ -9,6 +9,7 @@ from videogen_jax.stages import build_stage
 from videogen_jax.stages.decoder import hinge
 from videogen_jax.stages.stage import build_network, resize, to_uint8, to_unit
 from videogen_jax.stages.temporal import blend
+from videogen_jax.stages.text import uniformity
 
 UNET = {
     "block_out_channels": (8,),
@@ -130,7 +131,7 @@ def test_resize_averages_down_and_leaves_what_fits():
         np.testing.assert_allclose(resize(flat, side), 0.7, rtol=1e-6)
 
 
-def test_blending_is_linear_and_an_untrained_upsampler_does_no_more():
+def test_blending_is_linear_and_an_untrained_upsampler_of_pairs_does_no_more():
     latents = normal(2, 3, 4, 4, 4)
     blended = blend(latents, 4)
     assert blended.shape == (2, 9, 4, 4, 4)
@@ -140,7 +141,13 @@ def test_blending_is_linear_and_an_untrained_upsampler_does_no_more():
         np.testing.assert_allclose(blended[:, i], expected, atol=1e-6)
     np.testing.assert_array_equal(blended[:, 8], latents[:, 2])
 
-    upsampler = {"flow_widths": (8,), "refine_widths": (8,), "feature_channels": 4, "groups": 4}
+    upsampler = {
+        "flow_widths": (8,),
+        "refine_widths": (8,),
+        "feature_channels": 4,
+        "groups": 4,
+        "context_frames": False,
+    }
     stage = build_stage("temporal", {"upsampler": upsampler, "factor": 4})
     params = jax.jit(stage.init)(jax.random.key(0), {"latents": blended})["temporal_upsampler"]
     made = jax.jit(stage.upsample, static_argnums=2)(params, latents, 4)
@@ -181,3 +188,27 @@ def test_decoder_and_discriminator_do_not_train_each_other():
 
 def test_hinge_loss():
     np.testing.assert_allclose(hinge(jnp.array([2.0, 0.5]), jnp.array([-3.0, 0.25])), 0.25 + 0.625)
+
+
+def test_uniformity_of_known_points():
+    directions = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    same = jnp.eye(4).at[0, 1].set(1).at[1, 0].set(1)
+    # of the pairs that are left, three are at a right angle (squared distance 2) and two opposite (4)
+    expected = np.log((3 * np.exp(-4) + 2 * np.exp(-8)) / 5)
+    np.testing.assert_allclose(uniformity(directions, same), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("logit_normal", [None, (0.7, 1.0)])
+def test_timesteps_of_training_have_the_distribution_asked_for(logit_normal):
+    stage = dataclasses.replace(cascade(), timestep_logit_normal=logit_normal)
+    latents, seen = jnp.zeros((4096, 1, 1, 1, 4)), []
+    stage.denoising_loss(jax.random.key(0), latents, lambda x, t: (seen.append(t), x)[1])
+    t = np.asarray(seen[0])
+    assert t.min() >= 0
+    assert t.max() <= 999
+    share = (np.sort(t) + 0.5) / 1000
+    if logit_normal is None:
+        np.testing.assert_allclose(share, (np.arange(4096) + 0.5) / 4096, atol=2e-3)
+    else:
+        logit = np.log(share / (1 - share))
+        np.testing.assert_allclose([logit.mean(), logit.std()], logit_normal, atol=0.02)

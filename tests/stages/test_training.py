@@ -87,6 +87,9 @@ class World:
             if name not in ("text", "autoencoder"):
                 self.train("autoencoder")
                 self.train("text")
+            if config.init_from:
+                self.train("reference")
+                config.init_from = str(self.model / "unet")
             state = run(config, workdir)
             self.done[name] = config, workdir, state, export_stage(config, workdir, self.model)
         return self.done[name]
@@ -131,6 +134,15 @@ def test_decoder_starts_from_the_autoencoder(world):
     _, vae = load_autoencoder(world.model)
     kernel = vae["decoder"]["conv_in"]["kernel"]
     moved = np.abs(state.params["video_decoder"]["conv_in"]["kernel"] - kernel).max()
+    assert 0 < moved <= 1.1 * config.optimizer.learning_rate * (1 + config.optimizer.weight_decay)
+
+
+def test_upper_cascade_stages_start_from_the_reference(world):
+    config, _, state, _ = world.train("cascade:8")
+    _, image = load_stage(world.model / "unet", STAGES["reference"], 4, WIDTH)
+    kernel = state.params["cascade_8"]["conv_in"]["kernel"]
+    assert kernel.shape[2] == 13  # noisy latents, reference, mask, the stage below
+    moved = np.abs(kernel - np.pad(image["conv_in"]["kernel"], ((0, 0), (0, 0), (0, 9), (0, 0)))).max()
     assert 0 < moved <= 1.1 * config.optimizer.learning_rate * (1 + config.optimizer.weight_decay)
 
 

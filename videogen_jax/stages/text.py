@@ -73,7 +73,7 @@ class TextStage:
         }
 
     def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
-        """batch: `tokens` int32 `(B, K, L)`, `video` uint8 `(B, K, T, H, W, 3)`, as groups of K similar clips.
+        """batch: `tokens` int32 `(B, L)`, `video` uint8 `(B, T, H, W, 3)`, or groups of K similar clips, `(B, K, ...)`.
 
         The symmetric cross-entropy of CLIP (figure 3), with one change: clips whose captions are equal are each
         other's positives too, since the world has few captions and a batch holds some twice.
@@ -101,9 +101,9 @@ class TextStage:
 
 
 def joined(batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """The clips of all groups as one batch: tokens `(B * K, L)`, video `(B * K, T, H, W, 3)` in [-1, 1]."""
+    """The clips of all groups in one row: tokens `(N, L)`, video `(N, T, H, W, 3)` in [-1, 1]."""
     tokens, video = batch["tokens"], batch["video"]
-    return tokens.reshape(-1, tokens.shape[-1]), to_unit(video.reshape(-1, *video.shape[2:]))
+    return tokens.reshape(-1, tokens.shape[-1]), to_unit(video.reshape(-1, *video.shape[-4:]))
 
 
 def uniformity(x: jax.Array, same: jax.Array) -> jax.Array:
