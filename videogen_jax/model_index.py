@@ -51,6 +51,11 @@ class StageSettings:
         ):
             raise ValueError(f"noise_level is {self.noise_level!r}, but must be from 0 to {NUM_TIMESTEPS - 1}")
 
+    @property
+    def guided(self) -> bool:
+        """Whether a weight differs from 1, and the stage has to be run without its conditions too."""
+        return (self.guidance_scale, self.reference_guidance_scale) != (1.0, 1.0)
+
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(StageSettings))
 _DECODING = ("decode_chunk", "decode_overlap")

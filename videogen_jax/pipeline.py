@@ -254,7 +254,7 @@ class VideoGenPipeline:
         prepare = self.programs.prepare
         text_key = ("text", batch)
         prepare(text_key, self._encode_text, params["text_encoder"], tokens)
-        reference_key = (REFERENCE, batch, settings[REFERENCE].steps, settings[REFERENCE].sampler, self.report_steps)
+        reference_key = self._key(REFERENCE, batch, settings[REFERENCE])
         if images is None:
             draw = functools.partial(self._draw_reference, settings[REFERENCE])
             prepare(reference_key, draw, params[UNET], seeds, context, null, scales[REFERENCE][0])
@@ -264,7 +264,7 @@ class VideoGenPipeline:
         for position, (name, stage) in enumerate(zip(self.index.cascade, self.cascade, strict=True)):
             at = settings[name]
             level = stage.noise_level if at.noise_level is None else at.noise_level
-            levels[name], cascade_keys[name] = np.int32(level), (name, batch, at.steps, at.sampler, self.report_steps)
+            levels[name], cascade_keys[name] = np.int32(level), self._key(name, batch, at)
             shown = floats(batch, 1, stage.resolution, stage.resolution, channels)
             given = (context, null, shown, lower, *scales[name], levels[name])
             draw = functools.partial(self._sample_cascade, position, at)
@@ -319,7 +319,16 @@ class VideoGenPipeline:
         keys = _keys(seeds, 0)
         on_step = self._on_step(REFERENCE, at.steps)
         return self.reference.sample_latents(
-            params, keys, context, null_context, guidance_scale, resolution, at.steps, at.sampler, on_step
+            params,
+            keys,
+            context,
+            null_context,
+            guidance_scale,
+            resolution,
+            at.steps,
+            at.sampler,
+            at.guided,
+            on_step,
         )
 
     def _decode_images(self, params: Params, latents: jax.Array) -> jax.Array:
@@ -346,6 +355,7 @@ class VideoGenPipeline:
             at.sampler,
             noise_level=level,
             fps=self.index.fps,
+            guided=at.guided,
             on_step=self._on_step(self.index.cascade[position], at.steps),
         )
 
@@ -356,6 +366,10 @@ class VideoGenPipeline:
         if self.decoder is None:
             return to_uint8(self.autoencoder.decode(params, latents))
         return to_uint8(self.decoder.decode(params, self.autoencoder.unscale(latents)))
+
+    def _key(self, name: str, batch: int, at: StageSettings) -> tuple:
+        """All that a sampling stage's program depends on but its arguments."""
+        return (name, batch, at.steps, at.sampler, at.guided, self.report_steps)
 
     def _on_step(self, stage: str, of: int) -> Callable[[int], None] | None:
         """What a program calls after each step: whatever callback there is then, so none is compiled into it."""

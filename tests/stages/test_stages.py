@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -66,17 +67,20 @@ def test_dropped_text_is_the_empty_prompts():
     assert abs(float(dropped.mean()) - 0.25) < 0.03
 
 
-def test_a_batch_of_videos_is_what_each_is_alone():
+def random_params(stage, batch, part):
+    leaves, tree = jax.tree.flatten(jax.eval_shape(stage.init, jax.random.key(0), batch)[part])
+    return tree.unflatten([0.2 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)])
+
+
+def test_a_batch_of_videos_is_what_each_is_alone_and_guidance_of_one_may_be_left_out():
     stage = cascade(lower_resolution=2)
     batch = {"latents": normal(2, 2, 4, 4, 4), "context": normal(2, 3, 6, seed=1)}
-    shapes = jax.eval_shape(stage.init, jax.random.key(0), batch)[stage.name]
-    leaves, tree = jax.tree.flatten(shapes)
-    params = tree.unflatten([0.2 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)])
+    params = random_params(stage, batch, stage.name)
 
-    @jax.jit
-    def sample(rng, context, reference, lower):
+    @functools.partial(jax.jit, static_argnames="guided")
+    def sample(rng, context, reference, lower, scales=(3.0, 2.0), guided=True):
         null = jnp.zeros((3, 6))
-        return stage.sample_latents(params, rng, context, null, reference, lower, 3.0, 2.0, 2, 2)
+        return stage.sample_latents(params, rng, context, null, reference, lower, *scales, 2, 2, guided=guided)
 
     inputs = (
         jax.random.split(jax.random.key(7), 2),
@@ -90,6 +94,24 @@ def test_a_batch_of_videos_is_what_each_is_alone():
     for i in range(2):
         alone = sample(*(x[i : i + 1] for x in inputs))
         np.testing.assert_allclose(alone[0], both[i], atol=1e-4)
+    plain = sample(*inputs, guided=False)
+    np.testing.assert_allclose(plain, sample(*inputs, (1.0, 1.0)), atol=1e-4)
+    assert jnp.abs(plain - both).max() > 0.1
+
+
+def test_reference_without_guidance_is_that_of_scale_one():
+    stage = build_stage("reference", {"unet": UNET})
+    context = normal(2, 3, 6, seed=1)
+    params = random_params(stage, {"latents": normal(2, 1, 4, 4, 4), "context": context}, "unet")
+
+    @functools.partial(jax.jit, static_argnames="guided")
+    def sample(scale, guided=True):
+        rng = jax.random.split(jax.random.key(7), 2)
+        return stage.sample_latents(params, rng, context, jnp.zeros((3, 6)), scale, (4, 4), 2, guided=guided)
+
+    plain = sample(3.0, guided=False)
+    np.testing.assert_allclose(plain, sample(1.0), atol=1e-4)
+    assert jnp.abs(plain - sample(3.0)).max() > 0.1
 
 
 def test_stage_with_a_field_that_does_not_exist_is_refused():

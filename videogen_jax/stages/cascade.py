@@ -130,6 +130,7 @@ class CascadeStage(LatentDiffusion):
         sampler: str = "dpmpp_2m",
         noise_level: jax.Array | int | None = None,
         fps: jax.Array | float | None = None,
+        guided: bool = True,
         on_step: Callable[[int], None] | None = None,
     ) -> jax.Array:
         """Video latents `(B, T, h, w, C)` of unit variance.
@@ -144,6 +145,7 @@ class CascadeStage(LatentDiffusion):
           num_frames, num_steps, sampler: static.
           noise_level: timestep to which `lower` is noised; None: the stage's own.
           fps: frame rate, for a UNet that takes it.
+          guided: False, static, leaves out what guidance needs, for scales of 1: a third of the work.
         """
         batch = context.shape[0]
         keys = jax.vmap(jax.random.split, out_axes=1)(rng)  # (2, B)
@@ -153,18 +155,20 @@ class CascadeStage(LatentDiffusion):
             upsampled = resize(lower, self.resolution)
             one = jax.vmap(lambda key, x, at: augment(key, x[None], self.noise_schedule, at[None])[0])
             lower = one(keys[1], upsampled, level)
+        branches = 3 if guided else 1  # without conditions, with the reference, with the reference and the text
         empty = jnp.broadcast_to(null_context, context.shape)
-        contexts = jnp.concatenate([empty, empty, context])
-        keep = jnp.repeat(jnp.array([0.0, 1.0, 1.0]), batch)
-        conditions = self.conditions(3 * batch, None if level is None else repeat_batch(level, 3), fps)
-        reference = repeat_batch(reference, 3)
-        lower = None if lower is None else repeat_batch(lower, 3)
+        contexts = jnp.concatenate([empty, empty, context][-branches:])
+        keep = jnp.repeat(jnp.array([0.0, 1.0, 1.0][-branches:]), batch)
+        conditions = self.conditions(branches * batch, None if level is None else repeat_batch(level, branches), fps)
+        reference = repeat_batch(reference, branches)
+        lower = None if lower is None else repeat_batch(lower, branches)
 
         def denoise(x, t):
-            joined = self.join(repeat_batch(x, 3), reference, keep, lower)
-            out = self.predict(params, joined, repeat_batch(t, 3), contexts, conditions)
-            parts = (out[:batch], out[batch : 2 * batch], out[2 * batch :])
-            return text_and_reference(*parts, guidance_scale, reference_guidance_scale)
+            joined = self.join(repeat_batch(x, branches), reference, keep, lower)
+            out = self.predict(params, joined, repeat_batch(t, branches), contexts, conditions)
+            if not guided:
+                return out
+            return text_and_reference(*jnp.split(out, branches), guidance_scale, reference_guidance_scale)
 
         shape = (batch, num_frames, self.resolution, self.resolution, self.latent_channels)
         return self.run_sampler(denoise, keys[0], shape, num_steps, sampler, on_step)
