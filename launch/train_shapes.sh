@@ -36,11 +36,11 @@ run() {
 cached=(--config.data.cache_folder="$root/cache")
 run text configs/shapes/text.py
 run autoencoder configs/shapes/autoencoder.py
-run autoencoder_full configs/shapes/autoencoder.py:full --config.init_from="$model"
+run autoencoder_full configs/shapes/autoencoder.py:full
 run reference configs/shapes/reference.py "${cached[@]}"
 run cascade_4 configs/shapes/cascade.py:4 "${cached[@]}"
-run cascade_8 configs/shapes/cascade.py:8 "${cached[@]}" --config.init_from="$model/unet"
-run cascade_16 configs/shapes/cascade.py:16 "${cached[@]}" --config.init_from="$model/unet"
+run cascade_8 configs/shapes/cascade.py:8 "${cached[@]}"
+run cascade_16 configs/shapes/cascade.py:16 "${cached[@]}"
 run temporal configs/shapes/temporal.py "${cached[@]}"
 run decoder configs/shapes/decoder.py "${cached[@]}"
 cp configs/shapes/model_index.json "$model/model_index.json"

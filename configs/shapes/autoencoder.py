@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg == "full":
         config.steps = 600
         config.batch_size = 8
-        config.init_from = config.model_folder
+        config.init_from = config.get_ref("model_folder") + ""  # follows the folder until set
         config.optimizer.learning_rate = 4e-4
         config.model.scales = ((1.0, 4), (0.5, 4), (0.25, 8))
     elif arg:

@@ -6,6 +6,7 @@ The argument is the resolution of the stage: 4, 8 or 16.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs.shapes.base import get_base_config
 
@@ -24,13 +25,13 @@ def get_config(arg: str = "4") -> ConfigDict:
         )
     widths, attention, steps, batch, clips = STAGES[arg]
     resolution = int(arg)
-    lower = None if arg == "4" else resolution // 2
+    lower = placeholder(int) if arg == "4" else resolution // 2  # the first stage has none below
     config = get_base_config()
     config.stage = "cascade"
     config.steps = steps
     config.batch_size = batch
     if arg != "4":
-        config.init_from = f"{config.model_folder}/unet"  # the spatial layers start as the reference's
+        config.init_from = config.get_ref("model_folder") + "/unet"  # the spatial layers start as the reference's
     config.optimizer.learning_rate = 5e-4
     config.model = ConfigDict()
     config.model.unet = ConfigDict(
