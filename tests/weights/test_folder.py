@@ -32,6 +32,9 @@ def template(params):
 def test_round_trip(tmp_path, params, template):
     folders.save_part(tmp_path / "unet", CONFIG, params)
     assert sorted(entry.name for entry in (tmp_path / "unet").iterdir()) == ["config.json", WEIGHTS]
+    (tmp_path / "plain").touch()
+    modes = {path.stat().st_mode for path in (tmp_path / "plain", *(tmp_path / "unet").iterdir())}
+    assert len(modes) == 1  # what others may read, they may read here
     assert folders.load_config(tmp_path / "unet") == {**CONFIG, "block_out_channels": [4, 8]}
     text = (tmp_path / "unet" / "config.json").read_text()
     assert text.startswith('{\n  "_class_name": "Tiny",\n  "act"')
