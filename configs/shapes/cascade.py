@@ -13,7 +13,7 @@ from configs.shapes.base import get_base_config
 # resolution: (widths, levels with attention, steps, batch, clips kept as latents)
 STAGES = {
     "4": ((64, 128), (True, True), 3000, 12, 6000),
-    "8": ((64, 128, 128), (False, True, True), 1000, 4, 1600),
+    "8": ((48, 80), (False, True), 1600, 4, 1600),
     "16": ((64, 128, 128), (False, True, True), 1500, 2, 1200),
 }
 
@@ -30,7 +30,7 @@ def get_config(arg: str = "4") -> ConfigDict:
     config.stage = "cascade"
     config.steps = steps
     config.batch_size = batch
-    if arg != "4":
+    if arg == "16":
         config.init_from = config.get_ref("model_folder") + "/unet"  # the spatial layers start as the reference's
     config.optimizer.learning_rate = 5e-4
     config.model = ConfigDict()

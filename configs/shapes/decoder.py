@@ -12,10 +12,10 @@ def get_config(arg: str = "") -> ConfigDict:
     del arg
     config = get_base_config()
     config.stage = "decoder"
-    config.steps = 220
+    config.steps = 200
     config.batch_size = 1
-    config.optimizer.learning_rate = 6e-4
-    config.optimizer.warmup_steps = 50
+    config.optimizer.learning_rate = 1.5e-4
+    config.optimizer.warmup_steps = 20
     config.ema_decay = 0.99
     config.sample_count = 1
     config.model = ConfigDict()

@@ -137,10 +137,10 @@ def test_decoder_starts_from_the_autoencoder(world):
     assert 0 < moved <= 1.1 * config.optimizer.learning_rate * (1 + config.optimizer.weight_decay)
 
 
-def test_upper_cascade_stages_start_from_the_reference(world):
-    config, _, state, _ = world.train("cascade:8")
+def test_the_last_cascade_stage_starts_from_the_reference(world):
+    config, _, state, _ = world.train("cascade:16")
     _, image = load_stage(world.model / "unet", STAGES["reference"], 4, WIDTH)
-    kernel = state.params["cascade_8"]["conv_in"]["kernel"]
+    kernel = state.params["cascade_16"]["conv_in"]["kernel"]
     assert kernel.shape[2] == 13  # noisy latents, reference, mask, the stage below
     moved = np.abs(kernel - np.pad(image["conv_in"]["kernel"], ((0, 0), (0, 0), (0, 9), (0, 0)))).max()
     assert 0 < moved <= 1.1 * config.optimizer.learning_rate * (1 + config.optimizer.weight_decay)
