@@ -44,11 +44,15 @@ def get_config(arg: str = "4") -> ConfigDict:
             "norm_num_groups": 16,
         }
     )
+    if arg == "16":
+        config.model.unet.reference_attention = True
+        config.model.reference_frames = "all_marked"
+    else:
+        config.model.reference_frames = "all"
     config.model.schedule = ConfigDict({"name": "cosine", "rescale_zero_terminal_snr": True})
     config.model.prediction_type = "v_prediction"
     config.model.resolution = resolution
     config.model.lower_resolution = lower
-    config.model.reference_frames = "all"
     config.data.source = "shapes_latents"
     config.data.cache_folder = "runs/shapes/cache"
     config.data.seed = 3

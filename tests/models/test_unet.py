@@ -17,7 +17,13 @@ TINY = {
     "cross_attention_dim": 6,
     "norm_num_groups": 4,
 }
-ONE_LEVEL = {**TINY, "block_out_channels": (8,), "cross_attention": (True,), "temporal": True}  # quick to compile
+ONE_LEVEL = {  # quick to compile
+    **TINY,
+    "block_out_channels": (8,),
+    "cross_attention": (True,),
+    "temporal": True,
+    "reference_attention": True,
+}
 HAS_ATTENTION = {True: "CrossAttn", False: ""}
 
 
@@ -86,7 +92,8 @@ def test_parity_with_diffusers(fields):
 def test_an_inflated_video_network_gives_on_every_frame_what_the_image_network_gives():
     fields = {**TINY, "cross_attention": (True, True), "block_out_channels": (8, 16)}
     image = UNet(**fields)
-    video = UNet(**{**fields, "in_channels": 7}, temporal=True, added_conditions=("noise_level",))
+    added = {"temporal": True, "reference_attention": True, "added_conditions": ("noise_level",)}
+    video = UNet(**{**fields, "in_channels": 7}, **added)
     latents, timesteps, context = inputs(frames=3)
     joined = np.concatenate([latents, inputs(frames=3, channels=4)[0]], axis=-1)
     args = (joined, timesteps, context, {"noise_level": np.array([30.0, 500.0], np.float32)})
@@ -130,6 +137,26 @@ def test_trained_temporal_layers_let_frames_see_each_other_and_their_positions()
         assert moved[1].min() > 1e-5
 
 
+def test_reference_attention_carries_the_first_frame_to_every_place_of_the_others():
+    """Without temporal layers it is the only way from frame to frame."""
+    model = UNet(**{**TINY, "reference_attention": (False, True)})
+    args = inputs(frames=3)
+    params = random_params(model, *args)
+    assert "reference_attentions_0" in params["down_blocks_1"]  # a level may have it without other attention
+    assert "reference_attentions_0" not in params["down_blocks_0"]
+    apply = jax.jit(model.apply)
+
+    def change(frame):
+        latents = args[0].copy()
+        latents[0, frame, 0, 0] += 1
+        return jnp.abs(apply({"params": params}, latents, *args[1:]) - apply({"params": params}, *args)).max(-1)
+
+    assert change(0)[0].min() > 0  # one corner reaches every place of every frame
+    later = change(2)
+    assert later[0, 2].max() > 1e-4
+    assert later[:, :2].max() == later[1].max() == 0
+
+
 def test_one_frame_through_temporal_layers_and_its_position():
     model = UNet(**ONE_LEVEL)
     args = inputs()
@@ -165,6 +192,7 @@ def test_remat_changes_neither_parameters_nor_gradients():
         ({}, (1, 1, 8, 8, 3), None, r"context must have shape \(1, L, 6\)"),
         ({"cross_attention": (True,)}, (2, 1, 8, 8, 3), None, "cross_attention has 1 values"),
         ({"num_heads": (1, 2, 3)}, (2, 1, 8, 8, 3), None, "num_heads has 3 values"),
+        ({"reference_attention": (True,)}, (2, 1, 8, 8, 3), None, "reference_attention has 1 values"),
         ({"num_heads": 3}, (2, 1, 8, 8, 3), None, "num_heads 3 must divide the 8"),
         ({"norm_num_groups": 3}, (2, 1, 8, 8, 3), None, "norm_num_groups 3 must divide the 8"),
         ({"added_conditions": ("fps",)}, (2, 1, 8, 8, 3), None, "conditions must be fps, not none"),

@@ -1,4 +1,4 @@
-"""Transformer layers of the UNet: over the positions of a frame with the text, and over the frames of a video."""
+"""Transformer layers of the UNet: over a frame's positions and the text, over a video's frames, to its first frame."""
 
 import flax.linen as nn
 import jax
@@ -117,3 +117,24 @@ class TemporalTransformer(nn.Module):
         x = x + y.reshape(b, h * w, t, c).swapaxes(1, 2)
         x = x + FeedForward(zero_init=True, dtype=self.dtype, name="ff")(layer_norm(self.dtype, "norm2")(x))
         return x.reshape(n, h, w, c)
+
+
+class ReferenceAttention(nn.Module):
+    """Attention from every position of every frame to all positions of the first frame; the identity until trained.
+
+    The first frame is the one that the reference image shows, so this is how what the reference looks like reaches the
+    place where it has moved to. (Temporal attention does not follow motion: it stays at one position.) Tune-A-Video
+    (Wu et al. 2023, section 3.3) has the spatial self-attention look at the first frame; here that is a layer of its
+    own, so the 2D UNet's function is kept.
+    """
+
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
+        """x: `(B*T, H, W, C)` of `num_frames` T; returns x's shape."""
+        n, h, w, c = x.shape
+        y = layer_norm(self.dtype, "norm1")(x).reshape(n // num_frames, num_frames * h * w, c)
+        attention = Attention(self.heads, c // self.heads, zero_init=True, dtype=self.dtype, name="attn1")
+        return x + attention(y, y[:, : h * w]).reshape(x.shape)

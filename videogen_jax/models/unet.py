@@ -1,7 +1,7 @@
 """The latent UNet of Stable Diffusion (Rombach et al. 2022), for images and, with temporal layers, for videos.
 
 An image is a video of one frame. The spatial layers are laid out as `UNet2DConditionModel` in diffusers with `name.0`
-read as `name_0`; whatever stands beside them (`temporal_*`, the added conditions) starts as the identity, so a network
+read as `name_0`; whatever stands beside them (`temporal_*`, `reference_*`, the added conditions) starts as the identity, so a network
 that is given Stable Diffusion's weights gives Stable Diffusion's output on every frame.
 """
 
@@ -22,7 +22,7 @@ from videogen_jax.models.layers import (
     group_norm,
     sinusoidal_embedding,
 )
-from videogen_jax.models.transformers import SpatialTransformer, TemporalTransformer
+from videogen_jax.models.transformers import ReferenceAttention, SpatialTransformer, TemporalTransformer
 
 
 class UNetBlock(nn.Module):
@@ -32,6 +32,7 @@ class UNetBlock(nn.Module):
       features: channels of the level.
       layers: number of residual blocks.
       heads: number of attention heads, or 0 for a level without attention.
+      reference_heads: number of heads that attend to the first frame, or 0.
       depth: number of transformer blocks in each spatial transformer.
       resample: whether the block ends by halving (down) or doubling (up) the resolution.
     """
@@ -39,6 +40,7 @@ class UNetBlock(nn.Module):
     features: int
     layers: int
     heads: int
+    reference_heads: int
     depth: int
     resample: bool
     groups: int
@@ -54,16 +56,18 @@ class UNetBlock(nn.Module):
         return block(x, temb, num_frames)
 
     def attend(self, j: int, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
-        if not self.heads:
-            return x
-        spatial = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
-        x = spatial(
-            self.heads, self.depth, self.use_linear_projection, self.groups, self.dtype, name=f"attentions_{j}"
-        )(x, context)
-        if not self.temporal:
-            return x
-        temporal = nn.remat(TemporalTransformer) if self.remat else TemporalTransformer
-        return temporal(self.heads, self.dtype, name=f"temporal_attentions_{j}")(x, positions)
+        if self.heads:
+            spatial = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
+            x = spatial(
+                self.heads, self.depth, self.use_linear_projection, self.groups, self.dtype, name=f"attentions_{j}"
+            )(x, context)
+        if self.reference_heads:
+            module = nn.remat(ReferenceAttention, static_argnums=(2,)) if self.remat else ReferenceAttention
+            x = module(self.reference_heads, self.dtype, name=f"reference_attentions_{j}")(x, positions.shape[1])
+        if self.heads and self.temporal:
+            temporal = nn.remat(TemporalTransformer) if self.remat else TemporalTransformer
+            x = temporal(self.heads, self.dtype, name=f"temporal_attentions_{j}")(x, positions)
+        return x
 
 
 class DownBlock(UNetBlock):
@@ -124,6 +128,7 @@ class UNet(nn.Module):
       use_linear_projection: as in Stable Diffusion 2.x.
       norm_num_groups, norm_eps: of the group norms of the residual blocks and of the output.
       temporal: add temporal convolutions and temporal attention.
+      reference_attention: for each level, or for all, whether frames attend to the first one (`ReferenceAttention`).
       added_conditions: names of scalars that the network is told besides the timestep, as ("noise_level", "fps").
         Each is embedded like the timestep and added to its embedding by a layer that starts at zero.
       remat: recompute each residual block and transformer in the backward pass: less memory, a third more compute.
@@ -141,6 +146,7 @@ class UNet(nn.Module):
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     temporal: bool = False
+    reference_attention: bool | tuple[bool, ...] = False
     added_conditions: tuple[str, ...] = ()
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
@@ -170,7 +176,7 @@ class UNet(nn.Module):
         Raises:
           ValueError: for fields that do not fit each other, or inputs that do not fit the fields.
         """
-        heads, depths = self._check(latents, context, conditions)
+        heads, depths, shown = self._check(latents, context, conditions)
         b, t, h, w, _ = latents.shape
         if frame_positions is None:
             frame_positions = jnp.broadcast_to(jnp.arange(t, dtype=jnp.float32), (b, t))
@@ -185,6 +191,7 @@ class UNet(nn.Module):
                 features=self.block_out_channels[level],
                 layers=layers,
                 heads=heads[level] if attention else 0,
+                reference_heads=heads[level] if shown[level] else 0,
                 depth=depths[level],
                 resample=resample,
                 groups=self.norm_num_groups,
@@ -227,8 +234,8 @@ class UNet(nn.Module):
             temb = temb + embed(conditions[name], f"{name}_embedding", zero_init=True)
         return temb
 
-    def _check(self, latents, context, conditions) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Heads and transformer depths of the levels, after making sure that everything fits."""
+    def _check(self, latents, context, conditions) -> tuple[tuple[int, ...], ...]:
+        """Heads, transformer depths and reference attention of the levels, after making sure that everything fits."""
         levels = len(self.block_out_channels)
         if len(self.cross_attention) != levels:
             raise ValueError(
@@ -255,7 +262,8 @@ class UNet(nn.Module):
         if set(conditions or {}) != set(self.added_conditions):
             given = ", ".join(sorted(conditions or {})) or "none"
             raise ValueError(f"conditions must be {', '.join(self.added_conditions) or 'none'}, not {given}")
-        return heads, per_level(self.transformer_layers_per_block, levels, "transformer_layers_per_block")
+        depths = per_level(self.transformer_layers_per_block, levels, "transformer_layers_per_block")
+        return heads, depths, per_level(self.reference_attention, levels, "reference_attention")
 
 
 def image_part(params: Mapping, image_channels: int = 4) -> dict:
@@ -306,4 +314,4 @@ def inflate_unet(image_params: Mapping, video_params: Mapping) -> dict:
 
 def _is_added(name: str) -> bool:
     """Whether a module of this name stands beside the layers of the 2D UNet."""
-    return name.startswith("temporal_") or (name.endswith("_embedding") and name != "time_embedding")
+    return name.startswith(("temporal_", "reference_")) or (name.endswith("_embedding") and name != "time_embedding")

@@ -26,7 +26,8 @@ class CascadeStage(LatentDiffusion):
       lower_resolution: side of the stage below's latents, or None for the first stage.
       latent_channels: channels of the latents.
       reference_frames: "all": the reference's latents are joined to every frame; "first": to the first frame, zeros
-        to the others. A mask channel marks where they are.
+        to the others. A mask channel marks where they are. "all_marked": joined to every frame, but the mask marks the
+        first frame, which is the one that they are of.
       reference_dropout: share of training examples without the reference.
       max_noise_level: highest timestep to which the lower stage's latents are noised in training.
       noise_level: the level at sampling, unless another is asked for.
@@ -42,8 +43,10 @@ class CascadeStage(LatentDiffusion):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.reference_frames not in ("all", "first"):
-            raise ValueError(f"config.model.reference_frames is {self.reference_frames!r}; it may be all or first")
+        if self.reference_frames not in ("all", "first", "all_marked"):
+            raise ValueError(
+                f"config.model.reference_frames is {self.reference_frames!r}; it may be all, first or all_marked"
+            )
         if self.lower_resolution is not None and not 0 < self.lower_resolution < self.resolution:
             raise ValueError(
                 f"config.model.lower_resolution is {self.lower_resolution}; it must be below {self.resolution}"
@@ -79,9 +82,11 @@ class CascadeStage(LatentDiffusion):
         keep = keep.astype(x.dtype)[:, None, None, None, None]
         shown = jnp.broadcast_to(reference * keep, x.shape)
         mask = jnp.broadcast_to(keep, (*x.shape[:-1], 1))
+        first = (jnp.arange(num_frames) == 0).astype(x.dtype)[None, :, None, None, None]
+        if self.reference_frames != "all":
+            mask = mask * first
         if self.reference_frames == "first":
-            first = (jnp.arange(num_frames) == 0).astype(x.dtype)[None, :, None, None, None]
-            shown, mask = shown * first, mask * first
+            shown = shown * first
         return jnp.concatenate([x, shown, mask, *([] if lower is None else [lower])], axis=-1)
 
     def conditions(self, batch: int, level: jax.Array | None, fps: jax.Array | None) -> dict[str, jax.Array]:
