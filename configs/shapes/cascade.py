@@ -45,7 +45,7 @@ def get_config(arg: str = "4") -> ConfigDict:
         }
     )
     if arg == "16":
-        config.model.unet.reference_attention = True
+        config.model.unet.reference_attention = (False, True, True)
         config.model.reference_frames = "all_marked"
     else:
         config.model.reference_frames = "all"

@@ -1,8 +1,8 @@
 """The latent UNet of Stable Diffusion (Rombach et al. 2022), for images and, with temporal layers, for videos.
 
 An image is a video of one frame. The spatial layers are laid out as `UNet2DConditionModel` in diffusers with `name.0`
-read as `name_0`; whatever stands beside them (`temporal_*`, `reference_*`, the added conditions) starts as the identity, so a network
-that is given Stable Diffusion's weights gives Stable Diffusion's output on every frame.
+read as `name_0`; whatever stands beside them (`temporal_*`, `reference_*`, the added conditions) starts as the
+identity, so a network that is given Stable Diffusion's weights gives Stable Diffusion's output on every frame.
 """
 
 from collections.abc import Mapping, Sequence
