@@ -46,11 +46,13 @@ def get_config(arg: str = "4") -> ConfigDict:
     )
     if arg == "16":
         config.model.unet.reference_attention = (False, True, True)
-        config.model.reference_frames = "all_marked"
+        config.model.reference_frames = "first"
+        config.model.reference_init = 0.5  # from 0 these weights stayed a tenth of the others
     else:
         config.model.reference_frames = "all"
     config.model.schedule = ConfigDict({"name": "cosine", "rescale_zero_terminal_snr": True})
     config.model.prediction_type = "v_prediction"
+    config.model.timestep_logit_normal = (0.7, 1.0)  # at uniform ones fine noise rules the loss, and not what is shown
     config.model.resolution = resolution
     config.model.lower_resolution = lower
     config.data.source = "shapes_latents"

@@ -108,6 +108,10 @@ def test_an_inflated_video_network_gives_on_every_frame_what_the_image_network_g
         assert jnp.abs(expected).max() > 0.1
         np.testing.assert_allclose(actual[:, i : i + 1], expected, atol=1e-6)
 
+    seen = inflate_unet(spatial, fresh, 0.5)["conv_in"]["kernel"]
+    np.testing.assert_array_equal(seen[:, :, 3:6], 0.5 * seen[:, :, :3])  # the joined channels that come first
+    assert jnp.all(seen[:, :, 6:] == 0)
+
 
 def test_trained_temporal_layers_let_frames_see_each_other_and_their_positions():
     model = UNet(**{**TINY, "temporal": True, "added_conditions": ("noise_level", "fps")})

@@ -285,11 +285,13 @@ def image_part(params: Mapping, image_channels: int = 4) -> dict:
     return {**tree, "conv_in": {**tree["conv_in"], "kernel": jax.ShapeDtypeStruct(shape, kernel.dtype)}}
 
 
-def inflate_unet(image_params: Mapping, video_params: Mapping) -> dict:
+def inflate_unet(image_params: Mapping, video_params: Mapping, reference_init: float = 0.0) -> dict:
     """Initial parameters of a video UNet that equals a 2D UNet on every frame (VideoGen, section 4.1).
 
     The first convolution is widened with zeros for the channels that are joined to the noisy latents, so the
     conditions have no effect until trained; temporal layers and added conditions stay as they are, the identity.
+    With `reference_init` above 0 the joined channels that come first, the reference's latents, are weighed from the
+    start, like the noisy latents times this number.
 
     Args:
       image_params: parameters of the 2D UNet, in the shapes of `image_part(video_params)`.
@@ -308,7 +310,9 @@ def inflate_unet(image_params: Mapping, video_params: Mapping) -> dict:
     params = fill(video_params, image_params)
     kernel = jnp.asarray(params["conv_in"]["kernel"])
     joined = video_params["conv_in"]["kernel"].shape[2] - kernel.shape[2]
-    params["conv_in"]["kernel"] = jnp.pad(kernel, ((0, 0), (0, 0), (0, joined), (0, 0)))
+    reference = (reference_init * kernel)[:, :, :joined]
+    zeros = jnp.zeros((*kernel.shape[:2], joined - reference.shape[2], kernel.shape[3]), kernel.dtype)
+    params["conv_in"]["kernel"] = jnp.concatenate([kernel, reference, zeros], axis=2)
     return params
 
 

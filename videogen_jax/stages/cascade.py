@@ -26,8 +26,9 @@ class CascadeStage(LatentDiffusion):
       lower_resolution: side of the stage below's latents, or None for the first stage.
       latent_channels: channels of the latents.
       reference_frames: "all": the reference's latents are joined to every frame; "first": to the first frame, zeros
-        to the others. A mask channel marks where they are. "all_marked": joined to every frame, but the mask marks the
-        first frame, which is the one that they are of.
+        to the others. A mask channel marks where they are.
+      reference_init: what the input weights of the reference's channels are of those of the noisy latents where a stage
+        starts from a 2D UNet. 0 leaves that UNet's output as it is; above, the reference is seen from the first step.
       reference_dropout: share of training examples without the reference.
       max_noise_level: highest timestep to which the lower stage's latents are noised in training.
       noise_level: the level at sampling, unless another is asked for.
@@ -37,16 +38,15 @@ class CascadeStage(LatentDiffusion):
     lower_resolution: int | None = None
     latent_channels: int = 4
     reference_frames: str = "all"
+    reference_init: float = 0.0
     reference_dropout: float = 0.1
     max_noise_level: int = 400
     noise_level: int = 100
 
     def __post_init__(self):
         super().__post_init__()
-        if self.reference_frames not in ("all", "first", "all_marked"):
-            raise ValueError(
-                f"config.model.reference_frames is {self.reference_frames!r}; it may be all, first or all_marked"
-            )
+        if self.reference_frames not in ("all", "first"):
+            raise ValueError(f"config.model.reference_frames is {self.reference_frames!r}; it may be all or first")
         if self.lower_resolution is not None and not 0 < self.lower_resolution < self.resolution:
             raise ValueError(
                 f"config.model.lower_resolution is {self.lower_resolution}; it must be below {self.resolution}"
@@ -82,11 +82,9 @@ class CascadeStage(LatentDiffusion):
         keep = keep.astype(x.dtype)[:, None, None, None, None]
         shown = jnp.broadcast_to(reference * keep, x.shape)
         mask = jnp.broadcast_to(keep, (*x.shape[:-1], 1))
-        first = (jnp.arange(num_frames) == 0).astype(x.dtype)[None, :, None, None, None]
-        if self.reference_frames != "all":
-            mask = mask * first
         if self.reference_frames == "first":
-            shown = shown * first
+            first = (jnp.arange(num_frames) == 0).astype(x.dtype)[None, :, None, None, None]
+            shown, mask = shown * first, mask * first
         return jnp.concatenate([x, shown, mask, *([] if lower is None else [lower])], axis=-1)
 
     def conditions(self, batch: int, level: jax.Array | None, fps: jax.Array | None) -> dict[str, jax.Array]:

@@ -81,4 +81,4 @@ def _inflate(stage: Stage, folder: Path, fresh: Params) -> Params:
     """The parameters of a cascade stage whose spatial layers are those of a model's 2D UNet."""
     folder = folder / "unet" if (folder / "unet").is_dir() else folder
     unet = load_part(folder, image_part(fresh[stage.name], stage.latent_channels))
-    return {**fresh, stage.name: inflate_unet(unet, fresh[stage.name])}
+    return {**fresh, stage.name: inflate_unet(unet, fresh[stage.name], stage.reference_init)}
