@@ -46,7 +46,7 @@ def get_config(arg: str = "4") -> ConfigDict:
     )
     if arg == "16":
         config.model.unet.reference_attention = (False, True, True)
-        config.model.reference_frames = "first"
+        config.model.reference_frames = "clean"
         config.model.reference_init = 0.5  # from 0 these weights stayed a tenth of the others
     else:
         config.model.reference_frames = "all"

@@ -31,13 +31,16 @@ def cascade(**fields):
     return build_stage("cascade", {**settings, **fields})
 
 
-@pytest.mark.parametrize("reference_frames", ["all", "first"])
+@pytest.mark.parametrize("reference_frames", ["all", "first", "clean"])
 def test_reference_and_mask_are_joined_where_they_are_shown(reference_frames):
     stage = cascade(lower_resolution=2, reference_frames=reference_frames)
     x, reference, lower = normal(2, 3, 4, 4, 4), normal(2, 1, 4, 4, 4, seed=1), normal(2, 3, 4, 4, 4, seed=2)
     joined = stage.join(x, reference, jnp.array([1.0, 0.0]), lower)
     assert joined.shape == (2, 3, 4, 4, stage.network.in_channels) == (2, 3, 4, 4, 13)
-    np.testing.assert_array_equal(joined[..., :4], x)
+    given = reference_frames == "clean"  # in place of the first frame, where the reference is not dropped
+    np.testing.assert_array_equal(joined[0, 0, ..., :4], reference[0, 0] if given else x[0, 0])
+    np.testing.assert_array_equal(joined[0, 1:, ..., :4], x[0, 1:])
+    np.testing.assert_array_equal(joined[1, ..., :4], x[1])
     np.testing.assert_array_equal(joined[..., 9:], lower)
     assert jnp.all(joined[1, ..., 4:9] == 0)  # dropped: zeros, and a mask of zeros
     shown = 3 if reference_frames == "all" else 1
@@ -47,6 +50,30 @@ def test_reference_and_mask_are_joined_where_they_are_shown(reference_frames):
     first_stage = cascade()
     assert first_stage.network.in_channels == 9
     assert first_stage.join(x, reference, jnp.ones(2), None).shape[-1] == 9
+
+
+def test_a_clean_reference_is_the_first_frame_and_teaches_nothing():
+    stage = cascade(reference_frames="clean", reference_dropout=0.0)
+    reference, context = normal(2, 1, 4, 4, 4, seed=1), normal(2, 3, 6)
+    batch = {"latents": normal(2, 3, 4, 4, 4), "reference": reference, "context": context}
+    params = random_params(stage, batch, stage.name)
+    keys = jax.random.split(jax.random.key(7), 2)
+    arguments = (context, jnp.zeros((3, 6)), reference, None, 1.0, 1.0, 3, 2)
+    drawn = jax.jit(lambda p: stage.sample_latents(p, keys, *arguments, guided=False))(params)
+    np.testing.assert_array_equal(drawn[:, :1], reference)
+    assert jnp.abs(drawn[:, 1:] - reference).max() > 0.1
+
+    def change(stage, frame):
+        """Of the loss, when one frame's truth is another."""
+        frozen = {"null_context": jnp.zeros((3, 6))}
+        loss = jax.jit(lambda latents: stage.loss(params, frozen, {**batch, "latents": latents}, keys[0])[0])
+        other = np.array(batch["latents"])
+        other[:, frame] += 1
+        return abs(float(loss(other) - loss(batch["latents"])))
+
+    params = {stage.name: params}
+    kept, dropped = stage, dataclasses.replace(stage, reference_dropout=1.0)
+    assert [change(s, frame) > 1e-4 for s in (kept, dropped) for frame in (0, 1)] == [False, True, True, True]
 
 
 def test_conditions_of_the_cascade():

@@ -26,7 +26,8 @@ class CascadeStage(LatentDiffusion):
       lower_resolution: side of the stage below's latents, or None for the first stage.
       latent_channels: channels of the latents.
       reference_frames: "all": the reference's latents are joined to every frame; "first": to the first frame, zeros
-        to the others. A mask channel marks where they are.
+        to the others; "clean": as "first", and they also stand in the place of that frame's noisy latents, so that the
+        first frame is given and the others follow from it. A mask channel marks where they are.
       reference_init: what the input weights of the reference's channels are of those of the noisy latents where a stage
         starts from a 2D UNet. 0 leaves that UNet's output as it is; above, the reference is seen from the first step.
       reference_dropout: share of training examples without the reference.
@@ -45,8 +46,10 @@ class CascadeStage(LatentDiffusion):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.reference_frames not in ("all", "first"):
-            raise ValueError(f"config.model.reference_frames is {self.reference_frames!r}; it may be all or first")
+        if self.reference_frames not in ("all", "first", "clean"):
+            raise ValueError(
+                f"config.model.reference_frames is {self.reference_frames!r}; it may be all, first or clean"
+            )
         if self.lower_resolution is not None and not 0 < self.lower_resolution < self.resolution:
             raise ValueError(
                 f"config.model.lower_resolution is {self.lower_resolution}; it must be below {self.resolution}"
@@ -82,9 +85,11 @@ class CascadeStage(LatentDiffusion):
         keep = keep.astype(x.dtype)[:, None, None, None, None]
         shown = jnp.broadcast_to(reference * keep, x.shape)
         mask = jnp.broadcast_to(keep, (*x.shape[:-1], 1))
-        if self.reference_frames == "first":
+        if self.reference_frames != "all":
             first = (jnp.arange(num_frames) == 0).astype(x.dtype)[None, :, None, None, None]
             shown, mask = shown * first, mask * first
+        if self.reference_frames == "clean":
+            x = shown + (1.0 - mask) * x
         return jnp.concatenate([x, shown, mask, *([] if lower is None else [lower])], axis=-1)
 
     def conditions(self, batch: int, level: jax.Array | None, fps: jax.Array | None) -> dict[str, jax.Array]:
@@ -116,7 +121,10 @@ class CascadeStage(LatentDiffusion):
             joined = self.join(x, batch["reference"], keep, lower)
             return self.predict(params[self.name], joined, t, context, conditions)
 
-        return self.denoising_loss(noise_rng, latents, predict)
+        weights = None
+        if self.reference_frames == "clean":  # a frame that is given is not to be learnt
+            weights = 1.0 - keep[:, None] * (jnp.arange(latents.shape[1]) == 0)
+        return self.denoising_loss(noise_rng, latents, predict, weights)
 
     def sample_latents(
         self,
@@ -163,7 +171,7 @@ class CascadeStage(LatentDiffusion):
         contexts = jnp.concatenate([empty, empty, context][-branches:])
         keep = jnp.repeat(jnp.array([0.0, 1.0, 1.0][-branches:]), batch)
         conditions = self.conditions(branches * batch, None if level is None else repeat_batch(level, branches), fps)
-        reference = repeat_batch(reference, branches)
+        first_frame, reference = reference, repeat_batch(reference, branches)
         lower = None if lower is None else repeat_batch(lower, branches)
 
         def denoise(x, t):
@@ -174,7 +182,10 @@ class CascadeStage(LatentDiffusion):
             return text_and_reference(*jnp.split(out, branches), guidance_scale, reference_guidance_scale)
 
         shape = (batch, num_frames, self.resolution, self.resolution, self.latent_channels)
-        return self.run_sampler(denoise, keys[0], shape, num_steps, sampler, on_step)
+        drawn = self.run_sampler(denoise, keys[0], shape, num_steps, sampler, on_step)
+        if self.reference_frames == "clean":
+            drawn = jnp.concatenate([first_frame, drawn[:, 1:]], axis=1)
+        return drawn
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
         batch = jax.tree.map(lambda x: x.astype(jnp.float32), dict(batch))

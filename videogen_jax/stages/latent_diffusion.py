@@ -61,6 +61,7 @@ class LatentDiffusion:
         rng: jax.Array,
         latents: jax.Array,
         predict: Callable[[jax.Array, jax.Array], jax.Array],
+        frame_weights: jax.Array | None = None,
     ) -> tuple[jax.Array, Metrics]:
         """Weighted mean squared error of the prediction at random timesteps (Ho et al. 2020, eq. 14).
 
@@ -69,6 +70,7 @@ class LatentDiffusion:
         Args:
           latents: clean, `(B, T, h, w, C)`, unit variance.
           predict: `(x_t, timesteps (B,)) -> ` prediction of the same shape.
+          frame_weights: `(B, T)`, what each frame counts in its example's mean; None: all the same.
         """
         time_rng, noise_rng = jax.random.split(rng)
         schedule, batch = self.noise_schedule, latents.shape[0]
@@ -82,7 +84,8 @@ class LatentDiffusion:
         noise = jax.random.normal(noise_rng, latents.shape, jnp.float32)
         x_t = schedule.add_noise(latents, noise, t)
         goal = target(self.prediction_type, latents, noise, schedule.alpha(t), schedule.sigma(t))
-        error = jnp.mean((predict(x_t, t).astype(jnp.float32) - goal) ** 2, axis=tuple(range(1, goal.ndim)))
+        error = jnp.mean((predict(x_t, t).astype(jnp.float32) - goal) ** 2, axis=(2, 3, 4))
+        error = jnp.average(error, axis=1, weights=frame_weights)
         weight = loss_weight(self.prediction_type, schedule.snr(t), self.min_snr_gamma)
         half = batch // 2
         metrics = {"mse": error.mean()}
