@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
     del arg
     config = get_base_config()
     config.stage = "temporal"
-    config.steps = 2000
+    config.steps = 6000
     config.batch_size = 8
     config.optimizer.learning_rate = 8e-4
     config.ema_decay = 0.995

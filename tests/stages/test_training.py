@@ -40,7 +40,7 @@ SHRUNK = {
     "reference": {**UNET, "data.resolution": 4},
     "cascade:4": {**UNET, "data.num_frames": 2},
     "cascade:8": {**UNET, "data.num_frames": 2},
-    "cascade:16": {**UNET, "data.num_frames": 2},
+    "cascade:16": {**UNET, "model.unet.reference_attention": (False, True), "data.num_frames": 2},
     "temporal": {
         "model.upsampler.flow_widths": (8,),
         "model.upsampler.refine_widths": (8,),
@@ -50,6 +50,7 @@ SHRUNK = {
     "decoder": {
         **{f"model.decoder.{name}": value for name, value in VAE.items()},
         "model.discriminator.channels": (8,),
+        "model.adversarial_weight": 0.05,
         "data.num_frames": 2,
         "data.resolution": 4,
         "data.video_resolution": 8,
