@@ -12,12 +12,12 @@ def get_config(arg: str = "") -> ConfigDict:
     del arg
     config = get_base_config()
     config.stage = "decoder"
-    config.steps = 700
+    config.steps = 1800
     config.batch_size = 2
-    config.optimizer.learning_rate = 1e-4
+    config.optimizer.learning_rate = 2e-4
     config.optimizer.warmup_steps = 20
     config.optimizer.b1 = 0.95  # a few clips a step have a few colours: they are averaged over more steps
-    config.ema_decay = 0.995
+    config.ema_decay = 0.998
     config.sample_count = 1
     config.model = ConfigDict()
     config.model.decoder = ConfigDict(
@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     config.model.discriminator = ConfigDict({"channels": (16, 32, 64), "norm_num_groups": 8})
-    config.model.difference_weight = 2.0
+    config.model.difference_weight = 12.0
     config.model.perceptual_weight = 0.0
     # The adversarial term and noise on the latents are for sharpness on real video; here they cost more than they gave.
     config.model.adversarial_weight = 0.0
@@ -37,7 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.source = "shapes_latents"
     config.data.cache_folder = "runs/shapes/cache"
     config.data.seed = 4
-    config.data.num_clips = 1400
+    config.data.num_clips = 5000
     config.data.num_frames = 4
     config.data.window_rates = (1, 2, 4)
     config.data.resolution = 16

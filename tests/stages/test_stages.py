@@ -9,7 +9,7 @@ import pytest
 from videogen_jax.stages import build_stage
 from videogen_jax.stages.decoder import hinge
 from videogen_jax.stages.stage import build_network, resize, to_uint8, to_unit
-from videogen_jax.stages.temporal import blend
+from videogen_jax.stages.temporal import blend, log_squared
 from videogen_jax.stages.text import uniformity
 
 UNET = {
@@ -205,6 +205,18 @@ def test_blending_is_linear_and_an_untrained_upsampler_of_pairs_does_no_more():
         stage.loss({}, {}, {"latents": blended[:, 1:]}, jax.random.key(0))
 
 
+def test_upsampler_is_measured_in_decibels_over_blending():
+    upsampler = {"flow_widths": (8,), "refine_widths": (8,), "groups": 4, "context_frames": False}
+    stage = build_stage("temporal", {"upsampler": upsampler, "factor": 2})
+    slow, fast = normal(1, 5, 4, 4, 4), 30 * normal(1, 5, 4, 4, 4, seed=1)
+    params = jax.jit(stage.init)(jax.random.key(0), {"latents": slow})
+    loss = jax.jit(lambda clips: stage.loss(params, {}, {"latents": clips}, jax.random.key(0)))
+    both, metrics = loss(jnp.concatenate([slow, fast]))
+    np.testing.assert_allclose(both, (loss(slow)[0] + loss(fast)[0]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(metrics["gain_db"], 0, atol=1e-4)  # untrained it blends
+    np.testing.assert_allclose(log_squared(fast / 10) - log_squared(fast), -np.log(100), rtol=1e-5)
+
+
 def test_decoder_and_discriminator_do_not_train_each_other():
     sizes = {"block_out_channels": (8,), "layers_per_block": 0, "mid_block_layers": 1, "norm_num_groups": 4}
     critic = {"channels": (8,), "norm_num_groups": 4}
@@ -231,7 +243,7 @@ def test_decoder_and_discriminator_do_not_train_each_other():
     assert adversarial["video_decoder"] > 0
     assert discriminator["video_decoder"] == 0
     assert discriminator["discriminator"] > 0
-    total = metrics["l1"] + metrics["difference"] + 0.5 * metrics["adversarial"] + metrics["discriminator"]
+    total = metrics["l1"] + 10 * metrics["difference"] + 0.5 * metrics["adversarial"] + metrics["discriminator"]
     np.testing.assert_allclose(loss, total, rtol=1e-5)
 
 

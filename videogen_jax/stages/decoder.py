@@ -22,8 +22,8 @@ class DecoderStage:
     Attributes:
       decoder: fields of `TemporalDecoder`.
       discriminator: fields of `VideoDiscriminator`.
-      difference_weight: weight of the mean absolute error of the differences between neighbouring frames, which is
-        what flickers, against that of the frames.
+      difference_weight: weight of the mean squared error of the differences between neighbouring frames, which is what
+        flickers, against the mean absolute error of the frames.
       perceptual_weight: weight of the perceptual term; it needs VGG-16 weights in `frozen["vgg"]`.
       adversarial_weight: weight of the hinge term; 0 leaves the discriminator out of the decoder's loss.
       latent_noise: standard deviation of the noise added to the latents in training (unit variance), so that the
@@ -32,7 +32,7 @@ class DecoderStage:
 
     decoder: Mapping[str, Any]
     discriminator: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    difference_weight: float = 1.0
+    difference_weight: float = 10.0
     perceptual_weight: float = 0.0
     adversarial_weight: float = 0.05
     latent_noise: float = 0.0
@@ -73,7 +73,7 @@ class DecoderStage:
         decoded = self.decode(params["video_decoder"], latents / frozen["scaling_factor"] + frozen["shift_factor"])
         error = decoded - truth
         l1 = jnp.mean(jnp.abs(error))
-        difference = jnp.mean(jnp.abs(jnp.diff(error, axis=1)))
+        difference = jnp.mean(jnp.diff(error, axis=1) ** 2)
         psnr = -10.0 * jnp.log10(jnp.mean(error**2) / 4.0)
         total = l1 + self.difference_weight * difference
         metrics = {"l1": l1, "difference": difference, "psnr": psnr}
