@@ -13,13 +13,21 @@ from videogen_jax.diffusion.schedules import append_axes, make_schedule
 SCHEDULE = make_schedule("scaled_linear")
 ZERO_SNR = make_schedule("scaled_linear", rescale_zero_terminal_snr=True)
 MEAN, STD = 0.7, 0.4
+# PNDM steps by means of noise predictions, not by x0: its steps are compared with diffusers'.
+X0_SAMPLERS = tuple(sampler for sampler in SAMPLERS if sampler != "pndm")
 
 
 def gaussian_denoiser(schedule, prediction_type, mean=MEAN, std=STD):
     """The optimal network for data N(mean, std^2): E[x0 | x_t], told as the prediction type asks."""
 
     def denoise(x, t):
-        alpha, sigma = append_axes(schedule.alpha(t), x.ndim), append_axes(schedule.sigma(t), x.ndim)
+        if jnp.issubdtype(t.dtype, jnp.integer):
+            alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        else:  # between two timesteps, where Euler samplers interpolate sigma / alpha
+            steps = jnp.arange(schedule.num_train_timesteps)
+            ratio = jnp.interp(t, steps, schedule.sigma(steps) / schedule.alpha(steps))
+            alpha, sigma = 1 / jnp.sqrt(1 + ratio**2), ratio / jnp.sqrt(1 + ratio**2)
+        alpha, sigma = append_axes(alpha, x.ndim), append_axes(sigma, x.ndim)
         innovation = (x - alpha * mean) / (alpha**2 * std**2 + sigma**2)
         return target(prediction_type, mean + alpha * std**2 * innovation, sigma * innovation, alpha, sigma)
 
@@ -42,7 +50,7 @@ def flowed(schedule, x, num_steps):
     return MEAN + last_step_std(schedule, 1000 // num_steps - 1) * standardised
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", X0_SAMPLERS)
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_a_single_point_is_found_exactly(sampler, prediction_type, spacing):
@@ -62,7 +70,7 @@ def test_a_single_point_is_found_exactly(sampler, prediction_type, spacing):
     np.testing.assert_allclose(found, point, atol=2e-5)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", X0_SAMPLERS)
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "sample"])
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 8])
 def test_a_single_point_is_found_from_zero_snr(sampler, prediction_type, num_steps):
@@ -134,7 +142,7 @@ def test_ancestral_noise_depends_on_the_key_alone():
     np.testing.assert_array_equal(draw(0, 0.0), draw(1, 0.0))
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", X0_SAMPLERS)
 def test_clip_bounds_what_is_drawn(sampler):
     point = jnp.array([[0.25, 5.0, -5.0]])
     denoise = gaussian_denoiser(SCHEDULE, "v_prediction", mean=point, std=0.0)
@@ -159,7 +167,8 @@ def test_sampling_is_compiled_once_per_shape(sampler):
 
         key = jax.random.key(seed)
         x_T = jax.random.normal(jax.random.fold_in(key, 1), prompt.shape)
-        return sample(denoise, ZERO_SNR, x_T, 4, sampler, prediction_type="v_prediction", key=key)
+        schedule = SCHEDULE if sampler == "pndm" else ZERO_SNR
+        return sample(denoise, schedule, x_T, 4, sampler, prediction_type="v_prediction", key=key)
 
     def arguments(value, batch):
         return value, jnp.full((batch, 3), value), jnp.full((batch, 3), value / 2), 7.0 * value, value, int(10 * value)
@@ -227,6 +236,9 @@ def test_timesteps():
         ({"eta": 1.0, "key": None}, "key"),
         ({"sampler": "euler_ancestral", "key": None}, "key"),
         ({"schedule": ZERO_SNR, "prediction_type": "epsilon"}, "zero terminal SNR"),
+        ({"schedule": ZERO_SNR, "sampler": "pndm"}, "'pndm' cannot start from zero terminal SNR"),
+        ({"sampler": "pndm", "prediction_type": "sample"}, "'pndm' has no x0"),
+        ({"sampler": "pndm", "clip_x0": 1.0}, "'pndm' has no x0"),
     ],
 )
 def test_bad_choices_are_refused_with_the_field_named(change, named):

@@ -130,11 +130,7 @@ def test_dpmpp_2m_from_zero_snr():
 
 def euler_scheduler(kind, prediction_type, spacing, **options):
     scheduler = kind(**STABLE_DIFFUSION, prediction_type=prediction_type, timestep_spacing=spacing, **options)
-    if spacing == "linspace":
-        # diffusers leaves these timesteps fractional, where sigma is only interpolated; ours are whole.
-        scheduler.set_timesteps(timesteps=timesteps_for(1000, STEPS, spacing).tolist())
-    else:
-        scheduler.set_timesteps(STEPS)
+    scheduler.set_timesteps(STEPS)
     return scheduler
 
 

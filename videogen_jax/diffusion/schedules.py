@@ -89,12 +89,14 @@ def make_schedule(
     beta_start: float = 0.00085,
     beta_end: float = 0.012,
     rescale_zero_terminal_snr: bool = False,
+    least_alphas_cumprod: float = 0.0,
 ) -> NoiseSchedule:
     """Build a noise schedule; the defaults are Stable Diffusion's.
 
     name: "linear", "scaled_linear" (linear in sqrt(beta)) or "cosine" (which takes no note of beta_start, beta_end).
     num_train_timesteps: at least 2. beta_start, beta_end: 0 < beta_start <= beta_end < 1.
     rescale_zero_terminal_snr: make the last timestep pure noise (Lin et al. 2023); it then needs v- or x0-prediction.
+    least_alphas_cumprod: no entry is smaller, for samplers that stop just short of zero terminal SNR.
 
     Computed in float64, stored as float32. Raises ValueError for an unknown name or a value out of range.
     """
@@ -105,4 +107,4 @@ def make_schedule(
     alphas_cumprod = _alphas_cumprod(name, num_train_timesteps, beta_start, beta_end)
     if rescale_zero_terminal_snr:
         alphas_cumprod = _rescale_zero_terminal_snr(alphas_cumprod)
-    return NoiseSchedule(alphas_cumprod=alphas_cumprod.astype(np.float32))
+    return NoiseSchedule(alphas_cumprod=np.maximum(alphas_cumprod, least_alphas_cumprod).astype(np.float32))

@@ -1,0 +1,173 @@
+"""A diffusers `scheduler_config.json` as settings of our noise schedule and samplers, and back.
+
+Every field of the four supported schedulers is either honoured, or may only have the one value that it has in published
+models; a field with another value is named in an error, never ignored.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+SAMPLERS = {
+    "DDIMScheduler": "ddim",
+    "PNDMScheduler": "pndm",
+    "EulerDiscreteScheduler": "euler",
+    "DPMSolverMultistepScheduler": "dpmpp_2m",
+}
+# What diffusers takes where a config is silent, by scheduler; the fields that are honoured.
+_COMMON = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+    "steps_offset": 0,
+}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "DDIMScheduler": {
+        "timestep_spacing": "leading",
+        "set_alpha_to_one": True,
+        "rescale_betas_zero_snr": False,
+    },
+    "PNDMScheduler": {"timestep_spacing": "leading", "set_alpha_to_one": False},
+    "EulerDiscreteScheduler": {"timestep_spacing": "linspace", "rescale_betas_zero_snr": False},
+    "DPMSolverMultistepScheduler": {"timestep_spacing": "linspace", "rescale_betas_zero_snr": False},
+}
+# Fields that may be there, but only with these values (the first is diffusers' own default).
+_COMMON_FIXED: dict[str, tuple] = {"trained_betas": (None,)}
+_SIGMAS: dict[str, tuple] = {
+    "use_karras_sigmas": (False, None),
+    "use_exponential_sigmas": (False, None),
+    "use_beta_sigmas": (False, None),
+    "final_sigmas_type": ("zero",),
+}
+_FIXED: dict[str, dict[str, tuple]] = {
+    "DDIMScheduler": {"thresholding": (False,), "clip_sample": (False,)},
+    "PNDMScheduler": {"skip_prk_steps": (True,)},
+    "EulerDiscreteScheduler": {
+        **_SIGMAS,
+        "interpolation_type": ("linear",),
+        "sigma_min": (None,),
+        "sigma_max": (None,),
+        "timestep_type": ("discrete",),
+    },
+    "DPMSolverMultistepScheduler": {
+        **_SIGMAS,
+        "solver_order": (2,),
+        "thresholding": (False,),
+        "algorithm_type": ("dpmsolver++",),
+        "solver_type": ("midpoint",),
+        "lower_order_final": (True,),
+        "euler_at_final": (False,),
+        "use_lu_lambdas": (False, None),
+        "use_flow_sigmas": (False, None),
+        "flow_shift": (1.0,),
+        "lambda_min_clipped": (-math.inf, "-Infinity"),
+        "variance_type": (None,),
+        "use_dynamic_shifting": (False,),
+        "time_shift_type": ("exponential",),
+    },
+}
+# Fields whose default in diffusers is a value that is not supported, so that a config must have them.
+_REQUIRED = {"DDIMScheduler": "clip_sample", "PNDMScheduler": "skip_prk_steps"}
+# Without meaning once the fields above have their values; published configs carry them along, as they do the fields of
+# other schedulers.
+_WITHOUT_EFFECT = frozenset({"dynamic_thresholding_ratio", "sample_max_value", "clip_sample_range"})
+_LEAST_ALPHAS_CUMPROD = 2.0**-24  # stands for zero terminal SNR where a sampler of diffusers would divide by it
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduler:
+    """What a scheduler_config.json says, in our terms.
+
+    Attributes:
+      schedule: arguments of `make_schedule`.
+      sampler: one of `samplers.SAMPLERS`.
+      prediction_type: "epsilon", "v_prediction" or "sample".
+      timestep_spacing, steps_offset: see `samplers.timesteps_for`.
+      set_alpha_to_one: whether the last step takes off all of the noise, or ends at the first training timestep.
+    """
+
+    schedule: Mapping[str, Any]
+    sampler: str
+    prediction_type: str
+    timestep_spacing: str
+    steps_offset: int = 0
+    set_alpha_to_one: bool = True
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], where: str = "scheduler_config.json") -> "Scheduler":
+        """Reads a config as diffusers wrote it.
+
+        Args:
+          where: the file, for messages.
+
+        Raises:
+          ValueError: naming the scheduler or the field that is not supported, and what would be.
+        """
+        name = config.get("_class_name")
+        if name not in SAMPLERS:
+            raise ValueError(f"{where} describes a {name}; supported are {', '.join(SAMPLERS)}")
+        fields = {**_COMMON, **_DEFAULTS[name]}
+        fixed = {**_COMMON_FIXED, **_FIXED[name]}
+        known = set().union(*_DEFAULTS.values(), *_FIXED.values(), _COMMON, _COMMON_FIXED, _WITHOUT_EFFECT)
+        for field, value in config.items():
+            if field.startswith("_"):
+                continue
+            if field in fields:
+                fields[field] = value
+            elif field in fixed:
+                if value not in fixed[field]:
+                    allowed = " or ".join(map(repr, fixed[field]))
+                    raise ValueError(f"{where}: {field} is {value!r}; a {name} is supported with {allowed} alone")
+            elif field not in known:
+                raise ValueError(f"{where}: {field} is no field of a {name} that is supported; take it out")
+        required = _REQUIRED.get(name)
+        if required is not None and required not in config:
+            default, supported = not fixed[required][0], fixed[required][0]
+            raise ValueError(
+                f"{where} lacks {required}, which then is {default}; a {name} is supported with {supported} alone"
+            )
+        if fields["beta_schedule"] not in SCHEDULES:
+            raise ValueError(
+                f"{where}: beta_schedule is {fields['beta_schedule']!r}; supported are {', '.join(SCHEDULES)}"
+            )
+        schedule = {"name": SCHEDULES[fields["beta_schedule"]]}
+        schedule |= {key: fields[key] for key in ("num_train_timesteps", "beta_start", "beta_end")}
+        schedule["rescale_zero_terminal_snr"] = bool(fields.get("rescale_betas_zero_snr", False))
+        if schedule["rescale_zero_terminal_snr"] and SAMPLERS[name] in ("euler", "dpmpp_2m"):
+            schedule["least_alphas_cumprod"] = _LEAST_ALPHAS_CUMPROD
+        return cls(
+            schedule,
+            SAMPLERS[name],
+            fields["prediction_type"],
+            fields["timestep_spacing"],
+            int(fields["steps_offset"]),
+            bool(fields.get("set_alpha_to_one", True)),
+        )
+
+    def to_config(self) -> dict[str, Any]:
+        """The scheduler_config.json that `from_config` reads back as this."""
+        name = next(public for public, sampler in SAMPLERS.items() if sampler == self.sampler)
+        schedule = dict(self.schedule)
+        public = next(public for public, ours in SCHEDULES.items() if ours == schedule["name"])
+        defaults = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012}
+        config = {
+            "_class_name": name,
+            "beta_schedule": public,
+            **{key: schedule.get(key, default) for key, default in defaults.items()},
+            "prediction_type": self.prediction_type,
+            "timestep_spacing": self.timestep_spacing,
+            "steps_offset": self.steps_offset,
+        }
+        if name != "PNDMScheduler":
+            config["rescale_betas_zero_snr"] = bool(schedule.get("rescale_zero_terminal_snr", False))
+        if name in ("DDIMScheduler", "PNDMScheduler"):
+            config["set_alpha_to_one"] = self.set_alpha_to_one
+        if name == "DDIMScheduler":
+            config["clip_sample"] = False
+        if name == "PNDMScheduler":
+            config["skip_prk_steps"] = True
+        return config
