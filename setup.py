@@ -37,6 +37,7 @@ setup(
         "test": [
             "diffusers>=0.40",
             "pytest>=9.2",
+            "pytest-xdist>=3.8",
             "ruff>=0.17",
             "scikit-image>=0.26",
             "torch==2.13.0",

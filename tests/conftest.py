@@ -1,10 +1,21 @@
 """Fixtures for the tests of several modules."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import jax
 import pytest
+
+
+def pytest_configure(config):
+    """Most of the suite's time is XLA compiling programs that run once: it leaves out its optimizations.
+
+    Here and in what the tests start; JAX reads it when it is first used, and a value from outside wins. The slow tests
+    run long enough to be worth compiling well.
+    """
+    if config.option.markexpr == "not slow":
+        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
 
 
 @pytest.fixture(scope="session")
