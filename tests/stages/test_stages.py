@@ -8,6 +8,7 @@ import pytest
 
 from videogen_jax.stages import build_stage
 from videogen_jax.stages.decoder import hinge
+from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.stage import build_network, resize, to_uint8, to_unit
 from videogen_jax.stages.temporal import blend, log_squared
 from videogen_jax.stages.text import uniformity
@@ -74,6 +75,8 @@ def test_a_clean_reference_is_the_first_frame_and_teaches_nothing():
     params = {stage.name: params}
     kept, dropped = stage, dataclasses.replace(stage, reference_dropout=1.0)
     assert [change(s, frame) > 1e-4 for s in (kept, dropped) for frame in (0, 1)] == [False, True, True, True]
+    with pytest.raises(ValueError, match="num_frames must be at least 2"):
+        kept.loss(params, {}, {**batch, "latents": batch["latents"][:, :1]}, keys[0])
 
 
 def test_conditions_of_the_cascade():
@@ -134,7 +137,8 @@ def test_reference_without_guidance_is_that_of_scale_one():
     @functools.partial(jax.jit, static_argnames="guided")
     def sample(scale, guided=True):
         rng = jax.random.split(jax.random.key(7), 2)
-        return stage.sample_latents(params, rng, context, jnp.zeros((3, 6)), scale, (4, 4), 2, guided=guided)
+        empty = Prompts(jnp.zeros((1, 3, 6)))
+        return stage.sample_latents(params, rng, Prompts(context), empty, scale, (4, 4), 2, guided=guided)
 
     plain = sample(7.5, guided=False)
     np.testing.assert_allclose(plain, sample(1.0), atol=1e-4)

@@ -51,23 +51,27 @@ class UNetBlock(nn.Module):
     dtype: jnp.dtype
 
     def resnet(self, j: int, x: jax.Array, temb: jax.Array, num_frames: int) -> jax.Array:
-        module = nn.remat(ResnetBlock, static_argnums=(3,)) if self.remat else ResnetBlock
+        module = self.rematted(ResnetBlock, static_argnums=(3,))
         block = module(self.features, self.groups, self.eps, self.temporal, self.dtype, name=f"resnets_{j}")
         return block(x, temb, num_frames)
 
     def attend(self, j: int, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
         if self.heads:
-            spatial = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
+            spatial = self.rematted(SpatialTransformer)
             x = spatial(
                 self.heads, self.depth, self.use_linear_projection, self.groups, self.dtype, name=f"attentions_{j}"
             )(x, context)
         if self.reference_heads:
-            module = nn.remat(ReferenceAttention, static_argnums=(2,)) if self.remat else ReferenceAttention
-            x = module(self.reference_heads, self.dtype, name=f"reference_attentions_{j}")(x, positions.shape[1])
+            reference = self.rematted(ReferenceAttention, static_argnums=(2,))
+            x = reference(self.reference_heads, self.dtype, name=f"reference_attentions_{j}")(x, positions.shape[1])
         if self.heads and self.temporal:
-            temporal = nn.remat(TemporalTransformer) if self.remat else TemporalTransformer
+            temporal = self.rematted(TemporalTransformer)
             x = temporal(self.heads, self.dtype, name=f"temporal_attentions_{j}")(x, positions)
         return x
+
+    def rematted(self, module: type[nn.Module], static_argnums: tuple[int, ...] = ()) -> type[nn.Module]:
+        """The module, recomputed in the backward pass if `remat` says so."""
+        return nn.remat(module, static_argnums=static_argnums) if self.remat else module
 
 
 class DownBlock(UNetBlock):
@@ -131,6 +135,8 @@ class UNet(nn.Module):
       reference_attention: for each level, or for all, whether frames attend to the first one (`ReferenceAttention`).
       added_conditions: names of scalars that the network is told besides the timestep, as ("noise_level", "fps").
         Each is embedded like the timestep and added to its embedding by a layer that starts at zero.
+      size_embedding_dim: for Stable Diffusion XL, which is told the pooled text and six numbers about the picture's
+        size: channels of each number's embedding; None for the others.
       remat: recompute each residual block and transformer in the backward pass: less memory, a third more compute.
     """
 
@@ -148,6 +154,7 @@ class UNet(nn.Module):
     temporal: bool = False
     reference_attention: bool | tuple[bool, ...] = False
     added_conditions: tuple[str, ...] = ()
+    size_embedding_dim: int | None = None
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
@@ -159,6 +166,8 @@ class UNet(nn.Module):
         context: jax.Array,
         conditions: Mapping[str, jax.Array] | None = None,
         frame_positions: jax.Array | None = None,
+        pooled_text: jax.Array | None = None,
+        sizes: jax.Array | None = None,
     ) -> jax.Array:
         """Predicts what the noise schedule trains it for (noise, velocity or clean latents).
 
@@ -170,20 +179,23 @@ class UNet(nn.Module):
           conditions: a `(B,)` array for each of `added_conditions`, best in the range of timesteps, 0 to 1000: smaller
             differences than about 0.1 are not seen.
           frame_positions: `(B, T)`, the time of each frame in frames; 0 to T - 1 if None.
+          pooled_text: `(B, P)`, and
+          sizes: `(B, 6)`: original height and width, top and left of the crop, height and width asked for, in pixels;
+            both with `size_embedding_dim` (Podell et al. 2023, section 2.2), else None.
 
         Returns: `(B, T, H, W, out_channels)` in the network's dtype.
 
         Raises:
           ValueError: for fields that do not fit each other, or inputs that do not fit the fields.
         """
-        heads, depths, shown = self._check(latents, context, conditions)
+        heads, depths, shown = self._check(latents, context, conditions, pooled_text, sizes)
         b, t, h, w, _ = latents.shape
         if frame_positions is None:
             frame_positions = jnp.broadcast_to(jnp.arange(t, dtype=jnp.float32), (b, t))
         elif frame_positions.shape != (b, t):
             raise ValueError(f"frame_positions must have shape {(b, t)}, not {frame_positions.shape}")
         context = context.astype(self.dtype)
-        temb = jnp.repeat(self._embed_conditions(timesteps, conditions or {}), t, axis=0)
+        temb = jnp.repeat(self._embed_conditions(timesteps, conditions or {}, pooled_text, sizes), t, axis=0)
         last = len(self.block_out_channels) - 1
 
         def block(module, level, layers, resample, attention, name):
@@ -221,7 +233,7 @@ class UNet(nn.Module):
         x = conv3x3(self.out_channels, self.dtype, "conv_out", kernel_init=zeros_init)(x)
         return x.reshape(b, t, h, w, self.out_channels)
 
-    def _embed_conditions(self, timesteps: jax.Array, conditions: Mapping[str, jax.Array]) -> jax.Array:
+    def _embed_conditions(self, timesteps, conditions, pooled_text, sizes) -> jax.Array:
         """`(B, 4 * block_out_channels[0])`: the timestep's embedding plus those of the added conditions."""
         width = self.block_out_channels[0]
 
@@ -232,9 +244,13 @@ class UNet(nn.Module):
         temb = embed(timesteps, "time_embedding")
         for name in self.added_conditions:
             temb = temb + embed(conditions[name], f"{name}_embedding", zero_init=True)
+        if self.size_embedding_dim is not None:
+            told = sinusoidal_embedding(sizes, self.size_embedding_dim).reshape(sizes.shape[0], -1)
+            told = jnp.concatenate([pooled_text, told], axis=-1).astype(self.dtype)
+            temb = temb + TimestepEmbedding(4 * width, self.dtype, name="add_embedding")(told)
         return temb
 
-    def _check(self, latents, context, conditions) -> tuple[tuple[int, ...], ...]:
+    def _check(self, latents, context, conditions, pooled_text, sizes) -> tuple[tuple[int, ...], ...]:
         """Heads, transformer depths and reference attention of the levels, after making sure that everything fits."""
         levels = len(self.block_out_channels)
         if len(self.cross_attention) != levels:
@@ -262,6 +278,9 @@ class UNet(nn.Module):
         if set(conditions or {}) != set(self.added_conditions):
             given = ", ".join(sorted(conditions or {})) or "none"
             raise ValueError(f"conditions must be {', '.join(self.added_conditions) or 'none'}, not {given}")
+        told = (pooled_text is not None, sizes is not None)
+        if told != (self.size_embedding_dim is not None,) * 2:
+            raise ValueError("pooled_text and sizes belong to a UNet with size_embedding_dim, and to no other")
         depths = per_level(self.transformer_layers_per_block, levels, "transformer_layers_per_block")
         return heads, depths, per_level(self.reference_attention, levels, "reference_attention")
 
@@ -318,4 +337,6 @@ def inflate_unet(image_params: Mapping, video_params: Mapping, reference_init: f
 
 def _is_added(name: str) -> bool:
     """Whether a module of this name stands beside the layers of the 2D UNet."""
-    return name.startswith(("temporal_", "reference_")) or (name.endswith("_embedding") and name != "time_embedding")
+    return name.startswith(("temporal_", "reference_")) or (
+        name.endswith("_embedding") and name not in ("time_embedding", "add_embedding")
+    )

@@ -123,6 +123,8 @@ class CascadeStage(LatentDiffusion):
 
         weights = None
         if self.reference_frames == "clean":  # a frame that is given is not to be learnt
+            if latents.shape[1] < 2:
+                raise ValueError("with config.model.reference_frames 'clean' config.data.num_frames must be at least 2")
             weights = 1.0 - keep[:, None] * (jnp.arange(latents.shape[1]) == 0)
         return self.denoising_loss(noise_rng, latents, predict, weights)
 
