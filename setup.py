@@ -18,6 +18,7 @@ setup(
         "av>=18.0",
         "flax>=0.12.8",
         "grain>=0.2.18",
+        "huggingface_hub>=2.4",
         "jax>=0.10.2",
         "matplotlib>=3.11",
         "ml_collections>=1.1",

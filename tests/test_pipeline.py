@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.tiny_model import write_tiny_model
 from videogen_jax.pipeline import VideoGenPipeline, decoding_windows
 from videogen_jax.programs import Programs
 
@@ -145,6 +146,20 @@ def test_missing_parts_are_replaced_and_told(tiny_model, tmp_path, caplog):
     assert short.frames.shape == (1, 4, 16, 16, 3)
     # The image decoder knows no neighbours, so chunks make no difference to it.
     assert np.max(np.abs(short.frames.astype(int) - whole.frames.astype(int))) <= 1
+
+
+def test_another_model_draws_the_reference(tiny_model, pipeline, pair, tmp_path):
+    other = write_tiny_model(tmp_path, seed=50)
+    swapped = VideoGenPipeline.from_pretrained(tiny_model, reference_model=other)
+    asked = swapped.index.settings()["reference"]
+    assert (asked.sampler, asked.steps, asked.guidance_scale) == ("ddim", 30, 7.5)  # its scheduler's, not the model's
+    settings = {"steps": {"reference": 2}, "guidance_scale": {"reference": 2.0}, "sampler": {"reference": "dpmpp_2m"}}
+    drawn = swapped(CIRCLE, seed=3, **settings)
+    assert np.abs(drawn.reference.astype(int) - pair[0].reference[:1]).max() > 20
+    own = VideoGenPipeline.from_pretrained(other)(CIRCLE, seed=3).reference
+    assert np.abs(drawn.reference.astype(int) - own).max() <= 1
+    given = pipeline(CIRCLE, seed=3, reference=drawn.reference[0])  # from there on it is all one
+    assert np.abs(drawn.frames.astype(int) - given.frames).max() <= 1
 
 
 def test_a_stage_that_does_not_fit_is_refused(tiny_model, tmp_path):

@@ -9,7 +9,9 @@ import numpy as np
 from videogen_jax.data.vocabulary import load_tokenizer, train_tokenizer
 from videogen_jax.stages import build_stage
 from videogen_jax.training.exporting import plain
+from videogen_jax.weights.diffusers_config import public_config
 from videogen_jax.weights.folder import save_part, write_model_index
+from videogen_jax.weights.parts import save_scheduler
 
 CAPTIONS = ("a small red circle moving right slowly on a gray background", "a large blue square growing on a black one")
 LENGTH = 16  # tokens
@@ -71,7 +73,9 @@ def write_tiny_model(folder: Path, seed: int = 0) -> Path:
             if name == "vae":
                 config = {**config, "scaling_factor": 0.5, "shift_factor": 0.1}
             weights_name = "model.safetensors" if name == "text_encoder" else "diffusion_pytorch_model.safetensors"
-            save_part(folder / part, plain(config), params[name], weights_name=weights_name)
+            save_part(folder / part, plain(public_config(config)), params[name], weights_name=weights_name)
+            if name == "unet":
+                save_scheduler(folder, stage)
     write_model_index(
         folder,
         {

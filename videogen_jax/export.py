@@ -17,6 +17,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run to export")
 OUTPUT = flags.DEFINE_string("output", None, "Model folder to write into")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to export; the newest by default", lower_bound=0)
 DTYPE = flags.DEFINE_enum("dtype", "float16", ["float16", "bfloat16", "float32"], "Type of the stored weights")
+TEMPORAL_AUTOENCODER = flags.DEFINE_boolean(
+    "temporal_autoencoder", False, "Write a video decoder with the encoder, as diffusers' AutoencoderKLTemporalDecoder"
+)
 
 
 def main(argv: list[str]) -> None:
@@ -24,7 +27,8 @@ def main(argv: list[str]) -> None:
     from videogen_jax.training.exporting import export_stage
 
     try:
-        for folder in export_stage(CONFIG.value, WORKDIR.value, OUTPUT.value, STEP.value, DTYPE.value):
+        arguments = (WORKDIR.value, OUTPUT.value, STEP.value, DTYPE.value, TEMPORAL_AUTOENCODER.value)
+        for folder in export_stage(CONFIG.value, *arguments):
             print(folder)
     except (ValueError, OSError) as error:
         fail(error)

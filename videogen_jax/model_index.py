@@ -14,7 +14,7 @@ from videogen_jax.weights.folder import CONFIG_NAME, INDEX_NAME, load_config, re
 
 CLASS_NAME = "VideoGenPipeline"
 UPSAMPLER = "temporal_upsampler"  # the folder of the part that is needed for factors above 1
-SAMPLERS = ("dpmpp_2m", "ddim", "euler")  # those that draw no noise of their own on the way
+SAMPLERS = ("dpmpp_2m", "ddim", "euler", "pndm")  # those that draw no noise of their own on the way
 NUM_TIMESTEPS = 1000
 REFERENCE = "reference"  # the name of the reference stage among the stages; its folder is Stable Diffusion's `unet`
 
@@ -126,6 +126,10 @@ class ModelIndex:
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{where}: sampling: {error}") from error
         return index
+
+    def with_reference(self, settings: Mapping[str, Any]) -> "ModelIndex":
+        """This index for another model that draws the reference images, by default as `settings` say."""
+        return dataclasses.replace(self, sampling={**self.sampling, REFERENCE: dict(settings)})
 
     def has(self, part: str) -> bool:
         """Whether the model has a part of that name."""

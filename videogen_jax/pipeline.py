@@ -23,13 +23,14 @@ from videogen_jax.programs import Programs
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.cascade import CascadeStage
 from videogen_jax.stages.decoder import DecoderStage
-from videogen_jax.stages.reference import ReferenceStage
+from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.stage import Params, to_uint8, to_unit
 from videogen_jax.stages.temporal import TemporalStage
+from videogen_jax.text_to_image import TEXT, UNET, VAE, TextToImage
 from videogen_jax.weights.parts import TextPart, load_autoencoder, load_stage, load_text_encoder
 
 Callback = Callable[[str, int, int, np.ndarray | None], None]
-UNET, DECODER = "unet", "video_decoder"  # folders of parts
+DECODER = "video_decoder"  # its folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,8 @@ class VideoGenPipeline:
       index: what the model folder says of itself.
       text, autoencoder, reference, cascade, temporal, decoder: the parts; `reference`, `temporal` and `decoder` are
         None where the model lacks them.
-      params: the parameters of each part, on the device, by the part's folder.
+      params: the parameters of each part, on the device, by the part's folder; under "reference" those of all parts of
+        the text-to-image model.
       report_steps: whether the callback hears of every sampling step, or of the beginning and the end of a stage alone.
         A program that reports its steps is one that JAX's persistent compilation cache cannot keep.
     """
@@ -66,7 +68,7 @@ class VideoGenPipeline:
     index: ModelIndex
     text: TextPart
     autoencoder: FrozenAutoencoder
-    reference: ReferenceStage | None
+    reference: TextToImage | None
     cascade: tuple[CascadeStage, ...]
     temporal: TemporalStage | None
     decoder: DecoderStage | None
@@ -77,7 +79,11 @@ class VideoGenPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | os.PathLike, dtype: str | None = None, report_steps: bool = False
+        cls,
+        folder: str | os.PathLike,
+        dtype: str | None = None,
+        report_steps: bool = False,
+        reference_model: str | os.PathLike | None = None,
     ) -> "VideoGenPipeline":
         """Loads a model folder.
 
@@ -88,6 +94,8 @@ class VideoGenPipeline:
           dtype: "float32", "bfloat16" or "float16", in which the networks compute; None: float32 on a CPU, where it is
             the fastest, bfloat16 elsewhere. Sampling itself is always in float32.
           report_steps: see the attribute.
+          reference_model: a folder in diffusers' layout (Stable Diffusion 1.x, 2.x or XL) that draws the reference
+            images instead of the model's own `unet`, with its own text encoder, autoencoder and size of picture.
 
         Raises:
           ValueError: the folder is no model folder, or a part is missing, of another kind, or does not fit its weights.
@@ -97,7 +105,7 @@ class VideoGenPipeline:
         text = load_text_encoder(index.folder, dtype)
         autoencoder, vae_params = load_autoencoder(index.folder, dtype)
         channels, width = autoencoder.network.latent_channels, text.network.hidden_size
-        params = {"text_encoder": text.params, "vae": vae_params}
+        params = {TEXT[0]: text.params, VAE: vae_params}
 
         def load(name: str, kind: type, without: str) -> Any:
             if without and not index.has(name):
@@ -106,7 +114,16 @@ class VideoGenPipeline:
             stage, params[name] = load_stage(index.folder / name, kind, channels, width, dtype)
             return stage
 
-        reference = load(UNET, ReferenceStage, "a reference image has to be given")
+        reference = None
+        if reference_model is not None:
+            index = index.with_reference(TextToImage.default_settings(reference_model))
+            reference, params[REFERENCE] = TextToImage.from_pretrained(reference_model, dtype)
+        elif index.has(UNET):
+            shared = {"text": text, "autoencoder": (autoencoder, vae_params)}
+            reference, parts = TextToImage.from_pretrained(index.folder, dtype, **shared)
+            params[REFERENCE] = {UNET: parts[UNET]}
+        else:
+            logging.warning("The model has no %s: a reference image has to be given", UNET)
         cascade = tuple(load(name, CascadeStage, "") for name in index.cascade)
         temporal = load(UPSAMPLER, TemporalStage, "videos stay at the base frame rate")
         decoder = load(DECODER, DecoderStage, "frames are decoded one by one, by the image decoder")
@@ -118,13 +135,23 @@ class VideoGenPipeline:
                     f"but the stage below it in the cascade makes {below}"
                 )
             below = stage.resolution
-        stages = [stage for stage in (reference, *cascade) if stage is not None]
-        for stage in stages:
+        for stage in cascade:
             stage.noise_schedule  # noqa: B018  (worked out here, since it must be no part of a program that is traced)
         text = text._replace(params=None)
-        return cls(
-            index, text, autoencoder, reference, cascade, temporal, decoder, jax.device_put(params), report_steps
-        )
+        params = jax.device_put(params)
+        if reference is not None and reference_model is None:
+            params[REFERENCE] |= {name: params[name] for name in (TEXT[0], VAE)}
+        return cls(index, text, autoencoder, reference, cascade, temporal, decoder, params, report_steps)
+
+    @property
+    def _shares_text(self) -> bool:
+        """Whether the reference images are drawn from the same text states as the cascade's latents."""
+        return self.reference is None or self.reference.texts[0].network is self.text.network
+
+    @property
+    def _reference_size(self) -> int:
+        """Side of the reference latents when they are drawn."""
+        return self.reference.sample_size or self.cascade[-1].resolution
 
     @property
     def resolution(self) -> int:
@@ -194,8 +221,10 @@ class VideoGenPipeline:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # check_prompts has told
             tokens = tokenize(self.text.tokenizer, [*prompts, ""])
+            drawn = () if images is not None or self._shares_text else self.reference.tokenize(prompts)
         fill = np.arange(batch) % count
-        tokens, seeds = tokens[[*fill, count]], seeds[fill]
+        drawn = tuple(ids[[*fill, count]] for ids in drawn)
+        tokens, seeds = (tokens[[*fill, count]], *drawn), seeds[fill]
         images = None if images is None else images[fill]
         self._callback = callback
         try:
@@ -225,7 +254,7 @@ class VideoGenPipeline:
 
     def _run(
         self,
-        tokens: np.ndarray,
+        tokens: tuple[np.ndarray, ...],
         seeds: np.ndarray,
         images: np.ndarray | None,
         settings: Mapping[str, StageSettings],
@@ -233,7 +262,12 @@ class VideoGenPipeline:
         chunk: int,
         overlap: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """tokens `(B + 1, L)`, the last row the empty prompt; returns reference images and frames."""
+        """Returns reference images and frames.
+
+        tokens: `(B + 1, L)`, the last row the empty prompt; first the cascade's, then those of a reference model that
+        has text encoders of its own.
+        """
+        tokens, reference_tokens = tokens[0], tokens[1:]
         batch, params = len(seeds), self.params
         base, total = self.index.num_frames, (self.index.num_frames - 1) * timeline.factor + 1
         chunk = min(chunk, total)
@@ -253,13 +287,19 @@ class VideoGenPipeline:
         # Everything that will run is asked for first, in its order, so that it is compiled while the first parts run.
         prepare = self.programs.prepare
         text_key = ("text", batch)
-        prepare(text_key, self._encode_text, params["text_encoder"], tokens)
-        reference_key = self._key(REFERENCE, batch, settings[REFERENCE])
+        prepare(text_key, self._encode_text, params[TEXT[0]], tokens)
+        reference_key, image_key = self._key(REFERENCE, batch, settings[REFERENCE]), ("image", batch)
         if images is None:
-            draw = functools.partial(self._draw_reference, settings[REFERENCE])
-            prepare(reference_key, draw, params[UNET], seeds, context, null, scales[REFERENCE][0])
-            prepare(("image", batch), self._decode_images, params["vae"], floats(batch, 1, side, side, channels))
-        prepare(("encode", batch), self._encode_images, params["vae"], pixels)
+            given, at = params[REFERENCE], settings[REFERENCE]
+            told = Prompts(context), Prompts(floats(1, *context.shape[1:]))
+            if reference_tokens:
+                told = jax.eval_shape(self._encode_reference_text, given, reference_tokens)
+                prepare(("reference_text", batch), self._encode_reference_text, given, reference_tokens)
+            draw = functools.partial(self._draw_reference, at)
+            prepare(reference_key, draw, given, seeds, *told, scales[REFERENCE][0])
+            drawn = jax.eval_shape(draw, given, seeds, *told, scales[REFERENCE][0])
+            prepare(image_key, self._decode_images, given, drawn)
+        prepare(("encode", batch), self._encode_images, params[VAE], pixels)
         cascade_keys, levels, lower = {}, {}, None
         for position, (name, stage) in enumerate(zip(self.index.cascade, self.cascade, strict=True)):
             at = settings[name]
@@ -273,20 +313,24 @@ class VideoGenPipeline:
         temporal_key, decode_key = (UPSAMPLER, batch, timeline.factor), ("decode", batch, chunk)
         if timeline.factor > 1:
             prepare(temporal_key, functools.partial(self._upsample, timeline.factor), params[UPSAMPLER], lower)
-        decoder_params = params["vae" if self.decoder is None else DECODER]
+        decoder_params = params[VAE if self.decoder is None else DECODER]
         prepare(decode_key, self._decode_frames, decoder_params, floats(batch, chunk, side, side, channels))
 
         run = self.programs.run
         self._report("text", 0, 1)
-        context, null = run(text_key, params["text_encoder"], tokens)
+        context, null = run(text_key, params[TEXT[0]], tokens)
+        told = Prompts(context), Prompts(null[None])
+        if images is None and reference_tokens:
+            told = run(("reference_text", batch), params[REFERENCE], reference_tokens)
         self._report("text", 1, 1)
         if images is None:
             steps = settings[REFERENCE].steps
             self._report(REFERENCE, 0, steps)
-            latents = run(reference_key, params[UNET], seeds, context, null, scales[REFERENCE][0])
-            images = np.asarray(run(("image", batch), params["vae"], latents))
+            latents = run(reference_key, params[REFERENCE], seeds, *told, scales[REFERENCE][0])
+            images = np.asarray(run(image_key, params[REFERENCE], latents))
+            images = _references(images, batch, self.resolution)
             self._report(REFERENCE, steps, steps, images)
-        references = run(("encode", batch), params["vae"], images)
+        references = run(("encode", batch), params[VAE], images)
         latents = None
         for name, shown in zip(self.index.cascade, references, strict=True):
             steps = settings[name].steps
@@ -314,25 +358,17 @@ class VideoGenPipeline:
         states = self.text.encode(params, tokens)
         return states[:-1], states[-1]
 
-    def _draw_reference(self, at, params, seeds, context, null_context, guidance_scale) -> jax.Array:
-        resolution = (self.cascade[-1].resolution,) * 2
-        keys = _keys(seeds, 0)
-        on_step = self._on_step(REFERENCE, at.steps)
-        return self.reference.sample_latents(
-            params,
-            keys,
-            context,
-            null_context,
-            guidance_scale,
-            resolution,
-            at.steps,
-            at.sampler,
-            at.guided,
-            on_step,
+    def _encode_reference_text(self, params, tokens) -> tuple[Prompts, Prompts]:
+        return self.reference.encode(params, tokens, self._reference_size)
+
+    def _draw_reference(self, at, params, seeds, prompts, empty, guidance_scale) -> jax.Array:
+        size, on_step = self._reference_size, self._on_step(REFERENCE, at.steps)
+        return self.reference.draw(
+            params, _keys(seeds, 0), prompts, empty, guidance_scale, size, at.steps, at.sampler, at.guided, on_step
         )
 
     def _decode_images(self, params: Params, latents: jax.Array) -> jax.Array:
-        return to_uint8(self.autoencoder.decode(params, latents)[:, 0])
+        return to_uint8(self.reference.decode(params, latents))
 
     def _encode_images(self, params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
         frames = to_unit(images)[:, None]
@@ -415,7 +451,7 @@ def _seeds(seed: int | Sequence[int], count: int) -> np.ndarray:
 
 
 def _references(reference: np.ndarray | Sequence[np.ndarray], count: int, side: int) -> np.ndarray:
-    """uint8 `(count, side, side, 3)`: the central squares of the images, resized."""
+    """uint8 `(count, side, side, 3)`: the central squares of the images, resized where they have another size."""
     one = isinstance(reference, np.ndarray) and reference.ndim == 3
     images = [reference] * count if one else list(reference)
     if len(images) != count:

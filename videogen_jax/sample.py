@@ -31,7 +31,10 @@ _PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "A text file with one 
 _OUTPUT = flags.DEFINE_string(
     "output", None, "A file ending .mp4, .gif, .webm or .png (a contact sheet), or a folder; out/ if not given"
 )
-_MODEL = flags.DEFINE_string("model", None, "Model folder; the embedded model if not given")
+_MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; the embedded model if not given")
+_REFERENCE_MODEL = flags.DEFINE_string(
+    "reference_model", None, "A folder or hub id in diffusers' layout (Stable Diffusion) that draws the reference image"
+)
 _SEED = flags.DEFINE_integer("seed", None, "Seed of the random numbers, the same for every prompt")
 _REFERENCE = flags.DEFINE_string("reference", None, "An image to take instead of drawing the reference image")
 _FRAMES = flags.DEFINE_integer("frames", None, "Frames of the video")
@@ -141,6 +144,7 @@ def sample(
     """
     from videogen_jax.model_index import ModelIndex
     from videogen_jax.video_io import VideoWriter, read_image
+    from videogen_jax.weights.hub import resolve
 
     if config.batch_size < 1:
         raise ValueError(f"config.batch_size is {config.batch_size}, but must be at least 1")
@@ -152,7 +156,13 @@ def sample(
         raise ValueError(f"config.dtype is {config.dtype!r}, but must be float32, bfloat16 or float16")
     if not config.model and not EMBEDDED_MODEL.is_dir():
         raise ValueError(f"the embedded model is not at {EMBEDDED_MODEL}: give a model folder with --model")
-    index = ModelIndex.read(config.model or EMBEDDED_MODEL)
+    index = ModelIndex.read(resolve(config.model or EMBEDDED_MODEL))
+    reference_model = None
+    if config.reference_model and reference is None:
+        from videogen_jax.text_to_image import TextToImage
+
+        reference_model = resolve(config.reference_model)
+        index = index.with_reference(TextToImage.default_settings(reference_model))
     settings = stage_settings(config, index.cascade)
     timeline = index.timeline(config.frames, config.temporal_factor, config.fps)
     index.settings(**settings)
@@ -168,7 +178,9 @@ def sample(
 
     from videogen_jax.pipeline import VideoGenPipeline
 
-    pipeline = VideoGenPipeline.from_pretrained(index.folder, config.dtype or None, config.report_steps)
+    pipeline = VideoGenPipeline.from_pretrained(
+        index.folder, config.dtype or None, config.report_steps, reference_model
+    )
     pipeline.check_prompts(prompts)
     batch_size = min(config.batch_size, len(prompts))
     for first in range(0, len(targets), batch_size):
@@ -240,7 +252,7 @@ def _config() -> ConfigDict:
     """The config with the flags that were given written over it. ValueError: a field that they set is missing."""
     config = _CONFIG.value
     with config.unlocked():
-        for flag in (_MODEL, _SEED, _FRAMES, _FPS):
+        for flag in (_MODEL, _REFERENCE_MODEL, _SEED, _FRAMES, _FPS):
             if flag.value is not None:
                 config[flag.name] = flag.value
         for flag, sections in (

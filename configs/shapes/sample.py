@@ -11,7 +11,8 @@ from ml_collections.config_dict import placeholder
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.model = ""  # a model folder; "" is the embedded model
+    config.model = ""  # a model folder or hub id; "" is the embedded model
+    config.reference_model = ""  # a text-to-image model in diffusers' layout that draws the reference images instead
     config.dtype = ""  # float32, bfloat16 or float16; "" is float32 on a CPU and bfloat16 elsewhere
     config.seed = 0
     config.batch_size = 4  # prompts of a file that are sampled at once

@@ -11,6 +11,7 @@ from videogen_jax.data.shapes import DURATION, render, sample_clip
 from videogen_jax.data.vocabulary import load_tokenizer, tokenize, train_tokenizer
 from videogen_jax.stages import build_stage
 from videogen_jax.stages.stage import to_unit
+from videogen_jax.weights.diffusers_config import public_config
 from videogen_jax.weights.folder import save_part
 from videogen_jax.weights.parts import load_autoencoder, load_text_encoder
 
@@ -36,7 +37,9 @@ def model_folder(tmp_path_factory):
         for part, (where, config) in stage.parts().items():
             extra = {"scaling_factor": 2.0, "shift_factor": 0.5} if part == "vae" else {}
             weights = "model.safetensors" if part == "text_encoder" else "diffusion_pytorch_model.safetensors"
-            save_part(folder / where, {**config, **extra}, params[part], weights_name=weights, dtype="float32")
+            save_part(
+                folder / where, public_config({**config, **extra}), params[part], weights_name=weights, dtype="float32"
+            )
     return folder
 
 

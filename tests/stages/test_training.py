@@ -11,7 +11,7 @@ from videogen_jax.stages import STAGES
 from videogen_jax.training.exporting import export_stage
 from videogen_jax.training.loop import TrainingDiverged
 from videogen_jax.training.run import run
-from videogen_jax.weights.parts import load_autoencoder, load_stage, load_text_encoder
+from videogen_jax.weights.parts import load_autoencoder, load_reference, load_stage, load_text_encoder
 
 WIDTH = 8  # of the text states
 UNET = {
@@ -110,6 +110,11 @@ def read_part(config, folder):
         assert autoencoder.scaling_factor != 1
         assert autoencoder.shift_factor != 0
         return params
+    if config.stage == "reference":
+        part = load_reference(folder.parent)
+        assert part.stage.noise_schedule.alphas_cumprod[-1] == 0
+        assert part.sample_size == config.data.resolution
+        return part.params
     stage, params = load_stage(folder, STAGES[config.stage], 4, WIDTH)
     if config.stage == "cascade":
         assert stage.lower_resolution == config.model.lower_resolution
@@ -140,7 +145,7 @@ def test_decoder_starts_from_the_autoencoder(world):
 
 def test_the_last_cascade_stage_starts_from_the_reference(world):
     config, _, state, _ = world.train("cascade:16")
-    _, image = load_stage(world.model / "unet", STAGES["reference"], 4, WIDTH)
+    image = load_reference(world.model).params
     kernel = state.params["cascade_16"]["conv_in"]["kernel"]
     assert kernel.shape[2] == 13  # noisy latents, reference, mask, the stage below
     latents = image["conv_in"]["kernel"]

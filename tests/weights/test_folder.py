@@ -111,7 +111,7 @@ def test_a_failed_write_leaves_the_old_files(tmp_path, params, template, monkeyp
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("name", folders.WEIGHTS_NAMES)
+@pytest.mark.parametrize("name", [name for name in folders.WEIGHTS_NAMES if not name.endswith(".msgpack")])
 def test_every_public_file_name_is_found(tmp_path, name):
     tensors = {"a.weight": np.float32([1, 2]), "b.weight": np.float32([3])}
     if name.endswith(".json"):

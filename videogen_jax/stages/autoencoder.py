@@ -76,15 +76,6 @@ class FrozenAutoencoder:
     scaling_factor: float
     shift_factor: float = 0.0
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], dtype: Any = None) -> "FrozenAutoencoder":
-        """From a part's config.json; `dtype` overrides the compute type."""
-        fields = {k: v for k, v in config.items() if k in AutoencoderKL.__dataclass_fields__}
-        if dtype is not None:
-            fields["dtype"] = dtype
-        network = build_network(AutoencoderKL, fields, "vae/config.json")
-        return cls(network, float(config.get("scaling_factor", 1.0)), float(config.get("shift_factor") or 0.0))
-
     def encode(self, params: Params, frames: jax.Array, resolution: int | None = None) -> jax.Array:
         """Frames `(..., H, W, 3)` in [-1, 1] -> latents `(..., h, w, C)` of unit variance (the posterior's mean).
 

@@ -29,6 +29,7 @@ class LatentDiffusion:
       text_dropout: share of training examples that see the empty prompt, for classifier-free guidance.
       timestep_spacing: of the sampler's steps: "trailing", "leading" or "linspace".
       steps_offset: of "leading" spacing.
+      set_alpha_to_one: whether a sampler's last step takes off all of the noise, or ends at the first timestep.
     """
 
     unet: Mapping[str, Any]
@@ -39,6 +40,7 @@ class LatentDiffusion:
     text_dropout: float = 0.1
     timestep_spacing: str = "trailing"
     steps_offset: int = 0
+    set_alpha_to_one: bool = True
 
     def __post_init__(self):
         check_prediction_type(self.prediction_type)
@@ -116,12 +118,13 @@ class LatentDiffusion:
             prediction_type=self.prediction_type,
             spacing=self.timestep_spacing,
             steps_offset=self.steps_offset,
+            end=1.0 if self.set_alpha_to_one else float(self.noise_schedule.alphas_cumprod[0]),
             on_step=on_step,
         )
 
     def diffusion_config(self) -> dict[str, Any]:
         """The settings that a sampler needs, for the part's config.json."""
-        names = ("schedule", "prediction_type", "timestep_spacing", "steps_offset")
+        names = ("schedule", "prediction_type", "timestep_spacing", "steps_offset", "set_alpha_to_one")
         return {name: getattr(self, name) for name in names}
 
     def predict(self, params: Params, *args, **kwargs) -> jax.Array:

@@ -11,27 +11,44 @@ from jax.sharding import SingleDeviceSharding
 
 from videogen_jax.data.build import build_source
 from videogen_jax.data.loader import take
-from videogen_jax.stages import build_stage
+from videogen_jax.models.autoencoder import AutoencoderKL
+from videogen_jax.stages import build_network, build_stage
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.stage import Params, resize, to_unit
 from videogen_jax.training.checkpoints import Checkpoints, abstract_state
 from videogen_jax.training.optimizer import make_optimizer
 from videogen_jax.training.state import init_state
+from videogen_jax.weights.diffusers_config import public_config
 from videogen_jax.weights.folder import save_part
+from videogen_jax.weights.parts import save_scheduler, temporal_autoencoder_part
 
 CALIBRATION_FRAMES = 64  # frames whose latents set the autoencoder's scaling factor
 
 
 def export_stage(
-    config: Any, workdir: str | Path, output: str | Path, step: int | None = None, dtype: str = "float16"
+    config: Any,
+    workdir: str | Path,
+    output: str | Path,
+    step: int | None = None,
+    dtype: str = "float16",
+    temporal_autoencoder: bool = False,
 ) -> list[Path]:
     """Writes the parts of a trained stage into the model folder `output`.
+
+    Text encoder, autoencoder and reference UNet (with its scheduler) are written as transformers and diffusers have
+    them.
+
+    Args:
+      temporal_autoencoder: write a video decoder together with the encoder of the model's autoencoder, as diffusers'
+        `AutoencoderKLTemporalDecoder`, and not alone.
 
     Returns: the folders written.
 
     Raises:
-      ValueError: if the run has no checkpoint, or not of that step.
+      ValueError: if the run has no checkpoint, or not of that step, or diffusers has no such video decoder.
     """
+    if temporal_autoencoder and config.stage != "decoder":
+        raise ValueError(f"--temporal_autoencoder is for a decoder, but config.stage is {config.stage!r}")
     if not (Path(workdir) / "checkpoints").is_dir():
         raise ValueError(f"--workdir {workdir} holds no run: it has no checkpoints folder")
     stage = build_stage(config.stage, config.model.to_dict())
@@ -51,10 +68,16 @@ def export_stage(
     for name, (folder, part_config) in stage.parts().items():
         if config.stage == "autoencoder":
             part_config = {**part_config, **calibrate(part_config, state.ema[name], source, config.model.scales)}
+        sample_size = config.data.get("resolution")
+        params, part_config = state.ema[name], public_config(part_config, sample_size)
+        if temporal_autoencoder:
+            part_config, params = temporal_autoencoder_part(config.model_folder, part_config["decoder"], params)
         weights_name = "model.safetensors" if name == "text_encoder" else "diffusion_pytorch_model.safetensors"
         target = Path(output) / folder
-        save_part(target, plain(part_config), state.ema[name], weights_name=weights_name, dtype=dtype)
+        save_part(target, plain(part_config), params, weights_name=weights_name, dtype=dtype)
         written.append(target)
+    if config.stage == "reference":
+        save_scheduler(output, stage)
     return written
 
 
@@ -62,7 +85,8 @@ def calibrate(
     part_config: dict, params: Params, source: Any, scales: tuple[tuple[float, int], ...]
 ) -> dict[str, float]:
     """`scaling_factor` and `shift_factor` of the latents, from frames as they are and at the scales of training."""
-    autoencoder = FrozenAutoencoder.from_config(part_config)
+    fields = {name: value for name, value in part_config.items() if name != "_class_name"}
+    autoencoder = FrozenAutoencoder(build_network(AutoencoderKL, fields, "config.model.autoencoder"), 1.0)
     images = to_unit(jnp.asarray(take(source, np.arange(min(CALIBRATION_FRAMES, len(source))))["images"]))
     encode = jax.jit(autoencoder.encode)
     sides = {images.shape[1], *(round(images.shape[1] * scale) for scale, _ in scales)}

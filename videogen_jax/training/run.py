@@ -19,7 +19,7 @@ from videogen_jax.stages.stage import Params, Stage
 from videogen_jax.training.loop import train
 from videogen_jax.training.state import TrainState
 from videogen_jax.weights.folder import load_part
-from videogen_jax.weights.parts import load_autoencoder, load_text_encoder
+from videogen_jax.weights.parts import load_autoencoder, load_text_encoder, part_prefix
 
 
 def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> TrainState:
@@ -66,9 +66,13 @@ def initial_params(config: Any, stage: Stage) -> Callable[[Params], Params] | No
         if config.stage == "cascade" and not parts[stage.name].is_dir():
             return partial(_inflate, stage, Path(config.init_from))
 
+        if config.stage == "decoder" and not parts["video_decoder"].is_dir():
+            parts = {"video_decoder": Path(config.init_from) / "vae"}  # Stable Video Diffusion's
+
         def load(fresh: Params) -> Params:
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), dict(fresh))
-            return {**fresh, **{name: load_part(folder, shapes[name]) for name, folder in parts.items()}}
+            loaded = {name: load_part(at, shapes[name], prefix=part_prefix(at)) for name, at in parts.items()}
+            return {**fresh, **loaded}
 
         return load
     if config.stage == "decoder":

@@ -10,20 +10,13 @@ from typing import Any
 import ml_dtypes  # noqa: F401  (numpy learns bfloat16 from it)
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError
 
-from videogen_jax.weights import naming
+from videogen_jax.weights import naming, tensors
+from videogen_jax.weights.tensors import WEIGHTS_NAMES
 
 CONFIG_NAME = "config.json"
 INDEX_NAME = "model_index.json"
-# In the order in which they are looked for: full weights before half-precision ones, one file before shards.
-WEIGHTS_NAMES = tuple(
-    f"{stem}.{ending}"
-    for ending in ("safetensors", "safetensors.index.json", "fp16.safetensors", "safetensors.index.fp16.json")
-    for stem in ("diffusion_pytorch_model", "model")
-)
 DTYPES = ("float16", "bfloat16", "float32")
-_PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 
 
 def save_part(
@@ -54,13 +47,13 @@ def save_part(
         names = [name for name in WEIGHTS_NAMES if name.endswith(".safetensors")]
         raise ValueError(f"weights_name is '{weights_name}', but must be one of {', '.join(names)}")
     folder = Path(folder)
-    tensors = {name: _stored(name, tensor, dtype) for name, tensor in naming.to_public(params).items()}
+    stored = {name: _stored(name, tensor, dtype) for name, tensor in naming.to_public(params).items()}
     folder.mkdir(parents=True, exist_ok=True)
     _write_atomically(
         folder / weights_name,
-        lambda temporary: safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"}),
+        lambda temporary: safetensors.numpy.save_file(stored, temporary, metadata={"format": "pt"}),
     )
-    _write_json(folder / CONFIG_NAME, config)
+    save_json(folder / CONFIG_NAME, config)
 
 
 def load_config(folder: str | os.PathLike) -> dict[str, Any]:
@@ -68,40 +61,28 @@ def load_config(folder: str | os.PathLike) -> dict[str, Any]:
     folder = _existing(folder)
     if not (folder / CONFIG_NAME).is_file():
         raise ValueError(f"{folder} is not a part of a model: it has no {CONFIG_NAME}")
-    return _read_json(folder / CONFIG_NAME)
+    return load_json(folder / CONFIG_NAME)
 
 
-def load_tensors(folder: str | os.PathLike) -> dict[str, np.ndarray]:
+def load_tensors(folder: str | os.PathLike) -> Mapping[str, np.ndarray]:
     """Reads the weights of a part: public name -> host array in PyTorch's layout and the stored dtype.
 
-    The first of WEIGHTS_NAMES that the folder has is taken, an index together with all the shards it names.
-
     Raises:
-      ValueError: the folder is missing or has no safetensors (a pickle is not opened: it can run any code), or a file
-        is damaged, or a shard is missing.
+      ValueError: the folder is missing, or as `tensors.load_tensors`.
     """
-    folder = _existing(folder)
-    for name in WEIGHTS_NAMES:
-        if (folder / name).is_file():
-            return _load_shards(folder / name) if name.endswith(".json") else _load_file(folder / name)
-    files = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    pickles = [name for name in files if name.endswith(_PICKLE_SUFFIXES)]
-    if pickles:
-        raise ValueError(
-            f"{folder} has only pickled weights ({pickles[0]}), which can run any code when opened; safetensors are "
-            f"needed: load the part once with diffusers or transformers and call "
-            f"save_pretrained(folder, safe_serialization=True)"
-        )
-    raise ValueError(f"{folder} has no weights: neither {WEIGHTS_NAMES[0]} nor {WEIGHTS_NAMES[1]} is there")
+    return tensors.load_tensors(_existing(folder))
 
 
-def load_part(folder: str | os.PathLike, template: Mapping[str, Any], dtype: Any = None) -> dict[str, Any]:
+def load_part(
+    folder: str | os.PathLike, template: Mapping[str, Any], dtype: Any = None, prefix: str = ""
+) -> dict[str, Any]:
     """Reads the weights of a part into the parameter tree of its network.
 
     Args:
       folder: what `save_part`, or diffusers or transformers, wrote.
       template: tree of `jax.ShapeDtypeStruct`, see `naming.from_public`.
       dtype: of the floating-point parameters given back; None means the template's.
+      prefix: reads the tensors whose names begin so, for a network that is one part of what the file holds.
 
     Returns:
       The tree of host arrays; place it on devices with `jax.device_put`.
@@ -109,9 +90,11 @@ def load_part(folder: str | os.PathLike, template: Mapping[str, Any], dtype: Any
     Raises:
       ValueError: as `load_tensors`, or the tensors do not fit the template; the message names the folder.
     """
-    tensors = load_tensors(folder)
+    stored = load_tensors(folder)
+    if prefix:
+        stored = tensors.Prefixed(stored, prefix)
     try:
-        params = naming.from_public(tensors, template)
+        params = naming.from_public(stored, template)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
     return params if dtype is None else _cast(params, np.dtype(dtype))
@@ -119,9 +102,7 @@ def load_part(folder: str | os.PathLike, template: Mapping[str, Any], dtype: Any
 
 def write_model_index(folder: str | os.PathLike, index: Mapping[str, Any]) -> None:
     """Writes `model_index.json`, which names the parts of the model in `folder`."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / INDEX_NAME, index)
+    save_json(Path(folder) / INDEX_NAME, index)
 
 
 def read_model_index(folder: str | os.PathLike) -> dict[str, Any]:
@@ -130,7 +111,7 @@ def read_model_index(folder: str | os.PathLike) -> dict[str, Any]:
     if not (folder / INDEX_NAME).is_file():
         hint = f"; with its {CONFIG_NAME} it looks like one part of a model" if (folder / CONFIG_NAME).is_file() else ""
         raise ValueError(f"{folder} is not a model folder: it has no {INDEX_NAME}{hint}")
-    return _read_json(folder / INDEX_NAME)
+    return load_json(folder / INDEX_NAME)
 
 
 def _existing(folder: str | os.PathLike) -> Path:
@@ -163,31 +144,8 @@ def _cast(tree: Any, dtype: np.dtype) -> Any:
     return tree.astype(dtype) if _is_float(tree.dtype) else tree
 
 
-def _load_file(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return safetensors.numpy.load_file(path)
-    except (SafetensorError, OSError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors: it is damaged or not whole ({error})") from error
-
-
-def _load_shards(index_path: Path) -> dict[str, np.ndarray]:
-    weight_map = _read_json(index_path).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise ValueError(f"{index_path} has no weight_map from tensor names to files")
-    tensors: dict[str, np.ndarray] = {}
-    for shard in sorted(set(weight_map.values())):
-        if Path(shard).name != shard:
-            raise ValueError(f"{index_path} names the file '{shard}', which is not beside it")
-        if not (index_path.parent / shard).is_file():
-            raise ValueError(f"{index_path.parent / shard} is missing, but {index_path.name} names it")
-        tensors.update(_load_file(index_path.parent / shard))
-    lacking = sorted(set(weight_map) - set(tensors))
-    if lacking:
-        raise ValueError(f"{index_path} names {lacking[0]} and {len(lacking) - 1} more that its files do not hold")
-    return tensors
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def load_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object. ValueError: the file holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -197,7 +155,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def save_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON object; the folder is created where it does not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dict(content), indent=2, sort_keys=True) + "\n"
     _write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 

@@ -1,4 +1,8 @@
-"""The trained parts of a model folder as the networks that the stages use."""
+"""The trained parts of a model folder as the networks that the stages use.
+
+The autoencoder, the text encoders and the text-to-image UNet are in the layout of diffusers and transformers, so Stable
+Diffusion's folders are read by the same functions as a model that was trained here.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,9 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from transformers import CLIPTokenizer
 
 from videogen_jax.data.vocabulary import load_tokenizer
+from videogen_jax.diffusion.scheduler_config import Scheduler
+from videogen_jax.models.autoencoder import AutoencoderKL, TemporalDecoder
 from videogen_jax.models.text_encoder import CLIPTextEncoder
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.cascade import CascadeStage
@@ -16,11 +23,19 @@ from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.reference import ReferenceStage
 from videogen_jax.stages.stage import Params, Stage, build_network
 from videogen_jax.stages.temporal import TemporalStage
-from videogen_jax.weights.folder import load_config, load_part
+from videogen_jax.weights.diffusers_config import (
+    NUM_SIZES,
+    TEMPORAL_AUTOENCODER_CLASS,
+    autoencoder_fields,
+    temporal_decoder_config,
+    temporal_decoder_fields,
+    text_encoder_fields,
+    unet_fields,
+)
+from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_json, load_part, save_json
 
-SAMPLED_STAGES: dict[str, type[Stage]] = {
-    kind.__name__: kind for kind in (ReferenceStage, CascadeStage, TemporalStage, DecoderStage)
-}
+SCHEDULER_NAME = "scheduler_config.json"
+SAMPLED_STAGES: dict[str, type[Stage]] = {kind.__name__: kind for kind in (CascadeStage, TemporalStage, DecoderStage)}
 # Settings of training that a stage is read without.
 _READ_WITH = {"DecoderStage": {"adversarial_weight": 0.0}}
 
@@ -28,10 +43,13 @@ _READ_WITH = {"DecoderStage": {"adversarial_weight": 0.0}}
 def load_autoencoder(model_folder: str | Path, dtype: Any = None) -> tuple[FrozenAutoencoder, Params]:
     """The autoencoder in `model_folder/vae` and its parameters (float32). ValueError: missing or not fitting."""
     folder = Path(model_folder) / "vae"
-    autoencoder = FrozenAutoencoder.from_config(load_config(folder), dtype)
-    size = 2 * autoencoder.network.downsampling
-    images = jax.ShapeDtypeStruct((1, size, size, autoencoder.network.in_channels), jnp.float32)
-    template = jax.eval_shape(autoencoder.network.init, jax.random.key(0), images, jax.random.key(0))["params"]
+    where = str(folder / CONFIG_NAME)
+    fields, scaling_factor, shift_factor = autoencoder_fields(load_config(folder), where)
+    network = build_network(AutoencoderKL, fields | ({} if dtype is None else {"dtype": dtype}), where)
+    autoencoder = FrozenAutoencoder(network, scaling_factor, shift_factor)
+    size = 2 * network.downsampling
+    images = jax.ShapeDtypeStruct((1, size, size, network.in_channels), jnp.float32)
+    template = jax.eval_shape(network.init, jax.random.key(0), images, jax.random.key(0))["params"]
     return autoencoder, load_part(folder, template)
 
 
@@ -47,23 +65,98 @@ class TextPart(NamedTuple):
         return self.network.apply({"params": params}, tokens).last_hidden_state.astype(jnp.float32)
 
 
-def load_text_encoder(model_folder: str | Path, dtype: Any = None) -> TextPart:
-    """The tokenizer and the text encoder of a model folder. ValueError: missing or not fitting."""
-    folder = Path(model_folder) / "text_encoder"
-    fields = {k: v for k, v in load_config(folder).items() if k in CLIPTextEncoder.__dataclass_fields__}
-    if dtype is not None:
-        fields["dtype"] = dtype
-    network = build_network(CLIPTextEncoder, fields, "text_encoder/config.json")
-    tokenizer = load_tokenizer(Path(model_folder) / "tokenizer")
+def load_text_encoder(model_folder: str | Path, dtype: Any = None, number: int = 1) -> TextPart:
+    """The tokenizer and the text encoder of a model folder.
+
+    Args:
+      number: 2 for Stable Diffusion XL's second, in `text_encoder_2` and `tokenizer_2`.
+
+    Raises:
+      ValueError: missing or not fitting.
+    """
+    ending = "" if number == 1 else f"_{number}"
+    folder = Path(model_folder) / f"text_encoder{ending}"
+    where = str(folder / CONFIG_NAME)
+    fields = text_encoder_fields(load_config(folder), where)
+    network = build_network(CLIPTextEncoder, fields | ({} if dtype is None else {"dtype": dtype}), where)
+    tokenizer = load_tokenizer(Path(model_folder) / f"tokenizer{ending}")
     tokens = jax.ShapeDtypeStruct((1, tokenizer.model_max_length), jnp.int32)
     template = jax.eval_shape(network.init, jax.random.key(0), tokens)["params"]
     return TextPart(tokenizer, network, load_part(folder, template))
+
+
+class ReferencePart(NamedTuple):
+    """A text-to-image UNet with the sampling that its folder asks for.
+
+    Attributes:
+      stage: the UNet with its noise schedule.
+      params: the UNet's parameters.
+      sampler: the scheduler's, one of `samplers.SAMPLERS`.
+      sample_size: side of the latents that it was trained for, or None if the config does not say.
+    """
+
+    stage: ReferenceStage
+    params: Params
+    sampler: str
+    sample_size: int | None
+
+
+def load_reference(model_folder: str | Path, dtype: Any = None) -> ReferencePart:
+    """The UNet and the scheduler of a text-to-image model in diffusers' layout.
+
+    Args:
+      dtype: name of the compute type of the network and of the parameters; None: float32.
+
+    Raises:
+      ValueError: missing, of another kind, with a field that is not supported, or not fitting its weights.
+    """
+    folder = Path(model_folder) / "unet"
+    where = str(folder / CONFIG_NAME)
+    config = load_config(folder)
+    fields = unet_fields(config, where)
+    scheduler = load_scheduler(model_folder)
+    stage = ReferenceStage(
+        unet=fields | ({} if dtype is None else {"dtype": dtype}),
+        schedule=scheduler.schedule,
+        prediction_type=scheduler.prediction_type,
+        timestep_spacing=scheduler.timestep_spacing,
+        steps_offset=scheduler.steps_offset,
+        set_alpha_to_one=scheduler.set_alpha_to_one,
+    )
+    side = 2 ** (len(fields["block_out_channels"]) - 1)
+    batch = {"latents": _floats(1, 1, side, side, fields["in_channels"])}
+    batch["context"] = _floats(1, 2, fields["cross_attention_dim"])
+    if fields.get("size_embedding_dim"):
+        total = config.get("projection_class_embeddings_input_dim")
+        if not isinstance(total, int) or total <= NUM_SIZES * fields["size_embedding_dim"]:
+            raise ValueError(f"{where}: projection_class_embeddings_input_dim is {total!r}, too small for the sizes")
+        batch["pooled"] = _floats(1, total - NUM_SIZES * fields["size_embedding_dim"])
+        batch["sizes"] = _floats(1, NUM_SIZES)
+    template = _shapes(stage, batch, where)["unet"]
+    return ReferencePart(stage, load_part(folder, template, dtype), scheduler.sampler, config.get("sample_size"))
+
+
+def load_scheduler(model_folder: str | Path) -> Scheduler:
+    """What `scheduler/scheduler_config.json` asks for. ValueError: missing, or a field that is not supported."""
+    path = Path(model_folder) / "scheduler" / SCHEDULER_NAME
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: the noise schedule of {Path(model_folder) / 'unet'} is not known")
+    return Scheduler.from_config(load_json(path), str(path))
+
+
+def save_scheduler(model_folder: str | Path, stage: ReferenceStage) -> None:
+    """Writes the `scheduler` folder that goes with a text-to-image UNet trained here: DDIM, as the stage samples."""
+    settings = {name: getattr(stage, name) for name in ("prediction_type", "timestep_spacing", "steps_offset")}
+    scheduler = Scheduler(stage.schedule, "ddim", **settings, set_alpha_to_one=stage.set_alpha_to_one)
+    save_json(Path(model_folder) / "scheduler" / SCHEDULER_NAME, scheduler.to_config())
 
 
 def load_stage(
     folder: str | Path, kind: type[Stage], latent_channels: int, context_size: int, dtype: Any = None
 ) -> tuple[Any, Params]:
     """A stage and the parameters of its one part, as `export` wrote them.
+
+    A `DecoderStage` is also read from the `AutoencoderKLTemporalDecoder` of Stable Video Diffusion.
 
     Args:
       folder: the part, with config.json and weights.
@@ -76,32 +169,65 @@ def load_stage(
       ValueError: the part is missing, is of another kind, has an unknown field, or its weights do not fit.
     """
     folder = Path(folder)
-    config = load_config(folder)
+    config, where = load_config(folder), str(folder / CONFIG_NAME)
     name = config.pop("_class_name", None)
+    if kind is DecoderStage and name == TEMPORAL_AUTOENCODER_CLASS:
+        config = {"decoder": temporal_decoder_fields({"_class_name": name, **config}, where)}
+        name = kind.__name__
     if name != kind.__name__:
-        raise ValueError(f"{folder / 'config.json'} describes a {name}, but a {kind.__name__} is needed")
+        raise ValueError(f"{where} describes a {name}, but a {kind.__name__} is needed")
     settings = {k: v for k, v in config.items() if not k.startswith("_")} | _READ_WITH.get(name, {})
     if dtype is not None:
         networks = {k: v for k, v in settings.items() if isinstance(v, Mapping) and k != "schedule"}
         settings |= {k: {**v, "dtype": dtype} for k, v in networks.items()}
-    stage = build_network(kind, settings, str(folder / "config.json"))
-    try:
-        params = jax.eval_shape(stage.init, jax.random.key(0), _template_batch(stage, latent_channels, context_size))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from error
+    stage = build_network(kind, settings, where)
+    params = _shapes(stage, _template_batch(stage, latent_channels, context_size), where)
     (part,) = stage.parts()
-    return stage, load_part(folder, params[part], dtype)
+    return stage, load_part(folder, params[part], dtype, part_prefix(folder))
+
+
+def part_prefix(folder: str | Path) -> str:
+    """How the names of the tensors begin that a stage reads of a part: Stable Video Diffusion's has an encoder too."""
+    return "decoder." if load_config(folder).get("_class_name") == TEMPORAL_AUTOENCODER_CLASS else ""
+
+
+def temporal_autoencoder_part(
+    model_folder: str | Path, decoder: Mapping[str, Any], params: Params
+) -> tuple[dict[str, Any], Params]:
+    """Config and parameters of diffusers' `AutoencoderKLTemporalDecoder`: the model's encoder and a video decoder.
+
+    Args:
+      model_folder: whose autoencoder makes the latents that the video decoder takes.
+      decoder, params: fields of the `TemporalDecoder`, and its parameters.
+
+    Raises:
+      ValueError: diffusers' class has no such pair.
+    """
+    autoencoder, vae = load_autoencoder(model_folder)
+    config = temporal_decoder_config(decoder, autoencoder.scaling_factor)
+    for name in ("block_out_channels", "layers_per_block", "latent_channels", "norm_num_groups"):
+        theirs = getattr(autoencoder.network, name)
+        ours = getattr(build_network(TemporalDecoder, decoder, "decoder"), name)
+        if ours != theirs:
+            raise ValueError(f"the video decoder's {name} is {ours}, the encoder's {theirs}: they must be one")
+    channels = 2 * autoencoder.network.latent_channels
+    identity = {"kernel": np.eye(channels, dtype=np.float32)[None, None], "bias": np.zeros(channels, np.float32)}
+    return config, {"encoder": vae["encoder"], "quant_conv": vae.get("quant_conv", identity), "decoder": params}
+
+
+def _shapes(stage: Stage, batch: Mapping[str, jax.ShapeDtypeStruct], where: str) -> Any:
+    """Shapes of a stage's parameters. ValueError: its fields do not fit each other."""
+    try:
+        return jax.eval_shape(stage.init, jax.random.key(0), batch)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _template_batch(stage: Any, channels: int, context_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch that tells the parameters' shapes: they depend on the channels, not on the size of the frames."""
-    side = getattr(stage, "resolution", 16)
-    num_frames = 1 if isinstance(stage, ReferenceStage) else getattr(stage, "factor", 1) + 1
+    side, num_frames = getattr(stage, "resolution", 16), getattr(stage, "factor", 1) + 1
+    return {"latents": _floats(1, num_frames, side, side, channels), "context": _floats(1, 2, context_size)}
 
-    def floats(*shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    return {
-        "latents": floats(1, num_frames, side, side, channels),
-        "context": floats(1, 2, context_size),
-    }
+def _floats(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -1,0 +1,325 @@
+"""`config.json` of diffusers' and transformers' networks as the fields of ours, and back.
+
+A field is either translated, or may only have the value that it has in Stable Diffusion, or says nothing about what the
+network computes. A field of none of these kinds, or with a value that our network does not have, is named in an error.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from videogen_jax.models.autoencoder import AutoencoderKL, TemporalDecoder
+from videogen_jax.models.text_encoder import CLIPTextEncoder
+from videogen_jax.models.unet import UNet
+
+UNET_CLASS = "UNet2DConditionModel"
+AUTOENCODER_CLASS = "AutoencoderKL"
+TEMPORAL_AUTOENCODER_CLASS = "AutoencoderKLTemporalDecoder"
+NUM_SIZES = 6  # numbers about the picture's size that Stable Diffusion XL is told
+TEXT_CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
+
+_DOWN = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
+_UP = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
+
+# Translated by name alone, with diffusers' default.
+_UNET_SAME = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "norm_eps": 1e-5,
+    "cross_attention_dim": 1280,
+    "transformer_layers_per_block": 1,
+    "use_linear_projection": False,
+}
+_UNET_TRANSLATED = {
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "attention_head_dim": 8,
+    "num_attention_heads": None,
+    "addition_embed_type": None,
+    "addition_time_embed_dim": None,
+    "projection_class_embeddings_input_dim": None,
+}
+_UNET_FIXED = {
+    "center_input_sample": (False,),
+    "flip_sin_to_cos": (True,),
+    "freq_shift": (0,),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+    "only_cross_attention": (False,),
+    "downsample_padding": (1,),
+    "mid_block_scale_factor": (1,),
+    "act_fn": ("silu",),
+    "reverse_transformer_layers_per_block": (None,),
+    "encoder_hid_dim": (None,),
+    "encoder_hid_dim_type": (None,),
+    "dual_cross_attention": (False,),
+    "class_embed_type": (None,),
+    "num_class_embeds": (None,),
+    "resnet_time_scale_shift": ("default",),
+    "resnet_skip_time_act": (False,),
+    "resnet_out_scale_factor": (1.0,),
+    "time_embedding_type": ("positional",),
+    "time_embedding_dim": (None,),
+    "time_embedding_act_fn": (None,),
+    "timestep_post_act": (None,),
+    "time_cond_proj_dim": (None,),
+    "conv_in_kernel": (3,),
+    "conv_out_kernel": (3,),
+    "attention_type": ("default",),
+    "class_embeddings_concat": (False,),
+    "mid_block_only_cross_attention": (None, False),
+    "cross_attention_norm": (None,),
+}
+_UNET_WITHOUT_EFFECT = ("sample_size", "dropout", "upcast_attention", "addition_embed_type_num_heads")
+
+_AUTOENCODER_SAME = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": (64,),
+    "layers_per_block": 1,
+    "norm_num_groups": 32,
+    "use_quant_conv": True,
+    "use_post_quant_conv": True,
+}
+_AUTOENCODER_FIXED = {
+    "act_fn": ("silu",),
+    "latents_mean": (None,),
+    "latents_std": (None,),
+    "mid_block_add_attention": (True,),
+}
+_AUTOENCODER_SCALES = {"scaling_factor": 0.18215, "shift_factor": None}
+_AUTOENCODER_WITHOUT_EFFECT = ("sample_size", "force_upcast")
+
+_TEXT_RENAMED = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "max_position_embeddings": "max_positions",
+    "hidden_act": "hidden_act",
+}
+_TEXT_DEFAULTS = {
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "eos_token_id": 49407,
+    "projection_dim": 512,
+}
+
+
+def unet_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Fields of `UNet` from the config of a `UNet2DConditionModel`.
+
+    Args:
+      where: the file, for messages.
+
+    Raises:
+      ValueError: naming the field that our network does not have.
+    """
+    _check_class(config, (UNET_CLASS,), where)
+    given = {**_UNET_SAME, **_UNET_TRANSLATED, **config}
+    _check_fields(config, (*_UNET_SAME, *_UNET_TRANSLATED, *_UNET_WITHOUT_EFFECT), _UNET_FIXED, where)
+    attention = _block_kinds(given["down_block_types"], _DOWN, "down_block_types", where)
+    if _block_kinds(given["up_block_types"], _UP, "up_block_types", where) != attention[::-1]:
+        raise ValueError(f"{where}: up_block_types must mirror down_block_types, but are {given['up_block_types']}")
+    for name in ("layers_per_block", "cross_attention_dim"):
+        if not isinstance(given[name], int):
+            raise ValueError(f"{where}: {name} is {given[name]!r}; one number for all levels is supported")
+    # Called so by mistake in the first release: it is the number of heads.
+    heads = given["num_attention_heads"] or given["attention_head_dim"]
+    fields = {name: _plain(given[name]) for name in _UNET_SAME}
+    fields |= {"cross_attention": attention, "num_heads": _plain(heads)}
+    if given["addition_embed_type"] is not None:
+        if given["addition_embed_type"] != "text_time":
+            kind = given["addition_embed_type"]
+            raise ValueError(f"{where}: addition_embed_type is {kind!r}; supported are None and 'text_time'")
+        fields["size_embedding_dim"] = given["addition_time_embed_dim"]
+    return fields
+
+
+def public_config(config: Mapping[str, Any], sample_size: int | None = None) -> dict[str, Any]:
+    """A part's config, as a stage gives it, in diffusers' or transformers' words where they have such a network.
+
+    Args:
+      sample_size: side of the latents (of the pictures, for an autoencoder) that it was trained for.
+    """
+    config = dict(config)
+    kind = config.pop("_class_name")
+    if kind == "ReferenceStage":
+        return unet_config(config["unet"]) | {"sample_size": sample_size}
+    if kind == "AutoencoderKL":
+        scales = [config.pop(name) for name in _AUTOENCODER_SCALES]
+        return autoencoder_config(config, *scales) | {"sample_size": sample_size}
+    if kind == "CLIPTextEncoder":
+        return text_encoder_config(config)
+    return {"_class_name": kind, **config}
+
+
+def unet_config(fields: Mapping[str, Any], pooled_dim: int | None = None) -> dict[str, Any]:
+    """The config of the `UNet2DConditionModel` that a `UNet` without temporal layers and conditions is.
+
+    Args:
+      pooled_dim: width of the pooled text that Stable Diffusion XL is told.
+    """
+    for name in ("temporal", "reference_attention", "added_conditions"):
+        if fields.get(name):
+            raise ValueError(f"a UNet with {name} has no {UNET_CLASS}")
+    fields = _with_defaults(UNet, fields)
+    attention = tuple(fields["cross_attention"])
+    config = {"_class_name": UNET_CLASS, "act_fn": "silu"}
+    config |= {name: _listed(fields[name]) for name in _UNET_SAME}
+    config["down_block_types"] = [_name_of(_DOWN, kind) for kind in attention]
+    config["up_block_types"] = [_name_of(_UP, kind) for kind in reversed(attention)]
+    config["attention_head_dim"] = _listed(fields["num_heads"])
+    width = fields["size_embedding_dim"]
+    if width is not None:
+        config |= {"addition_embed_type": "text_time", "addition_time_embed_dim": width}
+        config["projection_class_embeddings_input_dim"] = pooled_dim + NUM_SIZES * width
+    return config
+
+
+def autoencoder_fields(config: Mapping[str, Any], where: str) -> tuple[dict[str, Any], float, float]:
+    """Fields of `AutoencoderKL`, scaling factor and shift factor. Raises as `unet_fields`."""
+    _check_class(config, (AUTOENCODER_CLASS,), where)
+    given = {**_AUTOENCODER_SAME, **_AUTOENCODER_SCALES, **config}
+    blocks = ("down_block_types", "up_block_types")
+    translated = (*_AUTOENCODER_SAME, *_AUTOENCODER_SCALES, *blocks, *_AUTOENCODER_WITHOUT_EFFECT)
+    _check_fields(config, translated, _AUTOENCODER_FIXED, where)
+    levels = len(given["block_out_channels"])
+    for name, kind in zip(blocks, ("DownEncoderBlock2D", "UpDecoderBlock2D"), strict=True):
+        if name in config and tuple(config[name]) != (kind,) * levels:
+            raise ValueError(f"{where}: {name} must be {levels} times {kind}, but are {config[name]}")
+    fields = {name: _plain(given[name]) for name in _AUTOENCODER_SAME}
+    return fields, float(given["scaling_factor"]), float(given["shift_factor"] or 0.0)
+
+
+def autoencoder_config(fields: Mapping[str, Any], scaling_factor: float, shift_factor: float) -> dict[str, Any]:
+    """The config of diffusers' `AutoencoderKL`."""
+    fields = _with_defaults(AutoencoderKL, fields)
+    channels = fields["block_out_channels"]
+    return {
+        "_class_name": AUTOENCODER_CLASS,
+        "act_fn": "silu",
+        **{name: _listed(fields[name]) for name in _AUTOENCODER_SAME},
+        "down_block_types": ["DownEncoderBlock2D"] * len(channels),
+        "up_block_types": ["UpDecoderBlock2D"] * len(channels),
+        "scaling_factor": scaling_factor,
+        "shift_factor": shift_factor,
+    }
+
+
+def temporal_decoder_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Fields of `TemporalDecoder` from Stable Video Diffusion's autoencoder. Raises as `unet_fields`."""
+    _check_class(config, (TEMPORAL_AUTOENCODER_CLASS,), where)
+    given = {**_AUTOENCODER_SAME, **config}
+    known = ("in_channels", "out_channels", "latent_channels", "block_out_channels", "layers_per_block")
+    _check_fields(config, (*known, "down_block_types", "scaling_factor", *_AUTOENCODER_WITHOUT_EFFECT), {}, where)
+    fields = {name: _plain(given[name]) for name in known if name != "in_channels"}
+    return {**fields, "mid_block_layers": given["layers_per_block"]}
+
+
+def temporal_decoder_config(fields: Mapping[str, Any], scaling_factor: float) -> dict[str, Any]:
+    """The config of the `AutoencoderKLTemporalDecoder` with this `TemporalDecoder` and an encoder of the same widths.
+
+    Raises:
+      ValueError: diffusers' class has no such decoder.
+    """
+    fields = _with_defaults(TemporalDecoder, fields)
+    if fields["use_post_quant_conv"]:
+        raise ValueError(f"a video decoder with a post_quant_conv has no {TEMPORAL_AUTOENCODER_CLASS}")
+    if fields["norm_num_groups"] != 32:
+        raise ValueError(
+            f"{TEMPORAL_AUTOENCODER_CLASS} has groups of 32, but norm_num_groups is {fields['norm_num_groups']}"
+        )
+    if fields["mid_block_layers"] != fields["layers_per_block"]:
+        raise ValueError(
+            f"{TEMPORAL_AUTOENCODER_CLASS} has as many residual blocks in the middle as layers_per_block, "
+            f"{fields['layers_per_block']}, but this video decoder has mid_block_layers {fields['mid_block_layers']}"
+        )
+    names = ("out_channels", "latent_channels", "block_out_channels", "layers_per_block")
+    return {
+        "_class_name": TEMPORAL_AUTOENCODER_CLASS,
+        "down_block_types": ["DownEncoderBlock2D"] * len(fields["block_out_channels"]),
+        "scaling_factor": scaling_factor,
+        **{name: _listed(fields[name]) for name in names},
+    }
+
+
+def text_encoder_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Fields of `CLIPTextEncoder` from the config of transformers' CLIP text models. Raises as `unet_fields`."""
+    names = config.get("architectures") or ["CLIPTextModel"]
+    if not set(names) <= set(TEXT_CLASSES) or config.get("model_type", "clip_text_model") != "clip_text_model":
+        raise ValueError(f"{where} describes a {', '.join(names)}; supported are {' and '.join(TEXT_CLASSES)}")
+    if config.get("layer_norm_eps", 1e-5) != 1e-5:
+        raise ValueError(f"{where}: layer_norm_eps is {config['layer_norm_eps']!r}; supported is 1e-05 alone")
+    given = {**_TEXT_DEFAULTS, **config}
+    fields = {ours: given[public] for public, ours in _TEXT_RENAMED.items()}
+    fields["eos_token_id"] = given["eos_token_id"]
+    if "CLIPTextModelWithProjection" in names:
+        fields["projection_dim"] = given["projection_dim"]
+    return fields
+
+
+def text_encoder_config(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of transformers' CLIP text model, with projection where ours has one."""
+    fields = _with_defaults(CLIPTextEncoder, fields)
+    projection = fields["projection_dim"]
+    config = {
+        "architectures": [TEXT_CLASSES[1] if projection else TEXT_CLASSES[0]],
+        "model_type": "clip_text_model",
+        "layer_norm_eps": 1e-5,
+        "bos_token_id": None,
+        "eos_token_id": fields["eos_token_id"],
+        **{public: fields[ours] for public, ours in _TEXT_RENAMED.items()},
+    }
+    return config | ({"projection_dim": projection} if projection else {})
+
+
+def _with_defaults(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+    return {**defaults, **fields}
+
+
+def _check_class(config: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
+    name = config.get("_class_name")
+    if name not in names:
+        raise ValueError(f"{where} describes a {name}, but a {' or '.join(names)} is needed")
+
+
+def _check_fields(
+    config: Mapping[str, Any], known: Iterable[str], fixed: Mapping[str, tuple[Any, ...]], where: str
+) -> None:
+    for name, value in config.items():
+        if name.startswith("_") or name in known:
+            continue
+        if name not in fixed:
+            raise ValueError(f"{where}: the field {name} ({value!r}) is not supported")
+        if value not in fixed[name]:
+            raise ValueError(f"{where}: {name} is {value!r}; supported is {' or '.join(map(repr, fixed[name]))} alone")
+
+
+def _block_kinds(names: Iterable[str], kinds: Mapping[str, bool], field: str, where: str) -> tuple[bool, ...]:
+    for name in names:
+        if name not in kinds:
+            raise ValueError(f"{where}: {field} has a {name}; supported are {', '.join(kinds)}")
+    return tuple(kinds[name] for name in names)
+
+
+def _name_of(kinds: Mapping[str, bool], kind: bool) -> str:
+    return next(name for name, value in kinds.items() if value == kind)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
