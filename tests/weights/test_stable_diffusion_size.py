@@ -20,7 +20,8 @@ def normal(*shape, seed=0):
 
 
 def torch_input(x):
-    return torch.from_numpy(x).movedim(-1, 1)
+    """Channels first in memory too: on 512x512 channels-last, PyTorch's own error is 1.4e-4 (to float64), else 8e-6."""
+    return torch.from_numpy(x).movedim(-1, 1).contiguous()
 
 
 def test_one_unet_step(tmp_path):
@@ -49,7 +50,6 @@ def test_the_autoencoder_at_512(tmp_path):
         up_block_types=("UpDecoderBlock2D",) * 4,
     ).eval()
     theirs.save_pretrained(tmp_path / "vae")
-    # Latents of their own for the decoder: a random encoder's hardly vary, and group norms blow up their last digits.
     frames, latents = np.tanh(normal(1, 512, 512, 3)), normal(1, 64, 64, 4)
     with torch.no_grad():
         mean = theirs.encode(torch_input(frames)).latent_dist.mean.movedim(1, -1).numpy()
