@@ -75,8 +75,9 @@ def test_a_clean_reference_is_the_first_frame_and_teaches_nothing():
     params = {stage.name: params}
     kept, dropped = stage, dataclasses.replace(stage, reference_dropout=1.0)
     assert [change(s, frame) > 1e-4 for s in (kept, dropped) for frame in (0, 1)] == [False, True, True, True]
+    single, frozen = {**batch, "latents": batch["latents"][:, :1]}, {"null_context": jnp.zeros((3, 6))}
     with pytest.raises(ValueError, match="num_frames must be at least 2"):
-        kept.loss(params, {}, {**batch, "latents": batch["latents"][:, :1]}, keys[0])
+        kept.loss(params, frozen, single, keys[0])
 
 
 def test_conditions_of_the_cascade():
