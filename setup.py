@@ -41,6 +41,7 @@ setup(
             "pytest-xdist>=3.8",
             "ruff>=0.17",
             "scikit-image>=0.26",
+            "tensorboard>=2.21",
             "torch==2.13.0",
         ],
         "gpu": ["jax[cuda13]>=0.10.2"],
