@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import av
 import numpy as np
@@ -237,11 +237,11 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_image(path: str | os.PathLike, resolution: int | None = None) -> np.ndarray:
+def read_image(path: str | os.PathLike | BinaryIO, resolution: int | None = None) -> np.ndarray:
     """Reads an image as it is seen: turned as its EXIF orientation says, what is transparent over white.
 
     Args:
-      path: any format that Pillow reads; of several frames the first is taken.
+      path: a file or an open one, in any format that Pillow reads; of several frames the first is taken.
       resolution: side in pixels; the central square is cut out and resized to it (Lanczos, anti-aliased). None: as is.
 
     Returns:
@@ -250,7 +250,8 @@ def read_image(path: str | os.PathLike, resolution: int | None = None) -> np.nda
     Raises:
       ValueError: the file does not exist, is not an image that can be read, or has more than MAX_PIXELS pixels.
     """
-    path = _existing_file(path)
+    if isinstance(path, (str, os.PathLike)):
+        path = _existing_file(path)
     if resolution is not None and resolution < 1:
         raise ValueError(f"resolution is {resolution}, but must be at least one pixel")
     try:

@@ -8,7 +8,7 @@ The argument is the resolution of the stage: 4, 8 or 16.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs.shapes.base import get_base_config
+from configs.base import get_base_config
 
 # resolution: (widths, levels with attention, steps, batch, clips kept as latents)
 STAGES = {

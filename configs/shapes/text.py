@@ -5,7 +5,7 @@ python -m videogen_jax.train --config configs/shapes/text.py --workdir runs/shap
 
 from ml_collections import ConfigDict
 
-from configs.shapes.base import get_base_config
+from configs.base import get_base_config
 
 
 def get_config(arg: str = "") -> ConfigDict:

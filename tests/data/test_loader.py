@@ -53,10 +53,55 @@ def test_restored_loader_goes_on_with_the_very_next_batch(stop):
     assert draw(again, 9 - stop) == whole[stop:]
 
 
-def test_processes_share_the_examples_out():
-    shares = [examples(make_loader(Numbers(12), 4, 0, process, 2), 3) for process in (0, 1)]
-    assert sorted(shares[0]) == [0, 2, 4, 6, 8, 10]
-    assert sorted(shares[1]) == [1, 3, 5, 7, 9, 11]
+def test_processes_draw_together_what_one_would_draw_alone():
+    alone = draw(make_loader(Numbers(10), 4, seed=0), 5)
+    shares = [draw(make_loader(Numbers(10), 4, 0, process, 2), 5) for process in (0, 1)]
+    for whole, first, second in zip(alone, *shares, strict=True):
+        assert [x for pair in zip(first, second, strict=True) for x in pair] == whole
+
+
+class Dice(Numbers):
+    def draw(self, index, rng):
+        return {"index": np.int64(index), "thrown": rng.integers(10**9)}
+
+
+def test_a_source_may_give_another_view_each_epoch_and_the_same_in_every_run():
+    def views(loader, batches):
+        drawn = [next(loader) for _ in range(batches)]
+        return [(int(i), int(t)) for batch in drawn for i, t in zip(batch["index"], batch["thrown"], strict=True)]
+
+    loader = make_loader(Dice(8), 4, seed=0)
+    first, state, second = views(loader, 2), loader.get_state(), views(loader, 2)
+    assert sorted(i for i, _ in first) == sorted(i for i, _ in second) == list(range(8))
+    assert not set(first) & set(second)
+    again = make_loader(Dice(8), 4, seed=0, num_threads=7)
+    again.set_state(state)
+    assert views(again, 2) == second
+    shares = [make_loader(Dice(8), 4, 0, process, 2) for process in (0, 1)]
+    assert sorted(view for share in shares for view in views(share, 2)) == sorted(first)
+
+
+def test_images_come_in_batches_of_their_own():
+    class Images(Numbers):
+        def __getitem__(self, index):
+            return {"image": np.int64(index)}
+
+    def kinds(loader, batches):
+        return [next(iter(next(loader))) for _ in range(batches)]
+
+    def make():
+        return make_loader(Numbers(8), 4, 0, images=Images(6), image_fraction=0.25)
+
+    loader = make()
+    drawn = kinds(loader, 8)
+    assert drawn.count("image") == 2
+    state, rest = loader.get_state(), kinds(loader, 12)
+    again = make()
+    again.set_state(state)
+    assert kinds(again, 12) == rest
+    assert rest.count("image") == 3
+    with pytest.raises(ValueError, match=r"config.image_fraction is 0.0; with config.image_data it is between 0 and 1"):
+        make_loader(Numbers(8), 4, 0, images=Images(6))
 
 
 def test_batches_that_do_not_fit_are_refused():

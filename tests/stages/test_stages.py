@@ -75,9 +75,19 @@ def test_a_clean_reference_is_the_first_frame_and_teaches_nothing():
     params = {stage.name: params}
     kept, dropped = stage, dataclasses.replace(stage, reference_dropout=1.0)
     assert [change(s, frame) > 1e-4 for s in (kept, dropped) for frame in (0, 1)] == [False, True, True, True]
-    single, frozen = {**batch, "latents": batch["latents"][:, :1]}, {"null_context": jnp.zeros((3, 6))}
-    with pytest.raises(ValueError, match="num_frames must be at least 2"):
-        kept.loss(params, frozen, single, keys[0])
+
+
+@pytest.mark.parametrize("reference_frames", ["all", "clean"])
+def test_a_still_image_is_learnt_without_its_reference(reference_frames):
+    stage = cascade(reference_frames=reference_frames, reference_dropout=0.0)
+    batch = {"latents": normal(2, 1, 4, 4, 4), "context": normal(2, 3, 6)}
+    params = {stage.name: random_params(stage, batch, stage.name)}
+
+    def loss(reference):
+        frozen = {"null_context": jnp.zeros((3, 6))}
+        return float(stage.loss(params, frozen, {**batch, "reference": reference}, jax.random.key(0))[0])
+
+    assert loss(normal(2, 1, 4, 4, 4, seed=1)) == loss(normal(2, 1, 4, 4, 4, seed=2)) > 0.1
 
 
 def test_conditions_of_the_cascade():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.shapes.base import get_base_config
+from configs.base import get_base_config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,7 +65,7 @@ def test_paths_are_joined_by_slashes():
 
 FOUR_DEVICES = """
 import jax, numpy as np, optax
-from configs.shapes.base import get_base_config
+from configs.base import get_base_config
 from videogen_jax.stages import build_stage
 from videogen_jax.training.mesh import batch_sharding, make_mesh, shardings_for
 from videogen_jax.training.state import init_state, make_train_step

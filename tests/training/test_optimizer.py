@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs.shapes.base import get_base_config
+from configs.base import get_base_config
 from videogen_jax.training.optimizer import learning_rate_schedule, make_optimizer
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from videogen_jax.training.loop import train
 
-TIMES = ("time", "steps_per_second", "data_wait")
+TIMES = ("time", "steps_per_second", "clips_per_second", "data_wait")
 
 
 def read_metrics(workdir):

@@ -23,15 +23,22 @@ def make_loader(
     process_count: int = 1,
     num_threads: int = 2,
     prefetch: int = 8,
+    images: Source | None = None,
+    image_fraction: float = 0.0,
 ) -> grain.DatasetIterator:
-    """An endless iterator of batches: a new shuffle each epoch, this process's share of the examples only.
+    """An endless iterator of batches: a new shuffle of all examples each epoch, of which this process gets its share.
+
+    Batch by batch the processes together draw what one alone would draw. A source with a method `draw(index, rng)`
+    gives another view of its examples each epoch, the same in every run.
 
     Args:
       source: examples.
       batch_size: examples a batch over all processes.
-      seed: of the shuffle.
+      seed: of the shuffle and of `draw`.
       num_threads: threads that read ahead; their number does not change the order.
       prefetch: batches read ahead at most.
+      images: a second source, whose examples fill whole batches of their own between the others.
+      image_fraction: share of those batches.
 
     Returns: an iterator of dicts `(batch_size / process_count, ...)` with `get_state` and `set_state`.
 
@@ -41,12 +48,25 @@ def make_loader(
     if batch_size % process_count:
         raise ValueError(f"config.batch_size is {batch_size}, which does not divide by {process_count} processes")
     local = batch_size // process_count
-    if len(source) // process_count < local:
-        raise ValueError(f"config.data gives {len(source)} examples, fewer than one batch of {batch_size}")
-    dataset = grain.MapDataset.source(source)[process_index::process_count]
-    dataset = dataset.shuffle(seed=seed).repeat().batch(local, drop_remainder=True)
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(prefetch, num_threads))
-    return iter(dataset.to_iter_dataset(options))
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(prefetch * local, num_threads))
+
+    def batches(some: Source) -> grain.IterDataset:
+        if len(some) < batch_size:
+            raise ValueError(f"config.data gives {len(some)} examples, fewer than one batch of {batch_size}")
+        if hasattr(some, "draw"):
+            drawn = grain.MapDataset.range(len(some)).shuffle(seed=seed).repeat()
+            dataset = drawn.seed(seed).random_map(lambda index, rng: some.draw(int(index), rng))
+        else:
+            dataset = grain.MapDataset.source(some).shuffle(seed=seed).repeat()
+        shared = dataset[process_index::process_count]
+        return shared.to_iter_dataset(options).batch(local, drop_remainder=True)
+
+    if images is None:
+        return iter(batches(source))
+    if not 0.0 < image_fraction < 1.0:
+        raise ValueError(f"config.image_fraction is {image_fraction}; with config.image_data it is between 0 and 1")
+    both = [batches(source), batches(images)]
+    return iter(grain.IterDataset.mix(both, weights=[1.0 - image_fraction, image_fraction]))
 
 
 def take(source: Source, indices: Any) -> dict[str, np.ndarray]:

@@ -120,12 +120,12 @@ def load_tokenizer(folder: str | pathlib.Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(str(folder))
 
 
-def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> np.ndarray:
+def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], warn: bool = True) -> np.ndarray:
     """Token ids int32 (B, L) of B prompts, L = the tokenizer's model_max_length (77 for CLIP).
 
     A row is the start token, the prompt, the end token, then padding. As CLIP does, a prompt that is too long is cut
-    so that the end token still fits; one warning a call says what was cut. Raises ValueError for a prompt that is
-    not a string.
+    so that the end token still fits; unless `warn` is False one warning a call says what was cut. Raises ValueError for
+    a prompt that is not a string.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     for prompt in prompts:
@@ -140,7 +140,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> np.ndarray:
             cut.append(tokenizer.decode(sequence[length - 1 : -1]))
             sequence = [*sequence[: length - 1], tokenizer.eos_token_id]
         row[: len(sequence)] = sequence
-    if cut:
+    if cut and warn:
         warnings.warn(
             f"{len(cut)} of {len(prompts)} prompts exceed {length} tokens and are truncated; "
             f"the first loses {cut[0]!r}",

@@ -105,12 +105,16 @@ class CascadeStage(LatentDiffusion):
     def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
         """batch: `latents` `(B, T, h, w, C)`, `reference` `(B, 1, h, w, C)` (the clip's first frame), `context`
         `(B, L, D)`, above the first stage `lower` `(B, T, h', w', C)`, `fps` `(B,)`; frozen: `null_context` `(L, D)`.
+
+        Still images, T = 1, are learnt without a reference.
         """
         text_rng, reference_rng, level_rng, augment_rng, noise_rng = jax.random.split(rng, 5)
         batch = jax.tree.map(lambda x: x.astype(jnp.float32), dict(batch))
         latents, count = batch["latents"], batch["latents"].shape[0]
         context = self.drop_text(text_rng, batch["context"], frozen["null_context"])
         keep = jax.random.bernoulli(reference_rng, 1.0 - self.reference_dropout, (count,))
+        if latents.shape[1] == 1:  # a still image would be given away by its reference
+            keep = jnp.zeros_like(keep)
         lower, level = None, None
         if self.lower_resolution is not None:
             level = random_level(level_rng, count, self.max_noise_level)
@@ -123,8 +127,6 @@ class CascadeStage(LatentDiffusion):
 
         weights = None
         if self.reference_frames == "clean":  # a frame that is given is not to be learnt
-            if latents.shape[1] < 2:
-                raise ValueError("with config.model.reference_frames 'clean' config.data.num_frames must be at least 2")
             weights = 1.0 - keep[:, None] * (jnp.arange(latents.shape[1]) == 0)
         return self.denoising_loss(noise_rng, latents, predict, weights)
 

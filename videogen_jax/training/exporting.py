@@ -9,13 +9,14 @@ import numpy as np
 from absl import logging
 from jax.sharding import SingleDeviceSharding
 
-from videogen_jax.data.build import build_source
+from videogen_jax.data.build import build_encoder, build_source
 from videogen_jax.data.loader import take
 from videogen_jax.models.autoencoder import AutoencoderKL
 from videogen_jax.stages import build_network, build_stage
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.stage import Params, resize, to_unit
 from videogen_jax.training.checkpoints import Checkpoints, abstract_state
+from videogen_jax.training.encoded import EncodedStage
 from videogen_jax.training.optimizer import make_optimizer
 from videogen_jax.training.state import init_state
 from videogen_jax.weights.diffusers_config import public_config
@@ -52,10 +53,13 @@ def export_stage(
     if not (Path(workdir) / "checkpoints").is_dir():
         raise ValueError(f"--workdir {workdir} holds no run: it has no checkpoints folder")
     stage = build_stage(config.stage, config.model.to_dict())
-    source = build_source(config, stage)
+    source = build_source(config)
+    trained, encoder = stage, build_encoder(config)
+    if encoder is not None:
+        trained = EncodedStage(stage, encoder[0])
     optimizer = make_optimizer(config.optimizer, config.steps)
-    example = take(source, np.arange(min(config.batch_size, len(source))))
-    shapes = jax.eval_shape(lambda rng: init_state(stage, optimizer, rng, example), jax.random.key(0))
+    example = take(source, [0])
+    shapes = jax.eval_shape(lambda rng: init_state(trained, optimizer, rng, example), jax.random.key(0))
     device = SingleDeviceSharding(jax.devices()[0])
     checkpoints = Checkpoints(workdir)
     try:

@@ -35,11 +35,12 @@ def train(
     decode: Decode | None = None,
     initial_params: Callable[[Params], Params] | None = None,
     stop_after: int | None = None,
+    images: Source | None = None,
 ) -> TrainState:
     """Trains `stage` until `config.steps`, from the newest checkpoint in `workdir` if there is one.
 
     Args:
-      config: a training config (configs/shapes/base.py lists the fields).
+      config: a training config (configs/base.py lists the fields).
       stage: what is trained.
       source: training examples.
       workdir: receives config.json, metrics.jsonl, TensorBoard events and checkpoints/.
@@ -47,6 +48,7 @@ def train(
       decode: latents `(..., h, w, C)` -> frames in [-1, 1], for the sample videos; None: latents are not shown.
       initial_params: changes fresh parameters into those to start from (a public checkpoint's); not called on resume.
       stop_after: stop at this step as if interrupted; the schedules still run to `config.steps`.
+      images: examples of one frame, which make up `config.image_fraction` of the batches.
 
     Returns: the final state.
 
@@ -66,6 +68,8 @@ def train(
         jax.process_index(),
         jax.process_count(),
         num_threads=config.loader_threads,
+        images=images,
+        image_fraction=config.image_fraction,
     )
     if config.batch_size % config.accumulation:
         raise ValueError(
@@ -78,7 +82,7 @@ def train(
             f"config.batch_size is {config.batch_size}, "
             f"which does not divide by the {split} devices of config.mesh's data and fsdp axes"
         )
-    example = take(source, np.arange(min(config.batch_size, len(source))))
+    example = take(source, np.arange(min(config.sample_count, len(source))))
 
     optimizer = make_optimizer(config.optimizer, config.steps)
     init_rng = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)  # no step has this number
@@ -105,7 +109,6 @@ def train(
     writer = MetricsWriter(workdir, first)
     learning_rate = learning_rate_schedule(config.optimizer, config.steps)
     preview = jax.jit(stage.sample)
-    shown = {name: x[: config.sample_count] for name, x in example.items()}
     last = config.steps if stop_after is None else min(config.steps, stop_after)
     since, waited, counted = time.perf_counter(), 0.0, first
     columns = (
@@ -130,6 +133,7 @@ def train(
                     elapsed = time.perf_counter() - since
                     values["learning_rate"] = float(learning_rate(step - 1))
                     values["steps_per_second"] = (step - counted) / elapsed
+                    values["clips_per_second"] = (step - counted) * config.batch_size / elapsed
                     values["data_wait"] = waited / elapsed
                     since, waited, counted = time.perf_counter(), 0.0, step
                     writer.scalars(step, values)
@@ -138,7 +142,7 @@ def train(
                 if saved:
                     checkpoints.save(state, loader.get_state())
                 if step % config.sample_every == 0 or step == config.steps:
-                    show(writer, step, preview(state.ema, frozen, shown, jax.random.key(config.seed)), decode)
+                    show(writer, step, preview(state.ema, frozen, example, jax.random.key(config.seed)), decode)
                     since, waited, counted = time.perf_counter(), 0.0, step
     finally:
         checkpoints.close()

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from videogen_jax.data.build import build_source
+from videogen_jax.data.build import build_encoder, build_source
 from videogen_jax.data.vocabulary import tokenize
 from videogen_jax.models.unet import image_part, inflate_unet
 from videogen_jax.models.vgg import VGG16Features
 from videogen_jax.stages import build_stage
 from videogen_jax.stages.stage import Params, Stage
+from videogen_jax.training.encoded import EncodedStage
 from videogen_jax.training.loop import train
 from videogen_jax.training.state import TrainState
 from videogen_jax.weights.folder import load_part
@@ -31,9 +32,15 @@ def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> Trai
     """
     logging.info("JAX %s on %d %s", jax.__version__, jax.device_count(), jax.default_backend())
     stage = build_stage(config.stage, config.model.to_dict())
-    source = build_source(config, stage)
+    skipped = Path(workdir) / ("skipped.jsonl" if jax.process_count() == 1 else f"skipped-{jax.process_index()}.jsonl")
+    source = build_source(config, skipped_file=skipped)
+    images = build_source(config, config.image_data) if config.image_fraction else None
     frozen, decode = frozen_parts(config)
-    return train(config, stage, source, workdir, frozen, decode, initial_params(config, stage), stop_after)
+    initial = initial_params(config, stage)
+    encoder = build_encoder(config)
+    if encoder is not None:
+        stage, frozen = EncodedStage(stage, encoder[0]), {**frozen, "encoder": encoder[1]}
+    return train(config, stage, source, workdir, frozen, decode, initial, stop_after, images)
 
 
 def frozen_parts(config: Any) -> tuple[Params, Callable[[jax.Array], jax.Array] | None]:

@@ -49,7 +49,7 @@ def save_part(
     folder = Path(folder)
     stored = {name: _stored(name, tensor, dtype) for name, tensor in naming.to_public(params).items()}
     folder.mkdir(parents=True, exist_ok=True)
-    _write_atomically(
+    write_atomically(
         folder / weights_name,
         lambda temporary: safetensors.numpy.save_file(stored, temporary, metadata={"format": "pt"}),
     )
@@ -159,10 +159,11 @@ def save_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON object; the folder is created where it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dict(content), indent=2, sort_keys=True) + "\n"
-    _write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Calls `write` with a path beside `path`, then moves that file into its place: it appears whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()

@@ -40,13 +40,20 @@ SAMPLED_STAGES: dict[str, type[Stage]] = {kind.__name__: kind for kind in (Casca
 _READ_WITH = {"DecoderStage": {"adversarial_weight": 0.0}}
 
 
-def load_autoencoder(model_folder: str | Path, dtype: Any = None) -> tuple[FrozenAutoencoder, Params]:
-    """The autoencoder in `model_folder/vae` and its parameters (float32). ValueError: missing or not fitting."""
+def load_autoencoder_config(model_folder: str | Path, dtype: Any = None) -> FrozenAutoencoder:
+    """The autoencoder in `model_folder/vae` without its parameters. ValueError: missing, or a field does not fit."""
     folder = Path(model_folder) / "vae"
     where = str(folder / CONFIG_NAME)
     fields, scaling_factor, shift_factor = autoencoder_fields(load_config(folder), where)
     network = build_network(AutoencoderKL, fields | ({} if dtype is None else {"dtype": dtype}), where)
-    autoencoder = FrozenAutoencoder(network, scaling_factor, shift_factor)
+    return FrozenAutoencoder(network, scaling_factor, shift_factor)
+
+
+def load_autoencoder(model_folder: str | Path, dtype: Any = None) -> tuple[FrozenAutoencoder, Params]:
+    """The autoencoder in `model_folder/vae` and its parameters (float32). ValueError: missing or not fitting."""
+    folder = Path(model_folder) / "vae"
+    autoencoder = load_autoencoder_config(model_folder, dtype)
+    network = autoencoder.network
     size = 2 * network.downsampling
     images = jax.ShapeDtypeStruct((1, size, size, network.in_channels), jnp.float32)
     template = jax.eval_shape(network.init, jax.random.key(0), images, jax.random.key(0))["params"]

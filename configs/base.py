@@ -38,5 +38,8 @@ def get_base_config() -> ConfigDict:
     config.keep_checkpoints = 2
     config.loader_threads = 2
 
+    config.image_fraction = 0.0  # share of the batches that are still images, from image_data
+    config.image_data = ConfigDict({"source": ""})
+
     config.data = ConfigDict({"source": "", "split": "train", "seed": 1, "num_clips": 100_000})
     return config

@@ -1,0 +1,45 @@
+"""What a corpus of videos may be, for the configs of this folder. docs/data.md explains the fields."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+CORPORA = {
+    # A table with the columns videoid, page_dir and name, as WebVid's: videos/<page_dir>/<videoid>.mp4.
+    "csv": {"file": "results_10M_train.csv", "folder": "videos", "suffix": ".mp4"},
+    # Videos in a folder, each with a .txt beside it ("txt"), a .jsonl that names files and captions, or none ("").
+    "folder": {"folder": "videos", "captions": "txt", "media": "videos"},
+    # Still images in a folder.
+    "images": {"folder": "images", "captions": "txt", "media": "images"},
+    "webdataset": {"shards": "shards/{000000..000099}.tar", "media": "videos"},
+    # A TFDS data set with a feature of frames.
+    "tfds": {"name": "my_videos", "data_dir": "data", "split": "train", "frames_feature": "video", "fps": 8.0},
+}
+
+
+def get_corpus(kind: str) -> ConfigDict:
+    """The fields of a kind of corpus, to be set from the command line. ValueError: there is no such kind."""
+    if kind not in CORPORA:
+        raise ValueError(f"the kind of corpus is {kind!r}; it may be {', '.join(CORPORA)}")
+    fields = dict(CORPORA[kind])
+    return ConfigDict({"kind": "folder" if kind == "images" else kind, **fields})
+
+
+def get_videos_data(kind: str, resolution: int, num_frames: int, fps: tuple[float, ...]) -> ConfigDict:
+    """The `data` section of a stage that is trained straight from video files."""
+    data = ConfigDict({"source": "videos", "corpus": get_corpus(kind)})
+    data.resolution = resolution  # of the latents
+    data.num_frames = num_frames
+    data.fps = fps  # of several rates each clip has one
+    data.crop = False  # cut the square at a random place
+    data.flip = False  # mirror half of the clips; not with captions that speak of left and right
+    data.num_workers = 8  # decoding processes
+    data.time_limit = 60.0  # seconds for one clip
+    data.max_skipped_fraction = 0.05
+    return data
+
+
+def get_prepared_data(resolution: int, lower_resolution: int | None = None) -> ConfigDict:
+    """The `data` section of a stage that is trained from what `videogen_jax.prepare` wrote."""
+    data = ConfigDict({"source": "prepared", "folder": "data/webvid/1.0.0", "resolution": resolution})
+    data.lower_resolution = placeholder(int) if lower_resolution is None else lower_resolution
+    return data

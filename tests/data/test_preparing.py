@@ -1,0 +1,248 @@
+"""A corpus of broken and whole videos through `videogen_jax.prepare`, and from there into training."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from configs.webvid.prepare import get_config
+from tests.data.made_videos import make_corpus, read_time
+from videogen_jax.data.clips import ClipRules, read_clips
+from videogen_jax.data.corpora import build_corpus
+from videogen_jax.data.encoding import load_encoder
+from videogen_jax.data.prepared import PreparedClips
+from videogen_jax.data.preparing import prepare_from
+from videogen_jax.data.skipped import TooManySkipped
+from videogen_jax.prepare import parse_shard
+
+REASONS = {
+    "index lost": "not a video that can be read",
+    "truncated": "damaged at",
+    "zero bytes": "the file is empty",
+    "audio only": "no pictures in it, only audio",
+    "not a video": "not a video that can be read",
+    "too short": "shorter than asked",
+    "empty caption": "its caption is empty",
+    "blank caption": "its caption is empty",
+    "wrong encoding": "its caption is not UTF-8",
+    "duplicate id": "its id is that of an earlier entry",
+    "missing file": "is missing",
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    videos = make_corpus(folder, count=200, faulty=20)
+    with (folder / "table.csv").open("wb") as file:
+        file.write(b"videoid,page_dir,name\n")
+        for video in videos:
+            file.write(video.path.name.encode() + b',,"' + video.caption.replace(b'"', b'""') + b'"\n')
+    return folder, videos
+
+
+def make_config(corpus, model, output, entries=None):
+    """The project's own config, at the size of the tiny model; `entries` takes the first of the corpus alone."""
+    folder = corpus[0]
+    table = folder / "table.csv"
+    if entries is not None:
+        table = folder / f"first_{entries}.csv"
+        if not table.exists():
+            table.write_bytes(b"".join((folder / "table.csv").read_bytes().splitlines(keepends=True)[: entries + 1]))
+    config = get_config()
+    config.corpus.update({"file": str(table), "folder": str(folder / "videos"), "suffix": ""})
+    config.model_folder = str(model)
+    config.data_dir = str(output)
+    config.resolutions = (4, 8)
+    config.clips.num_frames = 4
+    config.entries_per_shard = 16 if entries is None else 5
+    config.batch_size = 8
+    config.max_skipped_fraction = 0.5
+    return config
+
+
+@pytest.fixture(scope="module")
+def prepared(corpus, tiny_model, tmp_path_factory):
+    output = tmp_path_factory.mktemp("prepared")
+    assert prepare_from(make_config(corpus, tiny_model, output), num_cores=2)
+    return output / "webvid" / "1.0.0"
+
+
+def contents(folder):
+    """File -> digest."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_every_good_video_is_in_and_every_bad_one_is_named(corpus, prepared):
+    _, videos = corpus
+    info = json.loads((prepared / "dataset_info.json").read_text())
+    (split,) = info["splits"]
+    assert len(split["shardLengths"]) == 13
+    records = tfds.builder_from_directory(str(prepared)).as_data_source(split="train")
+    assert len(records) == sum(map(int, split["shardLengths"]))
+    good = {video.path.name: video.caption.decode() for video in videos if video.fault is None}
+    assert {record["id"].decode(): record["caption"].decode() for record in records} == good
+    skipped = [json.loads(line) for line in (prepared / "skipped.jsonl").read_text().splitlines()]
+    bad = [(index, video) for index, video in enumerate(videos) if video.fault is not None]
+    assert [(entry["index"], entry["id"]) for entry in skipped] == [(index, video.path.name) for index, video in bad]
+    for entry, (_, video) in zip(skipped, bad, strict=True):
+        assert REASONS[video.fault] in entry["reason"], (entry, video.fault)
+    page = (prepared / "statistics.md").read_text()
+    assert "| entries of the corpus | 200 |" in page
+    assert f"| **clips** | **{len(records)}** |" in page
+
+
+def test_frames_of_all_clips_agree_with_the_truth(corpus):
+    """What is handed to the encoder: right times to half a frame."""
+    rules = ClipRules(num_frames=4, fps=(8.0,), resolution=64)
+    folder, videos = corpus
+    listed = build_corpus(
+        {"kind": "csv", "file": str(folder / "table.csv"), "folder": f"{folder}/videos", "suffix": ""}
+    )
+    for index, video in enumerate(videos):
+        if video.fault is not None or index % 3:
+            continue
+        clips = read_clips(listed.item(index), rules).clips
+        assert clips
+        for clip in clips:
+            wanted = clip.start + np.arange(4) / 8
+            best = np.array([min(abs(t - w) for t in video.times) for w in wanted])
+            shown = np.array([read_time(frame) for frame in clip.frames])
+            np.testing.assert_allclose(np.abs(shown - wanted), best, atol=0.0012)
+
+
+def test_latents_and_text_states_are_those_of_the_networks(corpus, prepared, tiny_model):
+    folder, videos = corpus
+    source = PreparedClips(str(prepared), resolution=8, lower_resolution=4)
+    encoder, params = load_encoder(tiny_model, {"latents": 8, "lower": 4}, text=True)
+    listed = build_corpus(
+        {"kind": "csv", "file": str(folder / "table.csv"), "folder": f"{folder}/videos", "suffix": ""}
+    )
+    index = next(index for index, video in enumerate(videos) if video.fault is None)
+    clip = read_clips(listed.item(index), ClipRules(4, (8.0,), encoder.pixels)).clips[0]
+    batch = {"video": clip.frames[None], "tokens": encoder.tokens([videos[index].caption.decode()])}
+    made = jax.jit(encoder.encode)(params, batch)
+    example = source[0]
+    assert set(example) == {"latents", "lower", "reference", "context", "fps"}
+    for name in ("latents", "lower", "context"):
+        assert example[name].dtype == np.float16
+        np.testing.assert_allclose(example[name], made[name][0], atol=2e-3, rtol=2e-3)
+    np.testing.assert_array_equal(example["reference"], example["latents"][:1])
+    assert example["fps"] == 8.0
+
+
+def test_a_finished_data_set_is_left_alone(corpus, prepared, tiny_model, compilations):
+    before, times = contents(prepared), {path: path.stat().st_mtime_ns for path in prepared.glob("*array_record*")}
+    assert prepare_from(make_config(corpus, tiny_model, prepared.parents[1]), num_cores=2)
+    assert contents(prepared) == before
+    assert {path: path.stat().st_mtime_ns for path in prepared.glob("*array_record*")} == times
+    config = make_config(corpus, tiny_model, prepared.parents[1])
+    config.clips.num_frames = 3
+    with pytest.raises(ValueError, match=r"was begun with another arrays .* give config.name another value, or remove"):
+        prepare_from(config)
+
+
+def test_three_processes_write_what_one_writes(corpus, tiny_model, tmp_path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert prepare_from(make_config(corpus, tiny_model, alone, entries=24), num_cores=2)
+    finished = [
+        prepare_from(make_config(corpus, tiny_model, together, entries=24), process, 3) for process in (2, 0, 1)
+    ]
+    assert finished == [False, False, True]
+    assert contents(together) == contents(alone)
+
+
+def test_killed_again_and_again_it_ends_the_same(corpus, tiny_model, tmp_path):
+    config = make_config(corpus, tiny_model, tmp_path / "alone", entries=24)
+    assert prepare_from(config, num_cores=2)
+    fields = {
+        "corpus.file": config.corpus.file,
+        "corpus.folder": config.corpus.folder,
+        "corpus.suffix": "",
+        "model_folder": config.model_folder,
+        "data_dir": str(tmp_path / "killed"),
+        "resolutions": "(4, 8)",
+        "clips.num_frames": 4,
+        "entries_per_shard": 5,
+        "batch_size": 8,
+        "max_skipped_fraction": 0.5,
+        "num_workers": 1,
+    }
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "videogen_jax.prepare", "--config", str(root / "configs/webvid/prepare.py")]
+    command += [f"--config.{name}={value}" for name, value in fields.items()]
+    environment = {**os.environ, "VIDEOGEN_JAX_CACHE": str(tmp_path / "compiled")}
+    rng, folder = random.Random(0), tmp_path / "killed" / "webvid" / "1.0.0"
+    unfinished = 0
+    for _ in range(5):
+        process = subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while not folder.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)  # it imports and compiles
+        time.sleep(rng.uniform(0.0, 2.0))
+        process.kill()
+        process.wait()
+        unfinished += not (folder / "dataset_info.json").exists()
+    assert unfinished >= 3
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert contents(folder) == contents(tmp_path / "alone" / "webvid" / "1.0.0")
+
+
+def test_too_many_bad_entries_stop_it(corpus, tiny_model, tmp_path):
+    config = make_config(corpus, tiny_model, tmp_path)
+    config.max_skipped_fraction = 0.01
+    with pytest.raises(TooManySkipped, match=r"3 of \d+ entries cannot be used, more than max_skipped_fraction 0.01"):
+        prepare_from(config, num_cores=2)
+
+
+def test_what_cannot_be_prepared_is_refused_at_once(corpus, tiny_model, tmp_path):
+    config = make_config(corpus, tiny_model, tmp_path)
+    config.name = "Web Vid"
+    with pytest.raises(ValueError, match=r"config.name is 'Web Vid'; TFDS wants lower-case letters"):
+        prepare_from(config)
+    config = make_config(corpus, "", tmp_path)
+    with pytest.raises(ValueError, match=r"config.model_folder must name a folder or hub id"):
+        prepare_from(config)
+    config = make_config(corpus, tiny_model, tmp_path)
+    config.reference_frame = "last"
+    with pytest.raises(ValueError, match=r"config.reference_frame is 'last'; it may be first or random"):
+        prepare_from(config)
+    with pytest.raises(ValueError, match=r"--shard is '4/4'; it must be i/n with i from 0 to n - 1"):
+        parse_shard("4/4")
+    assert (parse_shard("3/16"), parse_shard(None)) == ((3, 16), (0, 1))
+
+
+def test_a_random_frame_may_be_the_reference(corpus, tiny_model, tmp_path):
+    config = make_config(corpus, tiny_model, tmp_path, entries=5)
+    config.reference_frame = "random"
+    prepare_from(config)
+    source = PreparedClips(str(tmp_path / "webvid" / "1.0.0"), resolution=8, text=False)
+    places = [
+        next(at for at in range(4) if np.array_equal(example["reference"][0], example["latents"][at]))
+        for example in (source[index] for index in range(len(source)))
+    ]
+    assert len(set(places)) > 1
+
+
+def test_an_unfinished_data_set_is_not_trained_on(prepared, tmp_path):
+    with pytest.raises(ValueError, match=r"holds no finished data set made by videogen_jax.prepare"):
+        PreparedClips(str(tmp_path), 8)
+    (tmp_path / "prepare.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"start videogen_jax.prepare again to finish it"):
+        PreparedClips(str(tmp_path), 8)
+    with pytest.raises(ValueError, match=r"has no latents_16; it has context, latents_4, latents_8, reference_4"):
+        PreparedClips(str(prepared), 16)

@@ -1,0 +1,58 @@
+"""Turns a corpus of videos and captions into a data set of latents that the stages train on.
+
+    python -m videogen_jax.prepare --config configs/webvid/prepare.py --config.model_folder=stable-diffusion-v1-5
+
+Stopped and started again it goes on where it was; finished, it does nothing. `--shard 3/16` makes the fourth of sixteen
+parts, for sixteen processes started by any scheduler, which need not know of each other; `--distributed` asks
+jax.distributed for its part. The one that ends last completes the data set. Any field of the config can be set from the
+command line: `--config.corpus.folder=videos`.
+"""
+
+import os
+import re
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from videogen_jax.command_line import fail, parse
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Preparing config, e.g. configs/webvid/prepare.py")
+SHARD = flags.DEFINE_string("shard", None, "This process's part i of n, from 0/n to n-1/n")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Take this process's part from jax.distributed")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    import jax
+
+    from videogen_jax import compilation_cache
+    from videogen_jax.data.preparing import prepare_from
+
+    compilation_cache.enable()
+    try:
+        process, num_processes = parse_shard(SHARD.value)
+        if DISTRIBUTED.value:
+            if SHARD.value is not None:
+                raise ValueError("--shard and --distributed exclude each other")
+            jax.distributed.initialize()
+            process, num_processes = jax.process_index(), jax.process_count()
+        finished = prepare_from(CONFIG.value, process, num_processes, os.cpu_count() or 1)
+    except (ValueError, OSError) as error:
+        fail(error)
+    if not finished:
+        logging.info("This process's part is done; the data set is complete when the others' are.")
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """ "3/16" -> (3, 16); None -> (0, 1). ValueError: it is neither."""
+    if text is None:
+        return 0, 1
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise ValueError(f"--shard is {text!r}; it must be i/n with i from 0 to n - 1")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main, flags_parser=parse)
