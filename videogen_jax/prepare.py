@@ -4,8 +4,8 @@
 
 Stopped and started again it goes on where it was; finished, it does nothing. `--shard 3/16` makes the fourth of sixteen
 parts, for sixteen processes started by any scheduler, which need not know of each other; `--distributed` asks
-jax.distributed for its part. The one that ends last completes the data set. Any field of the config can be set from the
-command line: `--config.corpus.folder=videos`.
+jax.distributed for its part (videogen_jax/distributed.py). The one that ends last completes the data set. Any field of
+the config can be set from the command line: `--config.corpus.folder=videos`.
 """
 
 import os
@@ -23,9 +23,7 @@ DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Take this process's part 
 
 def main(argv: list[str]) -> None:
     del argv
-    import jax
-
-    from videogen_jax import compilation_cache
+    from videogen_jax import compilation_cache, distributed
     from videogen_jax.data.preparing import prepare_from
 
     compilation_cache.enable()
@@ -34,8 +32,7 @@ def main(argv: list[str]) -> None:
         if DISTRIBUTED.value:
             if SHARD.value is not None:
                 raise ValueError("--shard and --distributed exclude each other")
-            jax.distributed.initialize()
-            process, num_processes = jax.process_index(), jax.process_count()
+            process, num_processes = distributed.initialize()
         finished = prepare_from(CONFIG.value, process, num_processes, os.cpu_count() or 1)
     except (ValueError, OSError) as error:
         fail(error)

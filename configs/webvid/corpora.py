@@ -4,15 +4,37 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 CORPORA = {
-    # A table with the columns videoid, page_dir and name, as WebVid's: videos/<page_dir>/<videoid>.mp4.
-    "csv": {"file": "results_10M_train.csv", "folder": "videos", "suffix": ".mp4"},
+    # A table, with WebVid's columns: videos/<page_dir>/<videoid>.mp4. No page or caption column: "".
+    "csv": {
+        "file": "results_10M_train.csv",
+        "folder": "videos",
+        "suffix": ".mp4",
+        "id_column": "videoid",
+        "page_column": "page_dir",
+        "caption_column": "name",
+    },
     # Videos in a folder, each with a .txt beside it ("txt"), a .jsonl that names files and captions, or none ("").
     "folder": {"folder": "videos", "captions": "txt", "media": "videos"},
     # Still images in a folder.
     "images": {"folder": "images", "captions": "txt", "media": "images"},
-    "webdataset": {"shards": "shards/{000000..000099}.tar", "media": "videos"},
-    # A TFDS data set with a feature of frames.
-    "tfds": {"name": "my_videos", "data_dir": "data", "split": "train", "frames_feature": "video", "fps": 8.0},
+    "webdataset": {
+        "shards": "shards/{000000..000099}.tar",
+        "media": "videos",
+        "captions": ("txt", "json"),
+        "caption_key": placeholder(str),
+    },
+    # A TFDS data set with a feature of frames; their rate is `fps`, or a feature of its own.
+    "tfds": {
+        "name": placeholder(str),  # with data_dir; or folder, which holds dataset_info.json
+        "data_dir": placeholder(str),
+        "folder": placeholder(str),
+        "split": "train",
+        "frames_feature": "video",
+        "caption_feature": placeholder(str),
+        "fps": placeholder(float),
+        "fps_feature": placeholder(str),
+        "id_feature": placeholder(str),
+    },
 }
 
 
@@ -32,6 +54,7 @@ def get_videos_data(kind: str, resolution: int, num_frames: int, fps: tuple[floa
     data.fps = fps  # of several rates each clip has one
     data.crop = False  # cut the square at a random place
     data.flip = False  # mirror half of the clips; not with captions that speak of left and right
+    data.encoder_dtype = "float32"  # in which the frozen networks compute; bfloat16 is right for GPU and TPU
     data.num_workers = 8  # decoding processes
     data.time_limit = 60.0  # seconds for one clip
     data.max_skipped_fraction = 0.05

@@ -1,10 +1,14 @@
+import tarfile
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.data.made_videos import read_time, write_video
+from tests.data.made_videos import draw, read_time, write_video
 from videogen_jax.data.clips import ClipRules, read_clips
-from videogen_jax.data.corpora import Item
+from videogen_jax.data.corpora import build_corpus
 from videogen_jax.data.decoding import BadVideo
+from videogen_jax.data.entries import Item
 
 RULES = ClipRules(num_frames=8, fps=(8.0,), resolution=64)
 
@@ -62,6 +66,31 @@ def test_short_and_broken_videos_are_refused(tmp_path):
     (tmp_path / "c.mp4").write_bytes(content[: len(content) * 2 // 3])
     with pytest.raises(BadVideo, match=r"damaged at|not whole"):
         read_clips(item, RULES)
+
+
+def test_every_kind_of_entry_gives_clips(tmp_path):
+    """A member of a tar shard gives what the file gives; an image one frame, cut to a square; TFDS has its own test."""
+    item = video(tmp_path / "a.mp4")
+    Image.fromarray(draw(0.0, (96, 160))).save(tmp_path / "b.png")
+    for name in ("a.mp4", "b.png"):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as shard:
+            shard.add(tmp_path / name, name)
+    tar = {"kind": "webdataset", "captions": ()}
+    (moving,) = read_all({**tar, "shards": str(tmp_path / "a.*.tar"), "media": "videos"})
+    for clip, truth in zip(moving.clips, read_clips(item, RULES).clips, strict=True):
+        np.testing.assert_array_equal(clip.frames, truth.frames)
+    stills = [
+        *read_all({**tar, "shards": str(tmp_path / "b.*.tar"), "media": "images"}),
+        *read_all({"kind": "folder", "folder": str(tmp_path), "captions": "", "media": "images"}),
+    ]
+    for still in stills:
+        (clip,) = still.clips
+        assert (clip.frames.shape, clip.fps, read_time(clip.frames[0])) == ((1, 64, 64, 3), 0.0, 0.0)
+
+
+def read_all(settings):
+    corpus = build_corpus(settings)
+    return [read_clips(corpus.item(index), RULES) for index in range(len(corpus))]
 
 
 def test_rules_that_make_no_clip_are_refused():

@@ -8,8 +8,8 @@ import pytest
 
 from tests.data.made_videos import write_video
 from videogen_jax.data.clips import ClipRules
-from videogen_jax.data.corpora import BadItem, Item
 from videogen_jax.data.decoding import BadVideo
+from videogen_jax.data.entries import BadItem, Item
 from videogen_jax.data.skipped import SkippedEntries, TooManySkipped
 from videogen_jax.data.videos import VideoClips, Window
 from videogen_jax.data.workers import Workers

@@ -64,7 +64,7 @@ def build_encoder(config: Any) -> tuple[Encoder, dict[str, Params]] | None:
     if config.data.get("lower_resolution") is not None:
         resolutions["lower"] = config.data.lower_resolution
     text = config.stage in STAGES_WITH_TEXT
-    return load_encoder(resolve(config.model_folder), resolutions, text, config.model.get("encoder_dtype"))
+    return load_encoder(resolve(config.model_folder), resolutions, text, config.data.get("encoder_dtype"))
 
 
 def _videos(
@@ -74,6 +74,7 @@ def _videos(
     corpus: Any,
     resolution: int,
     lower_resolution: int | None = None,
+    encoder_dtype: str | None = None,
     num_frames: int,
     fps: tuple[float, ...],
     crop: bool = False,
@@ -81,7 +82,7 @@ def _videos(
     **workers: Any,
 ) -> VideoClips:
     """Clips straight from the files, of the size that the stage's autoencoder takes to latents of `resolution`."""
-    del lower_resolution  # the encoder's
+    del lower_resolution, encoder_dtype  # the encoder's
     on_pixels = config.stage in STAGES_ON_PIXELS
     pixels, tokenizer = resolution, None
     if not on_pixels:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from videogen_jax.data.corpora import Item
 from videogen_jax.data.decoding import BadVideo, FrameArray, Framing, VideoFile, at_times, check_distinct
+from videogen_jax.data.entries import TFDS_SUFFIX, Item
+from videogen_jax.data.tfds_records import read_frames as read_tfds_frames
 from videogen_jax.video_io import read_image
 
 THUMBNAIL = 32  # side of the pictures that frames are compared by
@@ -93,8 +94,8 @@ def read_clips(item: Item, rules: ClipRules) -> Scan:
 
 def open_video(item: Item) -> VideoFile | FrameArray:
     """The frames of a video entry. BadVideo: it cannot be opened."""
-    if item.suffix == ".tfds":
-        return FrameArray(item.frames(), item.fps)
+    if item.suffix == TFDS_SUFFIX:
+        return FrameArray(read_tfds_frames(item), item.fps)
     return VideoFile(item.open())
 
 

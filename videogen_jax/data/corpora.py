@@ -7,100 +7,35 @@ pickled, hold no open files, and may be used from several threads.
 
 import codecs
 import csv
-import dataclasses
 import inspect
 import io
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 
-VIDEO_SUFFIXES = (
-    *(".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg"),
-    *(".ts", ".gif", ".wmv", ".flv", ".ogv"),
+from videogen_jax.data.entries import (
+    CAPTION_KEYS,
+    IMAGE_SUFFIXES,
+    MEDIA,
+    VIDEO_SUFFIXES,
+    BadItem,
+    Corpus,
+    Item,
+    Listing,
+    Strings,
+    clean_caption,
+    existing,
+    first_of,
+    media_suffixes,
+    printable,
+    suffix_of,
 )
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-MEDIA = {"videos": VIDEO_SUFFIXES, "images": IMAGE_SUFFIXES}
-CAPTION_KEYS = ("caption", "text")
-TFDS_SUFFIX = ".tfds"
-
-
-class BadItem(ValueError):
-    """An entry that cannot be used; `str(error)` is the reason, without the entry's `id`."""
-
-    def __init__(self, id: str, reason: str):
-        self.id, self.reason = printable(id), printable(reason)
-        super().__init__(self.id, self.reason)
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One entry of a corpus: where its pictures are and what is said of them.
-
-    Attributes:
-      id: unique in the corpus.
-      caption: None in an unlabelled corpus.
-      path: the file, the tar shard that holds it, or the folder of a prepared TFDS data set.
-      suffix: such as ".mp4", lower case; ".tfds" for a record of a TFDS data set.
-      offset, size: of the bytes within the file; size None is the whole file.
-      split, record, feature: of a TFDS data set, where the frames are.
-      fps: frames a second of a TFDS record; None where the file says it.
-    """
-
-    id: str
-    caption: str | None
-    path: str
-    suffix: str
-    offset: int = 0
-    size: int | None = None
-    split: str | None = None
-    record: int | None = None
-    feature: str | None = None
-    fps: float | None = None
-
-    @property
-    def is_image(self) -> bool:
-        return self.suffix in IMAGE_SUFFIXES
-
-    def open(self) -> str | BinaryIO:
-        """What a decoder opens: the path; or of a tar's member a file, to be closed, that reads on demand."""
-        from videogen_jax.data.tar_shards import FileRange
-
-        if self.suffix == TFDS_SUFFIX:
-            raise ValueError(f"{self.id} is a record of {self.path}: frames() reads it")
-        if self.size is None:
-            return self.path
-        return io.BufferedReader(FileRange(self.path, self.offset, self.size), 1 << 16)
-
-    def frames(self) -> np.ndarray:
-        """The frames of a TFDS record, uint8 (T, H, W, 3).
-
-        Raises:
-          BadItem: the record cannot be read, or holds something else.
-        """
-        from videogen_jax.data.tfds_records import read_frames
-
-        if self.suffix != TFDS_SUFFIX:
-            raise ValueError(f"{self.id} is the file {self.path}: open() gives it")
-        return read_frames(self)
-
-
-class Corpus(Protocol):
-    """Entries with random access."""
-
-    def __len__(self) -> int: ...
-
-    def item(self, index: int) -> Item:
-        """Raises BadItem for an entry that cannot be used."""
-
-    def id(self, index: int) -> str:
-        """The name of an entry, be it bad or not, in characters that can be printed."""
+from videogen_jax.data.tar_shards import WebdatasetCorpus
+from videogen_jax.data.tfds_records import TfdsCorpus
 
 
 def build_corpus(config: Mapping[str, Any]) -> Corpus:
@@ -109,10 +44,6 @@ def build_corpus(config: Mapping[str, Any]) -> Corpus:
     Raises:
       ValueError: naming the field that is unknown, missing or wrong, or the file that cannot be listed.
     """
-    # Here, because these two import this module.
-    from videogen_jax.data.tar_shards import WebdatasetCorpus
-    from videogen_jax.data.tfds_records import TfdsCorpus
-
     kinds = {"csv": CsvCorpus, "folder": folder_corpus, "webdataset": WebdatasetCorpus, "tfds": TfdsCorpus}
     fields = dict(config)
     kind = fields.pop("kind", None)
@@ -126,45 +57,6 @@ def build_corpus(config: Mapping[str, Any]) -> Corpus:
         if parameter.default is parameter.empty and name not in fields:
             raise ValueError(f"config.corpus.{name} is missing; a corpus of kind {kind} needs it")
     return kinds[kind](**fields)
-
-
-class Listing:
-    """What all corpora share: an entry is refused if its id is that of an earlier one, or no name at all."""
-
-    def _close_list(self, where: str, hashes: Sequence[int]) -> None:
-        """Ends the listing; `hashes` are those of the ids, in order, 64 bits each."""
-        if not len(hashes):
-            raise ValueError(f"{where} holds no entries")
-        self._length = len(hashes)
-        self._duplicates = _find_duplicates(np.asarray(hashes, np.int64), self.id)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def id(self, index: int) -> str:
-        return printable(self._read(index)[0])
-
-    def item(self, index: int) -> Item:
-        if not 0 <= index < len(self):
-            raise IndexError(f"entry {index} of {len(self)}")
-        name, entry = self._read(index)
-        place = np.searchsorted(self._duplicates, index)
-        if place < len(self._duplicates) and self._duplicates[place] == index:
-            raise BadItem(name, "its id is that of an earlier entry")
-        if isinstance(entry, BadItem):
-            raise entry
-        if not name:
-            raise BadItem(name, "its id is empty")
-        if printable(name) != name:
-            raise BadItem(name, "its id is not UTF-8")
-        return self._item(name, entry)
-
-    def _read(self, index: int) -> tuple[str, Any]:
-        """The id, and what `_item` needs of the entry; or its place as a name, and a BadItem."""
-        raise NotImplementedError
-
-    def _item(self, name: str, entry: Any) -> Item:
-        raise NotImplementedError
 
 
 class CsvCorpus(Listing):
@@ -248,7 +140,7 @@ class CsvCorpus(Listing):
         caption = None if self._caption_at is None else clean_caption(name, row[self._caption_at])
         page = "" if self._page_at is None else row[self._page_at].strip()
         path = _existing_media(name, self._folder, os.path.join(page, name + self._suffix), *MEDIA.values())
-        return Item(name, caption, path, _suffix(path))
+        return Item(name, caption, path, suffix_of(path))
 
 
 def folder_corpus(folder: str, media: str = "videos", captions: str | None = "txt") -> Corpus:
@@ -289,7 +181,7 @@ class FolderCorpus(Listing):
                 raise BadItem(name, f"its caption {beside} is missing")
             with open(beside, "rb") as stream:
                 caption = clean_caption(name, stream.read())
-        return Item(name, caption, path, _suffix(path))
+        return Item(name, caption, path, suffix_of(path))
 
 
 class JsonLinesCorpus(Listing):
@@ -333,24 +225,7 @@ class JsonLinesCorpus(Listing):
     def _item(self, name: str, fields: dict[str, Any]) -> Item:
         caption = clean_caption(name, first_of(fields, CAPTION_KEYS))
         path = _existing_media(name, self._folder, fields["file"], self._suffixes)
-        return Item(name, caption, path, _suffix(path))
-
-
-class Strings:
-    """Strings as their bytes end to end, where a list of objects would take several times the memory."""
-
-    def __init__(self, strings: Iterable[str]):
-        self._text, ends = bytearray(), array("q", [0])
-        for string in strings:
-            self._text += string.encode("utf-8", "surrogateescape")
-            ends.append(len(self._text))
-        self._ends = np.array(ends)
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, index: int) -> str:
-        return self._text[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogateescape")
+        return Item(name, caption, path, suffix_of(path))
 
 
 class _TextLines:
@@ -367,57 +242,16 @@ class _TextLines:
             yield line.decode("utf-8", "surrogateescape")
 
 
-def media_suffixes(media: str) -> tuple[str, ...]:
-    if media not in MEDIA:
-        raise ValueError(f"config.corpus.media is {media!r}; it may be {' or '.join(MEDIA)}")
-    return MEDIA[media]
-
-
-def existing(field: str, path: str, kind: str) -> str:
-    """The whole path of the file or folder (`kind`) that a field of the config names."""
-    exists = {"file": os.path.isfile, "folder": os.path.isdir}[kind]
-    if not isinstance(path, (str, os.PathLike)) or not exists(os.path.expanduser(path)):
-        raise ValueError(f"config.corpus.{field} is {str(path)!r}, but there is no such {kind}")
-    return os.path.abspath(os.path.expanduser(path))
-
-
-def clean_caption(name: str, caption: Any) -> str:
-    """A caption, given as text or bytes, without blanks around it; raises BadItem if there is none."""
-    if isinstance(caption, bytes):
-        caption = caption.decode("utf-8-sig", "surrogateescape")
-    if not isinstance(caption, str):
-        raise BadItem(name, "it has no caption" if caption is None else "its caption is not a text")
-    if printable(caption) != caption:
-        raise BadItem(name, "its caption is not UTF-8")
-    if not caption.strip():
-        raise BadItem(name, "its caption is empty")
-    return caption.strip()
-
-
-def first_of(fields: Any, keys: Sequence[str]) -> Any:
-    """What a JSON object has under the first of the keys that it has; None if that is none, or it is no object."""
-    return next((fields[key] for key in keys if isinstance(fields, dict) and fields.get(key) is not None), None)
-
-
-def printable(text: str) -> str:
-    """Text that can be written as UTF-8: what stands for other bytes is spelled out."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _existing_media(name: str, folder: str, path: str, *suffixes: Sequence[str]) -> str:
     """The whole path of an entry's file; raises BadItem if there is no such file of these suffixes in the folder."""
     whole, allowed = os.path.normpath(os.path.join(folder, path)), [s for some in suffixes for s in some]
     if not whole.startswith(os.path.join(folder, "")):
         raise BadItem(name, f"its file {path} is not in {folder}")
-    if _suffix(whole) not in allowed:
+    if suffix_of(whole) not in allowed:
         raise BadItem(name, f"its file {whole} ends in none of {', '.join(allowed)}")
     if not os.path.isfile(whole):
         raise BadItem(name, f"its file {whole} is missing")
     return whole
-
-
-def _suffix(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
 
 
 def _walk(root: str, inside: str, suffixes: Sequence[str]) -> Iterator[str]:
@@ -429,7 +263,7 @@ def _walk(root: str, inside: str, suffixes: Sequence[str]) -> Iterator[str]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 names.append(entry.name + "/")  # so that the folder's files stand where their paths belong
-            elif _suffix(entry.name) in suffixes and entry.is_file():
+            elif suffix_of(entry.name) in suffixes and entry.is_file():
                 names.append(entry.name)
     for name in sorted(names):
         if name.endswith("/"):
@@ -445,19 +279,3 @@ def _read_between(path: str, offsets: np.ndarray, index: int) -> bytes:
             raise ValueError(f"{path} has changed since it was listed")
         stream.seek(offsets[index])
         return stream.read(offsets[index + 1] - offsets[index])
-
-
-def _find_duplicates(hashes: np.ndarray, id_of: Callable[[int], str]) -> np.ndarray:
-    """Indices, sorted, of the entries whose id an earlier one has; ids are compared where their hashes are equal."""
-    order = np.argsort(hashes, kind="stable")
-    ranked = hashes[order]
-    duplicates, seen, before = [], set(), -2
-    for place in np.flatnonzero(ranked[1:] == ranked[:-1]).tolist():
-        if place != before + 1:  # the first pair with this hash
-            seen = {id_of(order[place])}
-        name = id_of(order[place + 1])
-        if name in seen:
-            duplicates.append(order[place + 1])
-        seen.add(name)
-        before = place
-    return np.sort(np.array(duplicates, np.int64))

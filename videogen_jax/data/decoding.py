@@ -46,7 +46,7 @@ class Framing:
     def cut(self, picture: np.ndarray) -> np.ndarray:
         """The square of an upright picture `(H, W, 3)` whose shorter side is `resolution`."""
         height, width = picture.shape[:2]
-        top, left = (round(self.place * (side - self.resolution)) for side in (height, width))
+        top, left = (int(self.place * (side - self.resolution)) for side in (height, width))
         square = picture[top : top + self.resolution, left : left + self.resolution]
         return np.ascontiguousarray(square[:, ::-1] if self.flip else square)
 
@@ -55,7 +55,7 @@ class VideoFile:
     """An open video file, for use in a `with` statement.
 
     Args:
-      file: a path, or a seekable binary file.
+      file: a path, or a seekable binary file, which is closed at the end.
 
     Attributes:
       duration: seconds as the file states them, or None.
@@ -98,6 +98,8 @@ class VideoFile:
 
     def __exit__(self, *unused: Any) -> None:
         self._container.close()
+        if not isinstance(self._file, str):
+            self._file.close()
 
     def frames(self, start: float = 0.0) -> Iterator[tuple[float, av.VideoFrame]]:
         """All frames as (time, frame), in the order of their times, from the one shown at `start` or before it.

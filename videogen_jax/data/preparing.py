@@ -20,9 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from videogen_jax.data.cache import fingerprint
 from videogen_jax.data.clips import Clip, ClipRules, Scan, read_clips
-from videogen_jax.data.corpora import BadItem, Corpus, Item, build_corpus
+from videogen_jax.data.corpora import build_corpus
 from videogen_jax.data.decoding import BadVideo
 from videogen_jax.data.encoding import Encoder, as_stored, load_encoder
+from videogen_jax.data.entries import BadItem, Corpus, Item
 from videogen_jax.data.prepared import RECIPE_NAME, VERSION, ShardWriter, write_metadata
 from videogen_jax.data.skipped import SkippedEntries, TooManySkipped
 from videogen_jax.data.statistics_page import Tally, statistics_page
@@ -125,9 +126,6 @@ def prepare(
         raise ValueError(f"config.batch_size is {batch_size}, which does not divide by the {len(devices)} devices")
     arrays = array_shapes(encoder, rules.num_frames)
     check_recipe(plan, {**recipe, "arrays": {name: list(shape) for name, shape in arrays.items()}})
-    for stale in plan.folder.glob(".*.tmp"):
-        if num_processes == 1:
-            stale.unlink()  # left by a run that was killed
     mine = range(process, plan.num_shards, num_processes)
     skipped = SkippedEntries(max_skipped_fraction, sum(len(plan.entries(shard)) for shard in mine))
     todo = []
@@ -328,6 +326,8 @@ def finish(plan: Plan, arrays: Mapping[str, tuple[int, ...]], max_skipped_fracti
     tally = Tally.merged(notes)
     page = statistics_page(plan.name, plan.num_entries, tally, skipped)
     write_atomically(plan.folder / "statistics.md", lambda path: path.write_text(page, encoding="utf-8"))
+    for stale in plan.folder.glob(f".{plan.name}-{plan.split}.array_record-*.tmp"):
+        stale.unlink(missing_ok=True)  # of a process that was killed
     write_metadata(plan.folder, plan.name, plan.split, arrays, [note["records"] for note in notes])
     return True
 

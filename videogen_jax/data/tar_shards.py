@@ -6,7 +6,6 @@ behind the dot says what a member is. `clips/0007.mp4`, `clips/0007.txt` and `cl
 """
 
 import glob
-import io
 import json
 import os
 import re
@@ -16,9 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from videogen_jax.data.corpora import (
+from videogen_jax.data.entries import (
     CAPTION_KEYS,
     BadItem,
+    FileRange,
     Item,
     Listing,
     Strings,
@@ -149,38 +149,6 @@ class WebdatasetCorpus(Listing):
             if caption is None:
                 raise BadItem(name, f"its .json has no {' or '.join(self._caption_keys)}")
         return clean_caption(name, caption)
-
-
-class FileRange(io.RawIOBase):
-    """A range of a file as a file of its own, for reading: `size` bytes from `offset`."""
-
-    def __init__(self, path: str, offset: int, size: int):
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (close() closes it)
-        self._offset, self._size, self._position = offset, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if position < 0:
-            raise ValueError(f"{position} is before the beginning of the file")
-        self._position = position
-        return position
-
-    def readinto(self, buffer: memoryview) -> int:
-        wanted = max(0, min(len(buffer), self._size - self._position))
-        self._file.seek(self._offset + self._position)
-        got = self._file.readinto(memoryview(buffer)[:wanted])
-        self._position += got
-        return got
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 def expand_shards(patterns: str | Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from videogen_jax.data.corpora import TFDS_SUFFIX, BadItem, Item, Listing, clean_caption, existing
+from videogen_jax.data.entries import TFDS_SUFFIX, BadItem, Item, Listing, clean_caption, existing
 
 VIDEO_CLASS = "tensorflow_datasets.core.features.video_feature.Video"
 
@@ -24,7 +24,7 @@ VIDEO_CLASS = "tensorflow_datasets.core.features.video_feature.Video"
 class TfdsCorpus(Listing):
     """Records of one split of a prepared data set in ArrayRecord files, in the order of the files.
 
-    An item reads its whole record for the caption; Item.frames() reads it again.
+    An item reads its whole record for the caption; `read_frames` reads it again.
 
     Args:
       name, data_dir: "my_set/1.0.0" and the folder it is in; without a version, the newest.
@@ -105,7 +105,11 @@ class TfdsCorpus(Listing):
 
 
 def read_frames(item: Item) -> np.ndarray:
-    """See Item.frames."""
+    """The frames of an item of a `TfdsCorpus`, uint8 (T, H, W, 3).
+
+    Raises:
+      BadItem: the record cannot be read, or holds something else.
+    """
     from PIL import Image
 
     frames = read_record(item.id, item.path, item.split, (item.feature,), item.record)[item.feature]

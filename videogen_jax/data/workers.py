@@ -9,6 +9,7 @@ from typing import Any, Self
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from videogen_jax.data.decoding import BadVideo
+from videogen_jax.data.entries import BadItem
 
 
 class Workers:
@@ -48,8 +49,8 @@ class Workers:
             raise BadVideo(f"decoding took longer than {self._time_limit:g} s") from error
         except ProcessExpired as error:
             raise BadVideo(f"the decoder crashed (exit code {error.exitcode})") from error
-        except BadVideo:
-            raise
+        except (BadVideo, BadItem) as error:
+            raise BadVideo(str(error)) from error
         except Exception as error:  # one file's trouble, whatever it is
             raise BadVideo(f"{type(error).__name__}: {error}") from error
 
