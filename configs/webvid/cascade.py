@@ -4,7 +4,8 @@
         --config.model_folder=stable-diffusion-v1-5 --config.data.folder=data/webvid/1.0.0
 
 The argument is the resolution of the stage, 16, 32 or 64. "16,folder" trains straight from the files of a corpus of
-that kind (configs/webvid/corpora.py), for small sets, instead of from a prepared data set.
+that kind (configs/webvid/corpora.py), for small sets, instead of from a prepared data set. With --config.image_fraction
+that share of the batches is of still images, from config.image_data.
 """
 
 from ml_collections import ConfigDict
@@ -52,6 +53,9 @@ def get_config(arg: str = "16") -> ConfigDict:
     if corpus:
         config.data = get_videos_data(corpus, side, FRAMES, FPS)
         config.data.lower_resolution = placeholder(int) if lower is None else lower
+        config.image_data = get_videos_data("images", side, 1, FPS)
     else:
         config.data = get_prepared_data(side, lower)
+        config.image_data = get_prepared_data(side, lower)
+        config.image_data.folder = "data/images/1.0.0"
     return config

@@ -61,6 +61,8 @@ def test_processes_draw_together_what_one_would_draw_alone():
 
 
 class Dice(Numbers):
+    num_workers = 1
+
     def draw(self, index, rng):
         return {"index": np.int64(index), "thrown": rng.integers(10**9)}
 

@@ -221,6 +221,10 @@ def test_what_cannot_be_prepared_is_refused_at_once(corpus, tiny_model, tmp_path
     config.reference_frame = "last"
     with pytest.raises(ValueError, match=r"config.reference_frame is 'last'; it may be first or random"):
         prepare_from(config)
+    config = make_config(corpus, tiny_model, tmp_path)
+    config.corpus.caption_column = ""
+    with pytest.raises(ValueError, match=r"config.corpus has no captions: set config.text to False, or name them"):
+        prepare_from(config)
     with pytest.raises(ValueError, match=r"--shard is '4/4'; it must be i/n with i from 0 to n - 1"):
         parse_shard("4/4")
     assert (parse_shard("3/16"), parse_shard(None)) == ((3, 16), (0, 1))

@@ -95,8 +95,7 @@ def test_the_cascade_learns_from_a_prepared_set_and_still_images(data_sets, tiny
     config = tiny_cascade(tiny_model, "")
     config.data.folder = str(data_sets / "clips" / "1.0.0")
     config.image_fraction = 0.2
-    config.image_data = {"source": "prepared", "folder": str(data_sets / "stills" / "1.0.0"), "resolution": 8}
-    config.image_data.lower_resolution = 4
+    config.image_data.update({"folder": str(data_sets / "stills" / "1.0.0"), "resolution": 8, "lower_resolution": 4})
     state = run(config, tmp_path / "run")
     assert int(state.step) == 50
     history = losses(tmp_path / "run")
@@ -142,7 +141,15 @@ def test_the_decoder_and_the_upsampler_learn_from_unlabelled_videos(corpus, tiny
     assert int(run(tiny, tmp_path / "temporal").step) == 10
 
 
-def test_an_unknown_field_or_kind_is_refused_before_training(corpus, tiny_model, tmp_path):
+def test_what_does_not_fit_together_is_refused_before_training(corpus, tiny_model, tmp_path):
+    config = tiny_cascade(tiny_model, ",folder")
+    from_videos(config.data, corpus, frames=4)
+    config.data.corpus.captions = ""
+    with pytest.raises(ValueError, match=r"config.data.corpus has no captions, but the stage reads text"):
+        run(config, tmp_path)
+    config.image_fraction, config.image_data.source = 0.5, "prepared"
+    with pytest.raises(ValueError, match=r"config.image_data.source is 'prepared' and config.data.source 'videos'"):
+        run(config, tmp_path)
     config = tiny_cascade(tiny_model, ",folder")
     from_videos(config.data, corpus, frames=4)
     with config.data.unlocked():

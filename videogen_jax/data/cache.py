@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from rich.progress import track
 
+from videogen_jax.data.encoding import as_stored, load_encoder
 from videogen_jax.data.shapes import DURATION, ShapesClip, frame_times, render, sample_clip
-from videogen_jax.data.vocabulary import tokenize
-from videogen_jax.stages.stage import to_unit
-from videogen_jax.weights.parts import load_autoencoder, load_text_encoder
 
 CHUNK = 64  # clips encoded between two notes of progress
 
@@ -130,22 +127,12 @@ def fingerprint(recipe: Mapping[str, Any], model_folder: Path, parts: list[str])
 
 
 def _fill(folder: Path, model_folder: Path, recipe: LatentRecipe) -> None:
-    autoencoder, vae = load_autoencoder(model_folder)
-    encoders = {"latents": recipe.resolution}
+    resolutions = {"latents": recipe.resolution}
     if recipe.lower_resolution is not None:
-        encoders["lower"] = recipe.lower_resolution
-    pixels = recipe.resolution * autoencoder.network.downsampling
-    channels = autoencoder.network.latent_channels
-    shapes = {name: (recipe.num_frames, side, side, channels) for name, side in encoders.items()}
-    text = load_text_encoder(model_folder) if recipe.text else None
-    if text is not None:
-        shapes["context"] = (text.tokenizer.model_max_length, text.network.hidden_size)
-
-    @jax.jit
-    def encode(params, frames):
-        frames = to_unit(frames)
-        return {name: autoencoder.encode(params, frames, side).astype(jnp.float16) for name, side in encoders.items()}
-
+        resolutions["lower"] = recipe.lower_resolution
+    encoder, params = load_encoder(model_folder, resolutions, recipe.text)
+    shapes = encoder.shapes(recipe.num_frames)
+    encode = jax.jit(lambda params, batch: jax.tree.map(as_stored, encoder.encode(params, batch)))
     part, progress = folder.with_name(folder.name + ".part"), 0
     note = part / "progress.json"
     if note.exists():
@@ -155,23 +142,21 @@ def _fill(folder: Path, model_folder: Path, recipe: LatentRecipe) -> None:
     open_array = partial(np.lib.format.open_memmap, mode=mode, dtype=np.float16)
     arrays = {name: open_array(part / f"{name}.npy", shape=(recipe.num_clips, *s)) for name, s in shapes.items()}
     logging.info("Encoding %d clips into %s", recipe.num_clips - progress, folder)
-    states = jax.jit(text.encode) if text is not None else None
     per_call = max(1, 32 // recipe.num_frames)  # frames in one call, so that memory does not grow with the clips
     for begin in track(range(progress, recipe.num_clips, CHUNK), description="encoding"):
-        indices = list(range(begin, min(begin + CHUNK, recipe.num_clips)))
-        for at in range(0, len(indices), per_call):
-            some = indices[at : at + per_call]
-            frames = np.stack([render(recipe.clip(i), recipe.times(i), pixels) for i in some])
-            padded = np.concatenate([frames, np.repeat(frames[-1:], per_call - len(some), axis=0)])
-            for name, values in encode(vae, padded).items():
-                arrays[name][some[0] : some[-1] + 1] = np.asarray(values)[: len(some)]
-        if states is not None:
-            captions = [recipe.clip(i).caption for i in indices] + [""] * (CHUNK - len(indices))
-            context = np.asarray(states(text.params, tokenize(text.tokenizer, captions)).astype(jnp.float16))
-            arrays["context"][begin : begin + len(indices)] = context[: len(indices)]
+        end = min(begin + CHUNK, recipe.num_clips)
+        for at in range(begin, end, per_call):
+            some = range(at, min(at + per_call, end))
+            batch = {"video": np.stack([render(recipe.clip(i), recipe.times(i), encoder.pixels) for i in some])}
+            if recipe.text:
+                batch["tokens"] = encoder.tokens([recipe.clip(i).caption for i in some])
+            rows = np.minimum(np.arange(per_call), len(some) - 1)  # padded with the last, to compile one size
+            batch = {name: values[rows] for name, values in batch.items()}
+            for name, values in encode(params, batch).items():
+                arrays[name][some.start : some.stop] = np.asarray(values)[: len(some)]
         for array in arrays.values():
             array.flush()
-        note.write_text(json.dumps({"clips": begin + len(indices)}))
+        note.write_text(json.dumps({"clips": end}))
     note.unlink()
     (part / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     part.rename(folder)

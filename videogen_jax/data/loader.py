@@ -29,14 +29,14 @@ def make_loader(
     """An endless iterator of batches: a new shuffle of all examples each epoch, of which this process gets its share.
 
     Batch by batch the processes together draw what one alone would draw. A source with a method `draw(index, rng)`
-    gives another view of its examples each epoch, the same in every run.
+    gives another view of its examples each epoch, the same in every run; its `num_workers` are kept busy.
 
     Args:
       source: examples.
       batch_size: examples a batch over all processes.
       seed: of the shuffle and of `draw`.
       num_threads: threads that read ahead; their number does not change the order.
-      prefetch: batches read ahead at most.
+      prefetch: batches read ahead at most; 2 of a source that draws, whose examples may be large.
       images: a second source, whose examples fill whole batches of their own between the others.
       image_fraction: share of those batches.
 
@@ -48,17 +48,19 @@ def make_loader(
     if batch_size % process_count:
         raise ValueError(f"config.batch_size is {batch_size}, which does not divide by {process_count} processes")
     local = batch_size // process_count
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(prefetch * local, num_threads))
 
     def batches(some: Source) -> grain.IterDataset:
         if len(some) < batch_size:
             raise ValueError(f"config.data gives {len(some)} examples, fewer than one batch of {batch_size}")
+        threads, ahead = num_threads, prefetch
         if hasattr(some, "draw"):
+            threads, ahead = max(num_threads, some.num_workers + 2), min(prefetch, 2)
             drawn = grain.MapDataset.range(len(some)).shuffle(seed=seed).repeat()
             dataset = drawn.seed(seed).random_map(lambda index, rng: some.draw(int(index), rng))
         else:
             dataset = grain.MapDataset.source(some).shuffle(seed=seed).repeat()
         shared = dataset[process_index::process_count]
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead * local, threads))
         return shared.to_iter_dataset(options).batch(local, drop_remainder=True)
 
     if images is None:

@@ -158,11 +158,14 @@ def _make_shards(
         for shard in todo:
             for index in plan.entries(shard):
                 try:
-                    items[index] = corpus.item(index)
+                    item = corpus.item(index)
                 except BadItem as error:
                     yield BadVideo(str(error))
-                else:
-                    yield items[index], rules
+                    continue
+                if encode.needs_captions and item.caption is None:
+                    raise ValueError("config.corpus has no captions: set config.text to False, or name them")
+                items[index] = item
+                yield item, rules
 
     columns = (
         TextColumn("{task.description}"),
@@ -227,6 +230,10 @@ class Encoding:
         self._waiting: list[tuple[Item, Clip]] = []
         self._running: tuple[list[tuple[Item, Clip]], dict[str, jax.Array]] | None = None
 
+    @property
+    def needs_captions(self) -> bool:
+        return self._encoder.text is not None
+
     def add(self, item: Item, clip: Clip) -> list[dict[str, Any]]:
         """Takes a clip; gives the records that are ready."""
         self._waiting.append((item, clip))
@@ -241,8 +248,8 @@ class Encoding:
         entries, self._waiting = self._waiting, []
         padded = entries + [entries[-1]] * (self._batch_size - len(entries))
         batch = {"video": np.stack([clip.frames for _, clip in padded])}
-        if self._encoder.text is not None:
-            batch["tokens"] = self._encoder.tokens([item.caption or "" for item, _ in padded])
+        if self.needs_captions:
+            batch["tokens"] = self._encoder.tokens([item.caption for item, _ in padded])
         reference = np.array([self._reference(item, clip) for item, clip in padded], np.int32)
         started = self._encode(self._params, *jax.device_put((batch, reference), self._sharding))
         records = self._collect()

@@ -101,6 +101,7 @@ class VideoClips:
         if images and window.num_frames != 1:
             raise ValueError(f"config.data.num_frames is {window.num_frames}; for single frames it must be 1")
         self._corpus, self._window, self._tokenizer, self._images = corpus, window, tokenizer, images
+        self.num_workers = num_workers
         self._make_workers = lambda: Workers(read, num_workers, time_limit)
         self._workers: Workers | None = None
         self._lock = threading.Lock()
@@ -131,6 +132,8 @@ class VideoClips:
                 continue
             try:
                 item = self._corpus.item(at)
+                if self._tokenizer is not None and item.caption is None:
+                    raise ValueError("config.data.corpus has no captions, but the stage reads text")
                 workers = self._started()
                 frames, fps = workers.result(workers.submit(item, self._window, seed))
             except (BadItem, BadVideo) as error:
@@ -140,7 +143,7 @@ class VideoClips:
                 self._skipped.add(None)
             example = {"images": frames[0]} if self._images else {"video": frames, "fps": np.float32(fps)}
             if self._tokenizer is not None:
-                example["tokens"] = tokenize(self._tokenizer, [item.caption or ""], warn=False)[0]
+                example["tokens"] = tokenize(self._tokenizer, [item.caption], warn=False)[0]
             return example
         raise ValueError("no entry of the corpus can be used")
 

@@ -32,9 +32,16 @@ def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> Trai
     """
     logging.info("JAX %s on %d %s", jax.__version__, jax.device_count(), jax.default_backend())
     stage = build_stage(config.stage, config.model.to_dict())
-    skipped = Path(workdir) / ("skipped.jsonl" if jax.process_count() == 1 else f"skipped-{jax.process_index()}.jsonl")
-    source = build_source(config, skipped_file=skipped)
-    images = build_source(config, config.image_data) if config.image_fraction else None
+    process = "" if jax.process_count() == 1 else f"-{jax.process_index()}"
+    source = build_source(config, skipped_file=Path(workdir) / f"skipped{process}.jsonl")
+    images = None
+    if config.image_fraction:
+        if (config.data.source == "videos") != (config.image_data.source == "videos"):
+            raise ValueError(
+                f"config.image_data.source is {config.image_data.source!r} and config.data.source "
+                f"{config.data.source!r}; images and clips come both straight from files, or both prepared"
+            )
+        images = build_source(config, config.image_data, Path(workdir) / f"skipped_images{process}.jsonl")
     frozen, decode = frozen_parts(config)
     initial = initial_params(config, stage)
     encoder = build_encoder(config)
