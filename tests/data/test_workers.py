@@ -6,12 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from tests.data.made_videos import write_video
+from tests.data.made_videos import read_time, write_video
 from videogen_jax.data.clips import ClipRules
 from videogen_jax.data.decoding import BadVideo
 from videogen_jax.data.entries import BadItem, Item
 from videogen_jax.data.skipped import SkippedEntries, TooManySkipped
-from videogen_jax.data.videos import VideoClips, Window
+from videogen_jax.data.videos import VideoClips, Window, read_window
 from videogen_jax.data.workers import Workers
 
 MODULE = """
@@ -108,6 +108,19 @@ def test_training_goes_on_past_what_cannot_be_used(module, entries, tmp_path):
     assert (tmp_path / "run" / "skipped.jsonl").read_text().splitlines() == lines
     reasons = ["decoding took longer than 2 s", "its caption is empty", "the decoder crashed (exit code -6)"]
     assert [reason in line for reason, line in zip(reasons, lines, strict=True)] == [True] * 3
+
+
+def test_a_rate_is_drawn_that_the_file_can_give(tmp_path):
+    write_video(tmp_path / "v.mp4", np.arange(0, 1.5, 1 / 24), codec="h264", size=(64, 64))
+    item = Item("v", None, str(tmp_path / "v.mp4"), ".mp4")
+    rates = []
+    for seed in range(12):
+        frames, fps = read_window(item, Window(6, (2.0, 8.0, 12.0, 60.0), 64), seed)  # too long, two good, too fast
+        rates.append(fps)
+        np.testing.assert_allclose(np.diff([read_time(frame) for frame in frames]), 1 / fps, atol=1 / 24 + 1e-3)
+    assert set(rates) == {8.0, 12.0}
+    with pytest.raises(BadVideo, match="shorter than asked"):
+        read_window(item, Window(6, (2.0, 3.0), 64), 0)
 
 
 def test_too_many_that_cannot_be_used_end_the_run(module, entries):

@@ -23,7 +23,8 @@ class Window:
     """A clip at a random place of a video.
 
     Attributes:
-      num_frames, fps, resolution: of the clip; of several frame rates one is drawn.
+      num_frames, resolution: of the clip.
+      fps: of the clip; of several one is drawn among those that the video is long enough and has frames enough for.
       crop: cut the square at a random place, not in the centre.
       flip: mirror every other clip, all of its frames alike. Captions that speak of left and right forbid it.
     """
@@ -45,24 +46,28 @@ def read_window(item: Item, window: Window, seed: int) -> tuple[np.ndarray, floa
     """Frames uint8 `(T, R, R, 3)` and their rate (0 for a still image). What is random depends on `seed` alone.
 
     Raises:
-      BadVideo: the entry cannot be read, or is shorter than the window.
+      BadVideo: the entry cannot be read, or is shorter than the window at each of its rates.
     """
     rng = np.random.default_rng(seed)
-    fps, at, place, mirrored = float(rng.choice(window.fps)), rng.uniform(), rng.uniform(), rng.uniform() < 0.5
+    rates, at, place, mirrored = rng.permutation(window.fps), rng.uniform(), rng.uniform(), rng.uniform() < 0.5
     framing = Framing(window.resolution, place if window.crop else 0.5, mirrored and window.flip)
     if item.is_image:
         return image_frames(item, framing), 0.0
-    times = np.arange(window.num_frames) / fps
-    with open_video(item) as video:
-        latest = max(0.0, (video.duration or 0.0) - times[-1] - 1.0 / fps)
-        start = at * latest
-        try:
-            return read_frames(video, times + start, framing), fps
-        except BadVideo:
-            if start == 0.0:
-                raise
-    with open_video(item) as video:  # the file ends, or breaks, before the end that it states
-        return read_frames(video, times, framing), fps
+
+    def read(fps: float, share: float) -> tuple[np.ndarray, float]:
+        times = np.arange(window.num_frames) / fps
+        with open_video(item) as video:
+            latest = max(0.0, (video.duration or 0.0) - times[-1] - 1.0 / fps)
+            return read_frames(video, times + share * latest, framing), fps
+
+    failure = None
+    for fps in rates:  # the first for which the file is long enough and has frames enough
+        for share in (at, 0.0):  # a file may end, or break, before the end that it states
+            try:
+                return read(float(fps), share)
+            except BadVideo as error:
+                failure = failure or error
+    raise failure
 
 
 class VideoClips:
