@@ -25,3 +25,10 @@ def test_one_process_may_be_all(monkeypatch):
         monkeypatch.setenv(name, value)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "(0, 1)\n", done.stderr
+
+
+def test_a_share_by_hand():
+    assert (distributed.parse_shard("3/16"), distributed.parse_shard(None)) == ((3, 16), (0, 1))
+    for wrong in ("4/4", "1", "a/2", "-1/2", "0/0"):
+        with pytest.raises(ValueError, match=rf"--shard is '{wrong}'; it must be i/n with i from 0 to n - 1"):
+            distributed.parse_shard(wrong)

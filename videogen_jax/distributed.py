@@ -1,6 +1,7 @@
 """Several processes, started by a cluster or by hand."""
 
 import os
+import re
 
 import jax
 
@@ -29,3 +30,13 @@ def initialize() -> tuple[int, int]:
     except RuntimeError as error:
         raise ValueError(f"jax.distributed cannot start: {error}") from error
     return jax.process_index(), jax.process_count()
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """ "3/16" -> (3, 16); None -> (0, 1). ValueError: it is neither."""
+    if text is None:
+        return 0, 1
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise ValueError(f"--shard is {text!r}; it must be i/n with i from 0 to n - 1")
+    return int(match[1]), int(match[2])

@@ -9,7 +9,6 @@ the config can be set from the command line: `--config.corpus.folder=videos`.
 """
 
 import os
-import re
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -28,7 +27,7 @@ def main(argv: list[str]) -> None:
 
     compilation_cache.enable()
     try:
-        process, num_processes = parse_shard(SHARD.value)
+        process, num_processes = distributed.parse_shard(SHARD.value)
         if DISTRIBUTED.value:
             if SHARD.value is not None:
                 raise ValueError("--shard and --distributed exclude each other")
@@ -38,16 +37,6 @@ def main(argv: list[str]) -> None:
         fail(error)
     if not finished:
         logging.info("This process's part is done; the data set is complete when the others' are.")
-
-
-def parse_shard(text: str | None) -> tuple[int, int]:
-    """ "3/16" -> (3, 16); None -> (0, 1). ValueError: it is neither."""
-    if text is None:
-        return 0, 1
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not match or int(match[1]) >= int(match[2]):
-        raise ValueError(f"--shard is {text!r}; it must be i/n with i from 0 to n - 1")
-    return int(match[1]), int(match[2])
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from videogen_jax.data.encoding import load_encoder
 from videogen_jax.data.prepared import PreparedClips
 from videogen_jax.data.preparing import prepare_from
 from videogen_jax.data.skipped import TooManySkipped
-from videogen_jax.prepare import parse_shard
 
 REASONS = {
     "index lost": "not a video that can be read",
@@ -225,9 +224,6 @@ def test_what_cannot_be_prepared_is_refused_at_once(corpus, tiny_model, tmp_path
     config.corpus.caption_column = ""
     with pytest.raises(ValueError, match=r"config.corpus has no captions: set config.text to False, or name them"):
         prepare_from(config)
-    with pytest.raises(ValueError, match=r"--shard is '4/4'; it must be i/n with i from 0 to n - 1"):
-        parse_shard("4/4")
-    assert (parse_shard("3/16"), parse_shard(None)) == ((3, 16), (0, 1))
 
 
 def test_a_random_frame_may_be_the_reference(corpus, tiny_model, tmp_path):
