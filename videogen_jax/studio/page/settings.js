@@ -1,0 +1,130 @@
+/** Seed, frames, rate, guidance and steps. A field left alone stays empty: the model's own value is used. */
+
+import {byId, el, place, say, short} from "./dom.js";
+
+const FIELDS = [
+  {name: "frames", label: "Frames", step: 1},
+  {name: "fps", label: "Frames a second", step: "any"},
+  {name: "guidance_scale", label: "Guidance", step: 0.1, hint: "How closely the words are followed; 1 is not at all forced."},
+  {name: "reference_guidance_scale", label: "Reference guidance", step: 0.1, hint: "How closely the reference image is kept to."},
+  {name: "steps", label: "Steps", step: 1, hint: "More take longer and look cleaner."},
+];
+const OWN = "The model chooses, stage by stage.";
+
+export class Settings {
+  constructor() {
+    this.seed = byId("seed");
+    this.random = byId("seed-random");
+    this.last = byId("seed-last");
+    this.fields = new Map();
+    this.random.addEventListener("change", () => this.seedChanged());
+    this.seed.addEventListener("input", () => this.seedChanged());
+    this.last.addEventListener("click", () => {
+      this.random.checked = false;
+      this.seed.value = this.lastSeed;
+      this.seedChanged();
+    });
+    byId("settings-reset").addEventListener("click", () => this.fill({}));
+    byId("setting-fields").append(...FIELDS.map((field) => this.row(field)));
+    this.seedChanged();
+  }
+
+  row({name, label, step, hint}) {
+    const number = el("input", {id: name, type: "number", inputmode: "decimal", step, "aria-describedby": `${name}-hint ${name}-error`});
+    const range = el("input", {type: "range", step: step === "any" ? 0.5 : step, "aria-label": label, tabindex: -1});
+    const error = el("p", {id: `${name}-error`, class: "error", role: "alert", "data-error": name, hidden: true});
+    const hintLine = el("p", {id: `${name}-hint`, class: "hint"}, hint ?? "");
+    number.addEventListener("input", () => this.changed(name));
+    range.addEventListener("input", () => {
+      number.value = range.value;
+      this.changed(name);
+    });
+    this.fields.set(name, {number, range, error, hint: hintLine, text: hint, standard: null, limits: null});
+    return el("div", {class: "setting"}, el("div", {class: "setting-head"}, el("label", {for: name}, label), number), range, hintLine, error);
+  }
+
+  /** defaults: field -> value or null (differs from stage to stage); limits: field -> [least, most]. */
+  setModel({defaults, limits}) {
+    for (const [name, field] of this.fields) {
+      field.standard = defaults[name] ?? null;
+      field.limits = limits[name];
+      [field.number.min, field.number.max] = field.limits;
+      [field.range.min, field.range.max] = field.limits;
+      field.number.placeholder = field.standard ?? "auto";
+      if (field.standard === null) field.hint.textContent = field.text ? `${field.text} ${OWN}` : OWN;
+      this.changed(name);
+    }
+  }
+
+  changed(name) {
+    const field = this.fields.get(name);
+    const empty = field.number.value === "";
+    const middle = field.limits ? (Number(field.limits[0]) + Number(field.limits[1])) / 2 : 0;
+    place(field.range, empty ? field.standard ?? middle : field.number.value);
+    field.range.classList.toggle("own", empty);
+    field.number.removeAttribute("aria-invalid");
+    say(field.error, null);
+    this.summarize();
+  }
+
+  seedChanged() {
+    this.seed.disabled = this.random.checked;
+    this.seed.placeholder = this.random.checked ? "a new one each time" : "0 to 4294967295";
+    if (this.random.checked) this.seed.value = "";
+    this.seed.removeAttribute("aria-invalid");
+    say(byId("seed-error"), null);
+    this.summarize();
+  }
+
+  setLastSeed(seed) {
+    this.lastSeed = seed;
+    say(this.last, `Use the last one again: ${seed}`);
+  }
+
+  number(name) {
+    const field = this.fields.get(name);
+    return field.number.value === "" ? field.standard : Number(field.number.value);
+  }
+
+  summarize() {
+    const [frames, fps] = [this.number("frames"), this.number("fps")];
+    const changed = ["guidance_scale", "reference_guidance_scale", "steps"].filter((name) => this.fields.get(name).number.value !== "");
+    const length = frames && fps ? `${short(frames / fps)} s` : null;
+    if (length) this.fields.get("frames").hint.textContent = `${length} of video at ${short(fps)} frames a second.`;
+    const seed = this.random.checked ? "random seed" : `seed ${this.seed.value || "?"}`;
+    byId("settings-summary").textContent = [length, seed, changed.length ? `${changed.length} changed` : null].filter(Boolean).join(" · ");
+  }
+
+  /** What a job is asked for with; throws {field, sentence} where a field cannot be read. */
+  values() {
+    const values = {seed: null};
+    if (!this.random.checked) {
+      if (this.seed.value === "" || !this.seed.checkValidity()) {
+        throw {field: "seed", sentence: "The seed is a whole number from 0 to 4294967295."};
+      }
+      values.seed = Number(this.seed.value);
+    }
+    for (const [name, {number, limits}] of this.fields) {
+      if (!number.checkValidity()) {
+        const kind = number.step === "1" ? "a whole number" : "a number";
+        throw {field: name, sentence: limits ? `This is ${kind} from ${limits[0]} to ${limits[1]}.` : `This is ${kind}.`};
+      }
+      values[name] = number.value === "" ? null : Number(number.value);
+    }
+    return values;
+  }
+
+  /** Puts values in the fields; those that are left out, null or the model's own are emptied. seed undefined: left. */
+  fill({seed, ...values}) {
+    if (seed !== undefined) {
+      this.random.checked = seed === null;
+      this.seed.value = seed ?? "";
+      this.seedChanged();
+    }
+    for (const [name, field] of this.fields) {
+      const value = values[name] ?? null;
+      field.number.value = value === null || value === field.standard ? "" : value;
+      this.changed(name);
+    }
+  }
+}
