@@ -40,6 +40,7 @@ setup(
     extras_require={
         "test": [
             "diffusers>=0.40",
+            "playwright>=1.65",
             "pytest>=9.2",
             "pytest-xdist>=3.8",
             "ruff>=0.17",
