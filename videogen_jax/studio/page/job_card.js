@@ -45,7 +45,7 @@ export class JobCard {
   get sentence() {
     const {state, stage, position} = this.job;
     if (state === "running") return stage ? this.name(stage) : "Starting";
-    if (state === "queued" && position > 1) return `Waiting, number ${position} in the queue`;
+    if (state === "queued" && position > 0) return `Waiting, ${position === 1 ? "one video" : `${position} videos`} before it`;
     if (state === "queued") return this.model?.status === "ready" ? "Waiting, next in the queue" : "Waiting for the model to be ready";
     return STATES[state];
   }

@@ -2,14 +2,14 @@
 
 import {byId, el, place, say, short} from "./dom.js";
 
+// `most` is where a slider ends, where values beyond are rarely of use; the number beside it takes all that are allowed.
 const FIELDS = [
   {name: "frames", label: "Frames", step: 1},
-  {name: "fps", label: "Frames a second", step: "any"},
-  {name: "guidance_scale", label: "Guidance", step: 0.1, hint: "How closely the words are followed; 1 is not at all forced."},
-  {name: "reference_guidance_scale", label: "Reference guidance", step: 0.1, hint: "How closely the reference image is kept to."},
-  {name: "steps", label: "Steps", step: 1, hint: "More take longer and look cleaner."},
+  {name: "fps", label: "Frames a second", step: "any", most: 60},
+  {name: "guidance_scale", label: "Guidance", step: "any", most: 10, hint: "How closely the words are followed; at 1 they are not stressed."},
+  {name: "reference_guidance_scale", label: "Reference guidance", step: "any", most: 10, hint: "How closely the reference image is kept to."},
+  {name: "steps", label: "Steps", step: 1, most: 60, hint: "More take longer and look cleaner."},
 ];
-const OWN = "The model chooses, stage by stage.";
 
 export class Settings {
   constructor() {
@@ -29,7 +29,7 @@ export class Settings {
     this.seedChanged();
   }
 
-  row({name, label, step, hint}) {
+  row({name, label, step, most = Infinity, hint}) {
     const number = el("input", {id: name, type: "number", inputmode: "decimal", step, "aria-describedby": `${name}-hint ${name}-error`});
     const range = el("input", {type: "range", step: step === "any" ? 0.5 : step, "aria-label": label, tabindex: -1});
     const error = el("p", {id: `${name}-error`, class: "error", role: "alert", "data-error": name, hidden: true});
@@ -39,19 +39,20 @@ export class Settings {
       number.value = range.value;
       this.changed(name);
     });
-    this.fields.set(name, {number, range, error, hint: hintLine, text: hint, standard: null, limits: null});
+    this.fields.set(name, {number, range, error, hint: hintLine, text: hint, most, standard: null, limits: null});
     return el("div", {class: "setting"}, el("div", {class: "setting-head"}, el("label", {for: name}, label), number), range, hintLine, error);
   }
 
-  /** defaults: field -> value or null (differs from stage to stage); limits: field -> [least, most]. */
-  setModel({defaults, limits}) {
+  /** defaults: field -> value, or null where stage_defaults differ; limits: field -> [least, most]. */
+  setModel({defaults, stage_defaults: stages, limits}) {
     for (const [name, field] of this.fields) {
       field.standard = defaults[name] ?? null;
       field.limits = limits[name];
       [field.number.min, field.number.max] = field.limits;
-      [field.range.min, field.range.max] = field.limits;
+      [field.range.min, field.range.max] = [field.limits[0], Math.min(field.limits[1], field.most)];
       field.number.placeholder = field.standard ?? "auto";
-      if (field.standard === null) field.hint.textContent = field.text ? `${field.text} ${OWN}` : OWN;
+      const own = Object.values(stages ?? {}).map((stage) => stage[name]).filter((value) => value != null);
+      if (field.standard === null && own.length) field.hint.textContent = `${field.text} The model’s own, stage by stage: ${own.join(", ")}.`;
       this.changed(name);
     }
   }
@@ -59,7 +60,7 @@ export class Settings {
   changed(name) {
     const field = this.fields.get(name);
     const empty = field.number.value === "";
-    const middle = field.limits ? (Number(field.limits[0]) + Number(field.limits[1])) / 2 : 0;
+    const middle = (Number(field.range.min) + Number(field.range.max)) / 2;
     place(field.range, empty ? field.standard ?? middle : field.number.value);
     field.range.classList.toggle("own", empty);
     field.number.removeAttribute("aria-invalid");
