@@ -4,6 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+SERVE = ["fastapi>=0.165", "uvicorn>=0.54"]
+
 setup(
     name="videogen_jax",
     version="0.1.0",
@@ -12,7 +14,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["videogen_jax", "videogen_jax.*", "configs", "configs.*"]),
-    package_data={"videogen_jax": ["embedded/**/*"]},
+    package_data={"videogen_jax": ["embedded/**/*", "studio/page/*", "studio/*.css"]},
     install_requires=[
         "absl-py>=2.5",
         "array_record>=0.8.6",
@@ -38,8 +40,12 @@ setup(
         "transformers>=5.23",
     ],
     extras_require={
+        "serve": SERVE,
         "test": [
+            *SERVE,
             "diffusers>=0.40",
+            "httpx2>=2.16",
+            "psutil>=7.2",
             "playwright>=1.65",
             "pytest>=9.2",
             "pytest-xdist>=3.8",

@@ -13,7 +13,7 @@ BAD_INPUT = 2  # exit status
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Parses the flags, the fields of `--config` included; give it to `app.run` as `flags_parser`.
+    """Parses the flags, the fields of `--config` included if there is one; give it to `app.run` as `flags_parser`.
 
     Exits with status 2 and one sentence if a flag or a field is unknown, missing, or has a value that does not fit.
     """
@@ -25,7 +25,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         fail(f"--config {error.filename} is not a Python file with get_config(): line {error.lineno}, {error.msg}")
     except (flags.Error, TypeError, ValueError, OSError) as error:
         fail(_sentence(str(error)))
-    if not isinstance(flags.FLAGS["config"].value, ConfigDict):
+    if "config" in flags.FLAGS and not isinstance(flags.FLAGS["config"].value, ConfigDict):
         path = config_flags.get_config_filename(flags.FLAGS["config"])
         known = Path(path).is_file()
         fail(f"--config {path} is not a Python file with get_config()" if known else f"--config {path} does not exist")

@@ -13,6 +13,13 @@ _SETTINGS = (".json", ".txt")
 _SHARD = re.compile(r"(?P<stem>.+)-\d+-of-\d+\.safetensors")
 
 
+def is_id(model: str | os.PathLike) -> bool:
+    """Whether a model's name is a hub id; a path in a folder that exists is none."""
+    path = Path(model)
+    is_path = path.exists() or (path.parent.is_dir() and path.parent != Path())
+    return not is_path and _ID.fullmatch(str(model)) is not None
+
+
 def resolve(model: str | os.PathLike) -> Path:
     """The folder of a model.
 
@@ -25,9 +32,8 @@ def resolve(model: str | os.PathLike) -> Path:
     Raises:
       ValueError: there is no such folder, no such model on the hub, or no network and no copy in the cache.
     """
-    path = Path(model)
-    if path.exists() or (path.parent.is_dir() and path.parent != Path()) or not (match := _ID.fullmatch(str(model))):
-        return path
+    if not is_id(model):
+        return Path(model)
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -36,6 +42,7 @@ def resolve(model: str | os.PathLike) -> Path:
         RevisionNotFoundError,
     )
 
+    match = _ID.fullmatch(str(model))
     repo, revision = match["repo"], match["revision"]
     try:
         files = HfApi().list_repo_files(repo, revision=revision)

@@ -1,0 +1,98 @@
+"""The studio: a page in the browser on which videos are made, and the HTTP interface behind it.
+
+    python -m videogen_jax.serve
+
+prints the page's address. It is open to this machine alone unless a token is set; docs/studio.md says more.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from absl import app, flags
+
+from videogen_jax.command_line import fail, parse
+
+TOKEN_VARIABLE = "VIDEOGEN_JAX_TOKEN"
+TOKEN_CHARACTERS = 16  # at least
+EMBEDDED_MODEL = Path(__file__).with_name("embedded") / "shapes"
+
+_MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; the embedded model if not given")
+_REFERENCE_MODEL = flags.DEFINE_string(
+    "reference_model", None, "A folder or hub id in diffusers' layout (Stable Diffusion) that draws the reference image"
+)
+_HOST = flags.DEFINE_string(
+    "host", "127.0.0.1", "Address to listen at; other than this machine's own only with a token"
+)
+_PORT = flags.DEFINE_integer("port", 7860, "Port to listen at; 0 takes a free one", lower_bound=0, upper_bound=65535)
+_GALLERY = flags.DEFINE_string("gallery", "out/gallery", "Folder in which finished videos are kept")
+_GALLERY_LIMIT = flags.DEFINE_integer(
+    "gallery_limit", 500, "Videos that are kept; the oldest that is not pinned goes", lower_bound=1
+)
+_QUEUE = flags.DEFINE_integer("queue", 32, "Jobs that may wait, all clients' together", lower_bound=1)
+_TOKEN = flags.DEFINE_string(
+    "token", None, f"Secret that clients have to send; better in the environment variable {TOKEN_VARIABLE}"
+)
+
+
+def check_token(host: str, token: str | None) -> None:
+    """ValueError: a token is needed and missing, or too short, or cannot be sent."""
+    from videogen_jax.studio.security import LOOPBACK
+
+    if token is None:
+        if host not in LOOPBACK:
+            raise ValueError(
+                f"--host {host} can be reached from other machines: set a token in the environment variable "
+                f"{TOKEN_VARIABLE} or with --token, or listen at 127.0.0.1"
+            )
+    elif len(token) < TOKEN_CHARACTERS or not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError(
+            f"--token must have at least {TOKEN_CHARACTERS} characters, letters, digits and signs of ASCII"
+        )
+
+
+def serve() -> None:
+    """Serves until it is told to stop. ValueError or OSError: it cannot begin."""
+    host, token = _HOST.value, _TOKEN.value or os.environ.get(TOKEN_VARIABLE) or None
+    check_token(host, token)
+    try:
+        import uvicorn  # noqa: F401  (told here of what an extra brings)
+
+        from videogen_jax.studio.app import create_app
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed: pip install 'videogen_jax[serve]'") from error
+    from videogen_jax.studio.gallery import Gallery
+    from videogen_jax.studio.limits import Limits
+    from videogen_jax.studio.model import FolderSource, Model
+    from videogen_jax.studio.security import LOOPBACK
+    from videogen_jax.studio.server import bind, run
+    from videogen_jax.weights.hub import is_id
+
+    names = [name for name in (_MODEL.value or EMBEDDED_MODEL, _REFERENCE_MODEL.value) if name is not None]
+    model = Model(FolderSource(*names))
+    if not any(map(is_id, names)):
+        model.read()  # a folder that holds no model is told of at once; a download is waited for by the page
+    limits = Limits()
+    limits = dataclasses.replace(
+        limits,
+        queued=_QUEUE.value,
+        queued_per_address=max(_QUEUE.value // 2, min(limits.queued_per_client, _QUEUE.value)),
+        results=_GALLERY_LIMIT.value,
+    )
+    gallery = Gallery(_GALLERY.value, _GALLERY_LIMIT.value)
+    listener = bind(host, _PORT.value)
+    run(create_app(model, gallery, limits, token, host in LOOPBACK), listener)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    try:
+        serve()
+    except (ValueError, OSError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        fail("stopped", 130)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

@@ -1,0 +1,125 @@
+"""The studio as an ASGI application."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, JSONResponse
+from starlette.staticfiles import StaticFiles
+
+from videogen_jax import __version__
+from videogen_jax.studio import routes_jobs, routes_model, routes_results
+from videogen_jax.studio.clients import Streams
+from videogen_jax.studio.context import Studio
+from videogen_jax.studio.errors import Refused
+from videogen_jax.studio.gallery import Gallery
+from videogen_jax.studio.jobs import Jobs
+from videogen_jax.studio.limits import Limits
+from videogen_jax.studio.model import Model
+from videogen_jax.studio.schemas import Problem
+from videogen_jax.studio.security import Gate
+from videogen_jax.studio.uploads import Uploads
+from videogen_jax.studio.worker import Worker
+
+PAGE = Path(__file__).with_name("page")
+_ABOUT = "Asks for videos, follows how they are made, and fetches them."
+
+
+def create_app(
+    model: Model,
+    gallery: Gallery,
+    limits: Limits | None = None,
+    token: str | None = None,
+    loopback: bool = True,
+) -> FastAPI:
+    """The application; its `state.studio` is what the routes share. Its worker starts when the application does.
+
+    Args:
+      model: what is served; loaded by the worker.
+      token: what every request has to bring; None: nothing.
+      loopback: whether it is bound to a loopback address alone.
+    """
+    limits = limits or Limits()
+    jobs = Jobs(limits)
+    studio = Studio(
+        limits,
+        model,
+        jobs,
+        gallery,
+        Uploads(limits),
+        Streams(limits.streams_per_client, limits.streams_per_address),
+        Worker(model, jobs, gallery),
+        anyio.CapacityLimiter(limits.uploads_at_once),
+        anyio.CapacityLimiter(limits.makers),
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        studio.worker.start()
+        yield
+        studio.close()
+
+    app = FastAPI(
+        title="VideoGen studio",
+        version=__version__,
+        description=_ABOUT,
+        docs_url=None,  # they fetch their scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        responses={"4XX": {"model": Problem, "description": "One sentence: what is wrong, and what would be right."}},
+    )
+    app.state.studio = studio
+    for routes in (routes_model, routes_jobs, routes_results):
+        app.include_router(routes.router)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    app.mount("/static", StaticFiles(directory=PAGE))
+    app.add_middleware(Gate, limits=limits, token=token, loopback=loopback)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    return app
+
+
+async def _refused(_: Request, error: Refused) -> JSONResponse:
+    return JSONResponse({"error": error.sentence}, error.status, error.headers)
+
+
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    if isinstance(error.__cause__, Refused):  # by `Gate`, while FastAPI read the body
+        return await _refused(request, error.__cause__)
+    sentences = {
+        404: "There is nothing at this address; /api lists what there is.",
+        405: f"{request.method} is not possible at this address; /api lists what is.",
+        400: "The body cannot be read: it must be JSON.",
+    }
+    sentence = sentences.get(error.status_code, str(error.detail))
+    return JSONResponse({"error": sentence}, error.status_code, error.headers)
+
+
+async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    return JSONResponse({"error": sentence_of(error)}, 422)
+
+
+def sentence_of(error: RequestValidationError) -> str:
+    """The first thing that is wrong with a request, by the name of its field."""
+    first = error.errors()[0]
+    kind, where = first["type"], first["loc"]
+    if kind == "json_invalid":
+        return "The body cannot be read: it must be JSON."
+    field = ".".join(map(str, where[1:])) or "The body"
+    if kind == "extra_forbidden":
+        return f"{field} is not a field of this request."
+    if kind == "missing":
+        return f"{field} is missing."
+    if kind == "string_pattern_mismatch":
+        return f"{field} is not an id: ids are 16 hexadecimal digits."
+    message = first["msg"]
+    return f"{field}: {message[:1].lower()}{message[1:]}."

@@ -1,0 +1,203 @@
+"""The model that is served: what is known of it, from before it is loaded until it is ready."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from videogen_jax import __version__
+from videogen_jax.model_index import REFERENCE, ModelIndex
+from videogen_jax.studio.limits import Limits
+from videogen_jax.studio.schemas import Bounds, Defaults, ModelView
+from videogen_jax.studio.vocabulary import Vocabulary
+
+LOADING, WARMING_UP, READY, FAILED = "loading", "warming up", "ready", "failed"
+_SHAPES_EXAMPLES = (
+    "a small red circle moving right slowly on a gray background",
+    "a large blue star growing on a striped gray background",
+    "a large yellow triangle moving up left quickly on a navy background",
+    "a small green square circling clockwise on a black background",
+    "a large purple circle shrinking on a checkered brown background",
+    "a small white star moving down slowly on a plain navy background",
+)
+_GENERAL_EXAMPLES = (
+    "a lighthouse on a cliff at dusk, waves breaking below",
+    "a red fox trotting through fresh snow",
+    "steam rising from a cup of tea by a rainy window",
+    "a hot air balloon drifting over green hills in the morning",
+    "a goldfish swimming in a round glass bowl",
+    "a field of sunflowers swaying in the wind",
+)
+
+
+class Pipeline(Protocol):
+    """What the studio needs of `videogen_jax.pipeline.VideoGenPipeline`."""
+
+    name: str
+    fingerprint: str
+    resolution: int
+
+    def __call__(self, prompts: list[str], **arguments: Any) -> Any: ...
+
+
+class Source(Protocol):
+    """Where a model comes from."""
+
+    name: str
+
+    def read(self) -> tuple[ModelIndex, bool]:
+        """The index, and whether the model draws reference images. Quick, but for a download. ValueError."""
+
+    def vocabulary(self) -> Vocabulary:
+        """The words that it knows. ValueError."""
+
+    def load(self) -> Pipeline:
+        """The pipeline. ValueError."""
+
+
+class FolderSource:
+    """A model folder, or the id of one on the hub, with another model that draws the reference images if wanted."""
+
+    def __init__(self, model: str | os.PathLike, reference_model: str | os.PathLike | None = None):
+        self.name = Path(model).name
+        self._model, self._reference_model = model, reference_model
+        self._folder: Path | None = None
+        self._reference_folder: Path | None = None
+
+    def read(self) -> tuple[ModelIndex, bool]:
+        from videogen_jax.weights.hub import resolve
+
+        self._folder = resolve(self._model)
+        index = ModelIndex.read(self._folder)
+        if self._reference_model is None:
+            return index, index.has("unet")
+        from videogen_jax.text_to_image import TextToImage
+
+        self._reference_folder = resolve(self._reference_model)
+        return index.with_reference(TextToImage.default_settings(self._reference_folder)), True
+
+    def vocabulary(self) -> Vocabulary:
+        from videogen_jax.data.vocabulary import known_words, load_tokenizer, unknown_words
+
+        # Not the pipeline's own, which its thread uses while words are checked here.
+        tokenizer = load_tokenizer(self._folder / "tokenizer")
+        return Vocabulary(known_words(tokenizer), lambda prompt: unknown_words(tokenizer, prompt))
+
+    def load(self) -> Pipeline:
+        from videogen_jax import compilation_cache
+        from videogen_jax.pipeline import VideoGenPipeline
+
+        compilation_cache.enable()
+        return VideoGenPipeline.from_pretrained(self._folder, reference_model=self._reference_folder)
+
+
+@dataclasses.dataclass
+class Model:
+    """The served model. The worker's thread writes, requests read: each field is replaced as a whole.
+
+    Attributes:
+      detail: what is being done, or what went wrong.
+      index, draws_reference, vocabulary, pipeline: None until they are read.
+    """
+
+    source: Source
+    status: str = LOADING
+    detail: str = "the model is about to be loaded"
+    index: ModelIndex | None = None
+    draws_reference: bool | None = None
+    vocabulary: Vocabulary | None = None
+    pipeline: Pipeline | None = None
+
+    def read(self) -> None:
+        """Reads what is quick to read. ValueError: the folder is no model folder."""
+        if self.index is None:
+            index, self.draws_reference = self.source.read()
+            self.index = index
+
+    def prepare(self, warm_up: Callable[[Pipeline], None]) -> None:
+        """Loads the model and has it make a first video, so that its programs are compiled. Raises what they raise."""
+        self.detail = "the model's settings are being read"
+        self.read()
+        self.detail = "the tokenizer is being read"
+        self.vocabulary = self.source.vocabulary()
+        self.detail = "the weights are being read"
+        self.pipeline = self.source.load()
+        self.status, self.detail = WARMING_UP, "a first video is being made, so that all programs are compiled"
+        warm_up(self.pipeline)
+        self.status, self.detail = READY, ""
+
+    def fail(self, reason: str) -> None:
+        self.status, self.detail = FAILED, reason
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """Prompts that the model can do something with."""
+        if self.vocabulary is None:
+            return ()
+        if not self.vocabulary.words:
+            return _GENERAL_EXAMPLES
+        return tuple(prompt for prompt in _SHAPES_EXAMPLES if not self.vocabulary.unknown(prompt))
+
+    def stages(self, factor: int, draws_reference: bool) -> list[str]:
+        """The names of the stages that a video goes through, in their order."""
+        drawn = [REFERENCE] if draws_reference else []
+        smooth = ["temporal"] if factor > 1 else []
+        return ["text", *drawn, *self.index.cascade, *smooth, "decode"]
+
+    def view(self, limits: Limits) -> ModelView:
+        index, words, pipeline = self.index, self.vocabulary, self.pipeline
+        known = {
+            "name": self.source.name,
+            "version": __version__,
+            "fingerprint": pipeline and pipeline.fingerprint,
+            "status": self.status,
+            "detail": self.detail,
+            "resolution": pipeline and pipeline.resolution,
+            "words": words and words.words,
+            "draws_reference": self.draws_reference,
+            "examples": words and list(self.examples),
+        }
+        if index is None:
+            names = set(ModelView.model_fields) - set(known)
+            return ModelView(**known, **dict.fromkeys(names))
+        settings = {name: at for name, at in index.settings().items() if name != REFERENCE or self.draws_reference}
+
+        def common(name: str) -> Any:
+            # Only the cascade has a reference to be weighed.
+            stages = index.cascade if name == "reference_guidance_scale" else settings
+            values = {getattr(settings[stage], name) for stage in stages}
+            return values.pop() if len(values) == 1 else None
+
+        timeline = index.timeline()
+        most = (index.num_frames - 1) * max(index.factors) + 1
+        return ModelView(
+            **known,
+            base_frames=index.num_frames,
+            min_frames=2,
+            max_frames=most,
+            fps=index.fps,
+            temporal_factors=list(index.factors),
+            stages=self.stages(max(index.factors), self.draws_reference),
+            defaults=Defaults(
+                frames=timeline.num_frames,
+                fps=timeline.fps,
+                **{name: common(name) for name in ("guidance_scale", "reference_guidance_scale", "steps")},
+            ),
+            stage_defaults={name: dataclasses.asdict(at) for name, at in settings.items()},
+            limits=Bounds(
+                prompt=(1, limits.prompt),
+                seed=(0, 2**32 - 1),
+                frames=(2, most),
+                fps=limits.fps,
+                guidance_scale=(0.0, limits.guidance),
+                reference_guidance_scale=(0.0, limits.guidance),
+                steps=(1, limits.steps),
+                queued=limits.queued,
+                queued_per_client=limits.queued_per_client,
+                upload_bytes=limits.upload_bytes,
+                upload_pixels=limits.upload_pixels,
+                upload_seconds=limits.upload_seconds,
+                results=limits.results,
+            ),
+        )

@@ -1,0 +1,34 @@
+"""The model: what it is, whether it is ready, and which words it knows."""
+
+import anyio
+from fastapi import APIRouter, Response
+
+from videogen_jax.studio.context import Shared
+from videogen_jax.studio.plan import check_prompt
+from videogen_jax.studio.schemas import Health, ModelView, PromptAsked, PromptChecked
+
+router = APIRouter()
+
+
+@router.get("/healthz", response_model=Health, tags=["model"], summary="Whether the server is up and its model ready")
+async def health(studio: Shared) -> Health:
+    """Answers without a token."""
+    return Health(status=studio.model.status, detail=studio.model.detail)
+
+
+@router.get("/api/v1/model", response_model=ModelView, tags=["model"], summary="The model that is served")
+async def model(studio: Shared, response: Response) -> ModelView:
+    """What it makes, what may be asked of it, and how far it is loaded."""
+    return studio.model.view(studio.limits)
+
+
+@router.post(
+    "/api/v1/prompts/check", response_model=PromptChecked, tags=["model"], summary="Which words the model knows"
+)
+async def check(asked: PromptAsked, studio: Shared) -> PromptChecked:
+    """Words of a prompt that the model does not know, with known ones that are spelt nearly alike."""
+    prompt, words = check_prompt(asked.prompt, studio.limits), studio.model.vocabulary
+    if words is None:
+        return PromptChecked(unknown=[], suggestions={})
+    unknown = words.unknown(prompt)
+    return PromptChecked(unknown=unknown, suggestions=await anyio.to_thread.run_sync(words.suggestions, unknown))

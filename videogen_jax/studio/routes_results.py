@@ -1,0 +1,139 @@
+"""Results: what is in the gallery, and its files."""
+
+import re
+from typing import Annotated
+
+import anyio
+from fastapi import APIRouter, Path, Query, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse
+
+from videogen_jax.studio.context import Shared, Studio
+from videogen_jax.studio.errors import Refused
+from videogen_jax.studio.gallery import MADE, Result
+from videogen_jax.studio.schemas import HEX_ID, PinAsked, ResultList, ResultView
+
+router = APIRouter(prefix="/api/v1/results", tags=["results"])
+ResultId = Annotated[str, Path(pattern=HEX_ID, description="Id of a result.")]
+Download = Annotated[int, Query(ge=0, le=1, description="1: a browser shall save it, by a name made of the prompt.")]
+_TYPES = {
+    "video.mp4": "video/mp4",
+    "video.gif": "image/gif",
+    "sheet.png": "image/png",
+    "reference.png": "image/png",
+    "poster.png": "image/png",
+    "recipe.json": "application/json",
+}
+# What a result holds never changes.
+_KEEP = {"Cache-Control": "private, max-age=31536000, immutable"}
+
+
+@router.get("", response_model=ResultList, summary="The gallery, newest first")
+async def results(
+    studio: Shared,
+    limit: Annotated[int, Query(ge=1, le=100, description="Results in one answer.")] = 24,
+    before: Annotated[str | None, Query(pattern=HEX_ID, description="Only those that are older than this one.")] = None,
+) -> ResultList:
+    found, following = studio.gallery.page(limit, before)
+    return ResultList(results=[view(result) for result in found], next=following)
+
+
+@router.get("/{result_id}", response_model=ResultView, summary="A result")
+async def result(result_id: ResultId, studio: Shared) -> ResultView:
+    return view(studio.gallery.get(result_id))
+
+
+@router.delete("/{result_id}", response_model=ResultView, summary="Delete a result")
+async def delete(result_id: ResultId, studio: Shared) -> ResultView:
+    """It is gone for good."""
+    found = studio.gallery.get(result_id)
+    await run_in_threadpool(studio.gallery.delete, result_id)
+    return view(found)
+
+
+@router.patch("/{result_id}", response_model=ResultView, summary="Pin a result")
+async def pin(result_id: ResultId, asked: PinAsked, studio: Shared) -> ResultView:
+    """A pinned one is not deleted to make room for newer ones."""
+    return view(await run_in_threadpool(studio.gallery.pin, result_id, asked.pinned))
+
+
+@router.get(
+    "/{result_id}/frames/{number}.png",
+    summary="A frame, exactly as it was made",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}, "description": "The frame."}},
+)
+async def frame(
+    result_id: ResultId,
+    number: Annotated[int, Path(ge=0, description="From 0.")],
+    studio: Shared,
+    download: Download = 0,
+) -> Response:
+    content = await run_in_threadpool(studio.gallery.frame_png, result_id, number)
+    headers = dict(_KEEP)
+    if download:
+        name = file_name(studio.gallery.get(result_id), f"-frame-{number}.png")
+        headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return Response(content, media_type="image/png", headers=headers)
+
+
+def _add_file_route(name: str, summary: str) -> None:
+    @router.get(
+        f"/{{result_id}}/{name}",
+        name=name,
+        operation_id=name.replace(".", "_"),
+        summary=summary,
+        response_class=FileResponse,
+        responses={200: {"content": {_TYPES[name]: {}}, "description": "The file."}},
+    )
+    async def file(result_id: ResultId, studio: Shared, download: Download = 0) -> FileResponse:
+        return await _file(studio, result_id, name, bool(download))
+
+
+for _name, _summary in (
+    ("video.mp4", "The video, its recipe in its metadata"),
+    ("video.gif", "The video as a gif, of at most 50 frames a second"),
+    ("sheet.png", "All frames on one sheet"),
+    ("reference.png", "The image that the video started from"),
+    ("poster.png", "The first frame"),
+    ("recipe.json", "All that the video follows from"),
+):
+    _add_file_route(_name, _summary)
+
+
+async def _file(studio: Studio, result_id: str, name: str, download: bool) -> FileResponse:
+    found = studio.gallery.get(result_id)
+    limiter = studio.making if name in MADE else None
+    path = await anyio.to_thread.run_sync(studio.gallery.file, result_id, name, limiter=limiter)
+    as_name = None
+    if download:
+        stem, suffix = name.split(".")
+        as_name = file_name(found, f".{suffix}" if stem == "video" else f"-{stem}.{suffix}")
+    return FileResponse(path, media_type=_TYPES[name], filename=as_name, headers=_KEEP)
+
+
+def file_name(found: Result, end: str) -> str:
+    """A name for a file that is saved, of letters, digits and dashes: `a-red-circle-3.mp4`."""
+    words = re.findall("[a-z0-9]+", found.recipe["prompt"].lower())
+    return f"{'-'.join(words)[:60].strip('-') or 'video'}-{found.recipe['seed']}{end}"
+
+
+def view(found: Result) -> ResultView:
+    where = f"/api/v1/results/{found.id}"
+    return ResultView(
+        id=found.id,
+        created=found.created,
+        prompt=found.recipe["prompt"],
+        seed=found.recipe["seed"],
+        recipe=found.recipe,
+        frames=found.frames,
+        fps=found.fps,
+        width=found.width,
+        height=found.height,
+        pinned=found.pinned,
+        video=f"{where}/video.mp4",
+        gif=f"{where}/video.gif",
+        sheet=f"{where}/sheet.png",
+        reference=f"{where}/reference.png",
+        poster=f"{where}/poster.png",
+    )

@@ -1,0 +1,171 @@
+"""The JSON of requests and answers, as the API's documentation describes it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+HEX_ID = r"^[0-9a-f]{16}$"
+Id = Annotated[str, Field(pattern=HEX_ID, examples=["5f0c3e9a1b2d4c68"])]
+_EXAMPLE = "a small red circle moving right slowly on a gray background"
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ReferenceAsked(_Asked):
+    """The image that the video starts from: an upload, or a frame of a result."""
+
+    upload: Id | None = Field(None, description="Id of an uploaded image.")
+    result: Id | None = Field(None, description="Id of a result, one of whose frames is taken.")
+    frame: int | None = Field(None, ge=0, description="Number of the frame of `result`, from 0.")
+
+
+class JobAsked(_Asked):
+    """A video to be made. What is null or left out is as the model's index says."""
+
+    prompt: str = Field(description="What the video shows.", examples=[_EXAMPLE])
+    seed: int | None = Field(
+        None, ge=0, lt=2**32, description="Seed of the random numbers; null: a random one.", examples=[3]
+    )
+    frames: int | None = Field(None, ge=1, description="Frames of the video.", examples=[31])
+    fps: float | None = Field(None, gt=0, description="Frames a second at which it is played.", examples=[15.0])
+    guidance_scale: float | None = Field(None, ge=0, description="Weight of the text, in all stages.")
+    reference_guidance_scale: float | None = Field(None, ge=0, description="Weight of the reference image.")
+    steps: int | None = Field(None, ge=1, description="Sampling steps of every stage.")
+    reference: ReferenceAsked | None = Field(None, description="Animate this image instead of drawing one.")
+
+
+class PromptAsked(_Asked):
+    prompt: str = Field(examples=["a small red circel moving right"])
+
+
+class PinAsked(_Asked):
+    pinned: bool = Field(description="Whether the result is kept when the gallery is full.")
+
+
+class Problem(BaseModel):
+    error: str = Field(description="One sentence: what is wrong, by the name of its field, and what would be right.")
+
+
+class Health(BaseModel):
+    status: Literal["loading", "warming up", "ready", "failed"]
+    detail: str = Field(description="What is being done, or what went wrong; empty when ready.")
+
+
+class PromptChecked(BaseModel):
+    unknown: list[str] = Field(description="Words that the model does not know; none for a model that takes any text.")
+    suggestions: dict[str, list[str]] = Field(description="For each of them known words that may be meant.")
+
+
+class Defaults(BaseModel):
+    """The model's own values; null where they differ from stage to stage."""
+
+    frames: int
+    fps: float
+    guidance_scale: float | None
+    reference_guidance_scale: float | None
+    steps: int | None
+
+
+class Bounds(BaseModel):
+    """The least and the most of the fields of a job, and other bounds."""
+
+    prompt: tuple[int, int] = Field(description="Characters.")
+    seed: tuple[int, int]
+    frames: tuple[int, int]
+    fps: tuple[float, float]
+    guidance_scale: tuple[float, float]
+    reference_guidance_scale: tuple[float, float]
+    steps: tuple[int, int]
+    queued: int = Field(description="Jobs that may wait, all clients' together.")
+    queued_per_client: int
+    upload_bytes: int
+    upload_pixels: int
+    upload_seconds: float = Field(description="For how long an upload is kept.")
+    results: int = Field(description="Results that are kept.")
+
+
+class ModelView(BaseModel):
+    """The model that is served. What is not known before it is loaded is null until then."""
+
+    name: str
+    version: str = Field(description="Of videogen_jax.")
+    fingerprint: str | None = Field(description="SHA-256 of the model folder's content.")
+    status: Literal["loading", "warming up", "ready", "failed"]
+    detail: str
+    resolution: int | None = Field(description="Side of the frames in pixels.")
+    base_frames: int | None = Field(description="Frames that the cascade makes, before temporal upsampling.")
+    min_frames: int | None
+    max_frames: int | None
+    fps: float | None = Field(description="Base frames a second.")
+    temporal_factors: list[int] | None
+    stages: list[str] | None = Field(description="Names of all stages in their order.")
+    words: list[str] | None = Field(description="The words that the model knows; empty if any text goes.")
+    draws_reference: bool | None = Field(description="Whether it draws a reference image where none is given.")
+    defaults: Defaults | None
+    stage_defaults: dict[str, dict[str, Any]] | None = Field(description="The model's own settings of each stage.")
+    limits: Bounds | None
+    examples: list[str] | None
+
+
+class StageView(BaseModel):
+    name: str
+    step: int
+    of: int
+    state: Literal["waiting", "running", "done"]
+    preview: str | None = Field(description="URL of what it has made so far; it changes with the picture.")
+
+
+class JobView(BaseModel):
+    id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    prompt: str
+    seed: int
+    settings: dict[str, Any] = Field(description="Frames, fps, scales, steps and reference as they were asked for.")
+    position: int | None = Field(description="Jobs before it while it waits, the one that runs included.")
+    stage: str | None = Field(description="Name of the stage that runs.")
+    step: int
+    of: int
+    stages: list[StageView]
+    unknown_words: list[str]
+    result: str | None = Field(description="Id of the result, when done.")
+    reason: str | None = Field(description="Why it failed.")
+    created: float = Field(description="Seconds since 1970.")
+    started: float | None
+    finished: float | None
+    eta_seconds: float | None = Field(description="Seconds left, if it takes as long as earlier jobs.")
+
+
+class JobList(BaseModel):
+    jobs: list[JobView]
+
+
+class UploadView(BaseModel):
+    id: str
+    width: int
+    height: int
+    url: str
+
+
+class ResultView(BaseModel):
+    id: str
+    created: float = Field(description="Seconds since 1970.")
+    prompt: str
+    seed: int
+    recipe: dict[str, Any] = Field(description="All that the video follows from.")
+    frames: int
+    fps: float
+    width: int
+    height: int
+    pinned: bool
+    video: str
+    gif: str
+    sheet: str
+    reference: str
+    poster: str
+
+
+class ResultList(BaseModel):
+    results: list[ResultView]
+    next: str | None = Field(description="Give it as `before` for the next page; null at the end.")

@@ -1,0 +1,96 @@
+"""The thread that has the pipeline: it loads the model, then runs one job after the other."""
+
+import errno
+import threading
+import warnings
+
+import numpy as np
+from absl import logging
+
+from videogen_jax.studio.errors import Cancelled
+from videogen_jax.studio.gallery import Gallery
+from videogen_jax.studio.jobs import Job, Jobs
+from videogen_jax.studio.model import Model, Pipeline
+
+_LAST_EXAMPLE = "a video"  # to warm up with, where the model offers no examples
+
+
+class Worker(threading.Thread):
+    """Runs until `jobs` are closed. Whatever goes wrong with a job is its reason, and the next one runs.
+
+    A daemon: XLA cannot be interrupted while it compiles, and the process shall end nevertheless.
+    """
+
+    def __init__(self, model: Model, jobs: Jobs, gallery: Gallery):
+        super().__init__(name="studio-worker", daemon=True)
+        self.model, self.jobs, self.gallery = model, jobs, gallery
+
+    def run(self) -> None:
+        try:
+            self.model.prepare(self._warm_up)
+        except Cancelled:
+            return
+        except Exception as error:  # a server that cannot load its model lives on to say why
+            logging.exception("The model cannot be served")
+            reason = reason_of(error)
+            self.model.fail(reason)
+            self.jobs.fail_all(f"The model could not be loaded: {reason}")
+            return
+        logging.info("The model is ready")
+        while not self.jobs.closed:
+            job = self.jobs.next()
+            if job is not None:
+                self._do(job)
+
+    def _warm_up(self, pipeline: Pipeline) -> None:
+        def callback(stage: str, step: int, of: int, preview: np.ndarray | None) -> None:
+            if self.jobs.closed:
+                raise Cancelled
+            self.model.detail = f"a first video is being made, so that all programs are compiled: {stage}"
+
+        reference = None
+        if not self.model.draws_reference:
+            reference = np.full((pipeline.resolution, pipeline.resolution, 3), 128, np.uint8)
+        prompt = next(iter(self.model.examples), _LAST_EXAMPLE)
+        _call(pipeline, [prompt], seed=0, reference=reference, callback=callback, previews=True)
+
+    def _do(self, job: Job) -> None:
+        request, settings = job.request, dict(job.settings)
+
+        def callback(stage: str, step: int, of: int, preview: np.ndarray | None) -> None:
+            self.jobs.progress(job, stage, step, of, preview)
+
+        settings["num_frames"] = settings.pop("frames")
+        settings["reference"] = request.reference
+        try:
+            output = _call(
+                self.model.pipeline, [job.prompt], seed=job.seed, callback=callback, previews=True, **settings
+            )
+            result = self.gallery.add(output)
+        except Cancelled:
+            self.jobs.cancelled(job)
+        except Exception as error:  # the server lives on, whatever one job has met
+            logging.exception("Job %s failed", job.id)
+            self.jobs.failed(job, reason_of(error))
+        else:
+            self.jobs.done(job, result.id)
+
+
+def _call(pipeline: Pipeline, prompts: list[str], **arguments):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the job tells of unknown words
+        return pipeline(prompts, **arguments)
+
+
+def reason_of(error: BaseException) -> str:
+    """One sentence for those who asked."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return "The server ran out of memory: ask for fewer frames, or have it serve a smaller model."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "The server's disk is full, so the video could not be kept: delete some results and try again."
+    if isinstance(error, OSError):
+        return f"The server could not write the video: {error.strerror or text}."
+    if isinstance(error, ValueError) and text:
+        return text
+    return f"Something went wrong on the server ({type(error).__name__}): {text or 'its log tells more'}"[:500]
