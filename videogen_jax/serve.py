@@ -37,7 +37,7 @@ _TOKEN = flags.DEFINE_string(
 
 def check_token(host: str, token: str | None) -> None:
     """ValueError: a token is needed and missing, or too short, or cannot be sent."""
-    from videogen_jax.studio.security import LOOPBACK
+    from videogen_jax.studio.clients import LOOPBACK
 
     if token is None:
         if host not in LOOPBACK:
@@ -64,7 +64,6 @@ def serve() -> None:
     from videogen_jax.studio.gallery import Gallery
     from videogen_jax.studio.limits import Limits
     from videogen_jax.studio.model import FolderSource, Model
-    from videogen_jax.studio.security import LOOPBACK
     from videogen_jax.studio.server import bind, run
     from videogen_jax.weights.hub import is_id
 
@@ -81,7 +80,7 @@ def serve() -> None:
     )
     gallery = Gallery(_GALLERY.value, _GALLERY_LIMIT.value)
     listener = bind(host, _PORT.value)
-    run(create_app(model, gallery, limits, token, host in LOOPBACK), listener)
+    run(create_app(model, gallery, limits, token), listener)
 
 
 def main(argv: list[str]) -> None:

@@ -20,9 +20,9 @@ import numpy as np
 from videogen_jax.model_index import ModelIndex
 from videogen_jax.studio.vocabulary import Vocabulary
 
-SENTENCES = """a small large red green blue yellow purple cyan orange white circle square triangle star moving left right
-up down slowly quickly growing shrinking circling clockwise counterclockwise on background black gray navy brown plain
-striped checkered"""
+SENTENCES = """a small large red green blue yellow purple cyan orange white circle square triangle star moving left
+right up down slowly quickly growing shrinking circling clockwise counterclockwise on background black gray navy brown
+plain striped checkered"""
 WORDS = re.findall(r"\w+", SENTENCES)
 RESOLUTION = 32
 

@@ -8,11 +8,12 @@ import anyio
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, JSONResponse
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from videogen_jax import __version__
 from videogen_jax.studio import routes_jobs, routes_model, routes_results
+from videogen_jax.studio.api_page import api_page
 from videogen_jax.studio.clients import Streams
 from videogen_jax.studio.context import Studio
 from videogen_jax.studio.errors import Refused
@@ -26,6 +27,7 @@ from videogen_jax.studio.uploads import Uploads
 from videogen_jax.studio.worker import Worker
 
 PAGE = Path(__file__).with_name("page")
+API_STYLE = Path(__file__).with_name("api_page.css")
 _ABOUT = "Asks for videos, follows how they are made, and fetches them."
 
 
@@ -34,14 +36,12 @@ def create_app(
     gallery: Gallery,
     limits: Limits | None = None,
     token: str | None = None,
-    loopback: bool = True,
 ) -> FastAPI:
     """The application; its `state.studio` is what the routes share. Its worker starts when the application does.
 
     Args:
       model: what is served; loaded by the worker.
-      token: what every request has to bring; None: nothing.
-      loopback: whether it is bound to a loopback address alone.
+      token: what every request has to bring; None: nothing, but only requests to this machine's own names are met.
     """
     limits = limits or Limits()
     jobs = Jobs(limits)
@@ -80,8 +80,16 @@ def create_app(
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 
+    @app.get("/api", include_in_schema=False)
+    async def documentation() -> HTMLResponse:
+        return HTMLResponse(api_page(app.openapi()))
+
+    @app.get("/api.css", include_in_schema=False)
+    async def documentation_style() -> FileResponse:
+        return FileResponse(API_STYLE)
+
     app.mount("/static", StaticFiles(directory=PAGE))
-    app.add_middleware(Gate, limits=limits, token=token, loopback=loopback)
+    app.add_middleware(Gate, limits=limits, token=token)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)

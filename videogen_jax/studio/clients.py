@@ -11,6 +11,7 @@ from videogen_jax.studio.errors import Refused
 
 COOKIE = "videogen_client"
 COOKIE_BYTES = 16
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # what this machine calls itself
 _COOKIE = re.compile(r"[0-9a-f]{32}")
 
 

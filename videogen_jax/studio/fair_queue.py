@@ -10,8 +10,10 @@ _REMEMBERED = 1024  # turns that are kept in mind of addresses and clients
 
 
 class FairQueue(Generic[T]):
-    """Items of clients, taken in turns: next is the address that was served longest ago, of its clients the one that was
-    served longest ago, and of its items the oldest. Not to be used from two threads at once.
+    """Items of clients, taken in turns. Not to be used from two threads at once.
+
+    Next is the address that was served longest ago, of its clients the one that was served longest ago, and of its
+    items the oldest.
 
     Turns go to addresses first, so that a client gains nothing by throwing its cookie away.
     """

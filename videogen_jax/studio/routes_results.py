@@ -9,7 +9,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
 from videogen_jax.studio.context import Shared, Studio
-from videogen_jax.studio.errors import Refused
 from videogen_jax.studio.gallery import MADE, Result
 from videogen_jax.studio.schemas import HEX_ID, PinAsked, ResultList, ResultView
 

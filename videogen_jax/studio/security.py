@@ -13,12 +13,11 @@ from absl import logging
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from videogen_jax.studio.clients import COOKIE, COOKIE_BYTES, is_cookie
+from videogen_jax.studio.clients import COOKIE, COOKIE_BYTES, LOOPBACK, is_cookie
 from videogen_jax.studio.errors import Refused
 from videogen_jax.studio.limits import Limits
 
 TOKEN_COOKIE = "videogen_token"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 UPLOADS = "/api/v1/uploads"
 _WRITING = ("POST", "PUT", "PATCH", "DELETE")
 _HEADERS = {
@@ -36,19 +35,18 @@ _HEADERS = {
 class Gate:
     """ASGI middleware: lets in who may come in, with a body of bounded size.
 
-    - On a loopback address only requests to a loopback name are met, so that a page elsewhere whose name is made to
-      point here (DNS rebinding) reads nothing.
+    - Without a token only requests to a loopback name are met, so that a page elsewhere whose name is made to point
+      here (DNS rebinding) reads nothing. With one, such a page has no cookie.
     - Requests that change something come from no page but our own (Origin), and say what they send (Content-Type).
     - With a token, everything but /healthz needs it: as `Authorization: Bearer`, or by the cookie that a page gets
       when it is opened once as /?token=...
 
     Args:
-      token: None: none is needed.
-      loopback: whether the server is bound to a loopback address.
+      token: None: none is needed, and the server is bound to a loopback address.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, token: str | None, loopback: bool):
-        self.app, self.limits, self.token, self.loopback = app, limits, token, loopback
+    def __init__(self, app: ASGIApp, limits: Limits, token: str | None):
+        self.app, self.limits, self.token = app, limits, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # lifespan; a websocket is none of ours
@@ -73,8 +71,9 @@ class Gate:
             await send(message)
 
         try:
-            self._check_host(headers)
-            if self.token is not None and scope["path"] != "/healthz":
+            if self.token is None:
+                _check_host(headers)
+            elif scope["path"] != "/healthz":
                 if (page := self._token_page(scope)) is not None:
                     sent.append(_set_cookie(scope, TOKEN_COOKIE, _token_mark(self.token)))
                     await _redirect(page, send_guarded)
@@ -95,15 +94,6 @@ class Gate:
             if not started:
                 await _answer(Refused(500, "Something went wrong on the server; its log tells what."), send_guarded)
 
-    def _check_host(self, headers: Headers) -> None:
-        if not self.loopback:
-            return
-        hosts = headers.getlist("host")
-        if len(hosts) != 1 or _host_name(hosts[0]) not in LOOPBACK:
-            raise Refused(
-                403, f"Host is not one that this server has: open it as {', '.join(LOOPBACK[:2])}, not by another name."
-            )
-
     def _token_page(self, scope: Scope) -> str | None:
         """Where to go on if this is the page opened with the right token; None: it is not."""
         if scope["path"] != "/" or scope["method"] != "GET":
@@ -121,7 +111,7 @@ class Gate:
         if not given and not _equal(cookies.get(TOKEN_COOKIE, ""), _token_mark(self.token)):
             raise Refused(
                 401,
-                "The token is missing or wrong: send it as `Authorization: Bearer`, or open the page once with ?token=.",
+                "The token is missing or wrong: send it as `Authorization: Bearer`, or open the page as /?token=...",
                 {"WWW-Authenticate": "Bearer"},
             )
 
@@ -160,6 +150,12 @@ class Gate:
             return message
 
         return receive_bounded
+
+
+def _check_host(headers: Headers) -> None:
+    hosts = headers.getlist("host")
+    if len(hosts) != 1 or _host_name(hosts[0]) not in LOOPBACK:
+        raise Refused(403, f"Host is not a name of this machine: open the studio as {' or '.join(LOOPBACK[:2])}.")
 
 
 def _check_origin(headers: Headers) -> None:

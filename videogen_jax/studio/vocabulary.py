@@ -18,9 +18,7 @@ class Vocabulary:
     def __init__(self, words: Sequence[str], unknown: Callable[[str], list[str]]):
         self.words = list(words)
         self._unknown = unknown
-        self._lock = (
-            threading.Lock()
-        )  # a tokenizer of the tokenizers library is not to be used from two threads at once
+        self._lock = threading.Lock()  # a tokenizer is not to be used from two threads at once
 
     def unknown(self, prompt: str) -> list[str]:
         with self._lock:
