@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import shutil
 
@@ -116,6 +115,8 @@ def test_reference_images_are_cut_square_and_resized(pipeline, pair):
         ({"num_frames": 14}, "num_frames is 14, but the model makes 2 to 13 frames"),
         ({"steps": 0}, "steps is 0"),
         ({"decode_chunk": 2}, "decode_chunk is 2"),
+        ({"size": (16, 30)}, "size is 16x30, but height and width must be multiples of 4"),
+        ({"size": (0, 16)}, "size is 0x16"),
         ({"reference": np.zeros((8, 8, 3), np.float32)}, "a reference image is uint8"),
         ({"reference": [np.zeros((8, 8, 3), np.uint8)] * 3}, "3 reference images were given for 1 prompts"),
     ],
@@ -183,11 +184,67 @@ def test_a_stage_that_does_not_fit_is_refused(tiny_model, tmp_path):
         VideoGenPipeline.from_pretrained(folder)
 
 
-def test_steps_are_reported_when_asked_for(pipeline):
-    reporting = dataclasses.replace(pipeline, report_steps=True)
-    image, told = np.zeros((16, 16, 3), np.uint8), []
-    reporting(CIRCLE, reference=image, steps=3, num_frames=5, callback=lambda *call: told.append(call[:3]))
-    assert [call for call in told if call[0] == "cascade_8"] == [("cascade_8", step, 3) for step in range(4)]
+def test_every_step_is_reported_and_any_number_of_steps_compiles_nothing(pipeline, compilations):
+    def told(steps):
+        calls, image = [], np.zeros((16, 16, 3), np.uint8)
+        pipeline(CIRCLE, reference=image, steps=steps, num_frames=5, callback=lambda *call: calls.append(call[:3]))
+        return [call for call in calls if call[0] == "cascade_8"]
+
+    assert told(3) == [("cascade_8", step, 3) for step in range(4)]
+    compilations.clear()
+    assert told(5) == [("cascade_8", step, 5) for step in range(6)]
+    assert not compilations
+
+
+def test_previews_show_the_video_so_far(pipeline, pair, compilations):
+    told = {}
+
+    def callback(stage, step, of, preview):
+        if step == of and preview is not None:
+            told[stage] = preview
+
+    output = pipeline([CIRCLE, SQUARE], seed=[3, 4], num_frames=6, callback=callback, previews=True)
+    np.testing.assert_array_equal(output.frames, pair[0].frames[:, :6])
+    shapes = {stage: preview.shape for stage, preview in told.items()}
+    # The base frames at the side of each stage, then all that are asked for.
+    assert shapes["cascade_4"] == (2, 4, 8, 8, 3)
+    assert shapes["cascade_8"] == (2, 4, 16, 16, 3)
+    assert shapes["temporal"] == (2, 6, 16, 16, 3)
+    np.testing.assert_array_equal(told["temporal"][:, ::2], told["cascade_8"][:, :3])  # given frames stay
+    assert told["temporal"].std() > 1
+
+
+def test_what_the_callback_raises_ends_the_call_between_steps(pipeline, pair, compilations):
+    class Cancelled(Exception):
+        pass
+
+    told = []
+
+    def callback(stage, step, of, preview):
+        told.append((stage, step))
+        if (stage, step) == ("cascade_4", 1):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        pipeline([CIRCLE, SQUARE], seed=[3, 4], callback=callback)
+    assert told[-1] == ("cascade_4", 1)
+    again = pipeline([CIRCLE, SQUARE], seed=[3, 4])
+    np.testing.assert_array_equal(again.frames, pair[0].frames)
+    assert not compilations
+
+
+def test_videos_of_other_sizes(pipeline):
+    assert pipeline.size_multiple == 4
+    image = np.zeros((30, 60, 3), np.uint8)
+    image[:, 40:] = (250, 20, 20)
+    output = pipeline(CIRCLE, size=(16, 32), reference=image, previews=True, callback=lambda *_: None)
+    assert output.frames.shape == (1, 7, 16, 32, 3)
+    assert output.reference.shape == (1, 16, 32, 3)
+    np.testing.assert_array_equal(output.reference[0, :, 0], 0 * image[:16, 0])  # all of the image, none cut off
+    np.testing.assert_array_equal(output.reference[0, :, -1], np.broadcast_to((250, 20, 20), (16, 3)))
+    drawn = pipeline(CIRCLE, size=(24, 16))
+    assert drawn.reference.shape == (1, 24, 16, 3)
+    assert drawn.recipes[0].size == (24, 16)
 
 
 def test_a_program_that_fails_is_tried_again():

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from configs.shapes.sample import get_config
-from videogen_jax import compilation_cache, sample
+from videogen_jax import compilation_cache, sampling
 from videogen_jax.pipeline import VideoGenPipeline
+from videogen_jax.sample import read_prompts
 from videogen_jax.video_io import contact_sheet, read_image, read_video, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,8 +81,8 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, arguments, message):
 def test_prompts_of_a_file_are_made_in_batches(config, tiny_pipeline, tmp_path, capsys):
     prompts = [CIRCLE, SQUARE, CIRCLE]
     config.seed = 5
-    targets = sample.sample(config, prompts, save_reference=True)
-    names = [f"{n:03d}-{sample.slug(prompt)}-5" for n, prompt in enumerate(prompts, 1)]
+    targets = sampling.sample(config, prompts, save_reference=True)
+    names = [f"{n:03d}-{sampling.slug(prompt)}-5" for n, prompt in enumerate(prompts, 1)]
     assert [target.video for target in targets] == [Path("out") / f"{name}.mp4" for name in names]
     printed = capsys.readouterr().out.split()
     assert printed == [f"out/{name}{end}" for name in names for end in (".mp4", ".png", "-reference.png")]
@@ -98,7 +99,7 @@ def test_a_given_reference_and_settings_reach_the_pipeline(config, tmp_path):
     write_image("red.png", np.full((40, 60, 3), (200, 20, 20), np.uint8))
     config.frames, config.fps = 6, 4.0
     config.batch_size = 1
-    (target,) = sample.sample(config, [CIRCLE], "made/video.gif", "red.png", save_reference=True)
+    (target,) = sampling.sample(config, [CIRCLE], "made/video.gif", "red.png", save_reference=True)
     assert target.paths == [Path("made/video.gif"), Path("made/video.png"), Path("made/video-reference.png")]
     frames, fps = read_video(target.video)
     assert (len(frames), fps) == (6, 4.0)
@@ -116,7 +117,7 @@ def test_what_is_made_stays_when_a_later_batch_fails(config, tiny_pipeline, monk
 
     monkeypatch.setattr(VideoGenPipeline, "__call__", fail_second)
     with pytest.raises(ValueError, match="out of luck"):
-        sample.sample(config, [CIRCLE, SQUARE, CIRCLE], "made/")
+        sampling.sample(config, [CIRCLE, SQUARE, CIRCLE], "made/")
     assert sorted(path.name[:3] for path in Path("made").iterdir()) == ["001", "001", "002", "002"]
 
 
@@ -151,7 +152,7 @@ def test_bad_input_is_refused_before_compiling(config, compilations, fields, arg
         else:
             config[name] = value
     with pytest.raises(ValueError, match=message):
-        sample.sample(config, **{"prompts": [CIRCLE], **arguments})
+        sampling.sample(config, **{"prompts": [CIRCLE], **arguments})
     assert not compilations
     assert not Path("out").exists() or not any(Path("out").iterdir())
 
@@ -170,16 +171,16 @@ def test_prompts_file_is_checked(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
-        sample.read_prompts(None, str(path))
+        read_prompts(None, str(path))
 
 
 def test_prompts_are_read(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text(" a circle \na square\n\n", encoding="utf-8")
-    assert sample.read_prompts(None, str(path)) == ["a circle", "a square"]
-    assert sample.read_prompts("a star ", None) == ["a star"]
+    assert read_prompts(None, str(path)) == ["a circle", "a square"]
+    assert read_prompts("a star ", None) == ["a star"]
     with pytest.raises(ValueError, match="either --prompt or --prompts_file"):
-        sample.read_prompts(None, None)
+        read_prompts(None, None)
 
 
 def test_the_cache_can_be_moved_and_turned_off(tmp_path, monkeypatch, caplog):

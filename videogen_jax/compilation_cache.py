@@ -19,8 +19,6 @@ def default_folder() -> Path:
 def enable(folder: str | os.PathLike | None = None) -> Path | None:
     """Turns the cache on for every program compiled from now on.
 
-    Programs that call back to the host (see `VideoGenPipeline`, `report_steps`) are never kept: JAX cannot write them.
-
     Args:
       folder: where compiled programs are kept; None: the environment variable VIDEOGEN_JAX_CACHE ("" or "off" turns
         the cache off), else `default_folder()`.

@@ -1,4 +1,4 @@
-"""Text to video: the stages of a model folder composed (VideoGen, Li et al. 2023, figure 2).
+"""Text to video: the stages of a model composed (VideoGen, Li et al. 2023, figure 2).
 
 prompt -> text states -> reference latents -> reference image -> its latents at each resolution of the cascade
        -> cascade, from the lowest resolution up -> temporal upsampler -> video decoder -> frames
@@ -6,31 +6,27 @@ prompt -> text states -> reference latents -> reference image -> its latents at 
 
 import dataclasses
 import functools
-import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from PIL import Image
 
-from videogen_jax.data.vocabulary import known_words, tokenize, unknown_words
-from videogen_jax.model_index import REFERENCE, UPSAMPLER, ModelIndex, StageSettings, Timeline
+from videogen_jax import __version__
+from videogen_jax.data.vocabulary import tokenize
+from videogen_jax.model import DECODER, Size, VideoGenModel
+from videogen_jax.model_index import REFERENCE, UPSAMPLER, StageSettings, Timeline
 from videogen_jax.programs import Programs
-from videogen_jax.stages.autoencoder import FrozenAutoencoder
+from videogen_jax.recipe import Recipe, pixel_digest
 from videogen_jax.stages.cascade import CascadeStage
-from videogen_jax.stages.decoder import DecoderStage
+from videogen_jax.stages.latent_diffusion import LatentDiffusion
 from videogen_jax.stages.reference import Prompts
-from videogen_jax.stages.stage import Params, to_uint8, to_unit
-from videogen_jax.stages.temporal import TemporalStage
-from videogen_jax.text_to_image import TEXT, UNET, VAE, TextToImage
-from videogen_jax.weights.parts import TextPart, load_autoencoder, load_stage, load_text_encoder
+from videogen_jax.text_to_image import TEXT, UNET, VAE
 
 Callback = Callable[[str, int, int, np.ndarray | None], None]
-DECODER = "video_decoder"  # its folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,122 +37,57 @@ class VideoGenOutput:
       frames: uint8 `(B, T, H, W, 3)`, sRGB.
       reference: the reference images, drawn or given, uint8 `(B, H, W, 3)`.
       fps: frames a second at which the video is to be played.
+      recipes: what each video was made from.
     """
 
     frames: np.ndarray
     reference: np.ndarray
     fps: float
+    recipes: tuple[Recipe, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """One call, checked, and filled up to the batch B that is compiled.
+
+    Attributes:
+      tokens: `(B + 1, L)`, the last row the empty prompt; first the cascade's, then those of a reference model that has
+        text encoders of its own.
+      seeds: uint32 `(B,)`.
+      images: the reference images, uint8 `(B, *size, 3)`, or None where they are to be drawn.
+      chunk, overlap: frames decoded at once, and those at each end that are context alone.
+    """
+
+    tokens: tuple[np.ndarray, ...]
+    seeds: np.ndarray
+    images: np.ndarray | None
+    settings: Mapping[str, StageSettings]
+    timeline: Timeline
+    size: Size
+    chunk: int
+    overlap: int
+    previews: bool
+
+    @property
+    def batch(self) -> int:
+        return len(self.seeds)
+
+    def key(self, program: str, stage: str | None = None, more: Any = None) -> tuple:
+        """All that a program depends on but its arguments; stage: whose sampling it belongs to."""
+        at = () if stage is None else (self.settings[stage].sampler, self.settings[stage].guided)
+        return (program, self.batch, self.size, *at, more)
 
 
 @dataclasses.dataclass
-class VideoGenPipeline:
-    """A model, loaded. Made by `from_pretrained`; called with prompts. Not to be called from two threads at once.
+class VideoGenPipeline(VideoGenModel):
+    """A model that is called with prompts. Made by `from_pretrained`. Not to be called from two threads at once.
 
-    Each of its programs is compiled once for a shape: the batch, the number of steps, the sampler and the temporal
-    factor. Prompts, seeds, guidance scales, noise level and reference images are arguments of the programs.
-
-    Attributes:
-      index: what the model folder says of itself.
-      text, autoencoder, reference, cascade, temporal, decoder: the parts; `reference`, `temporal` and `decoder` are
-        None where the model lacks them.
-      params: the parameters of each part, on the device, by the part's folder; under "reference" those of all parts of
-        the text-to-image model.
-      report_steps: whether the callback hears of every sampling step, or of the beginning and the end of a stage alone.
-        A program that reports its steps is one that JAX's persistent compilation cache cannot keep.
+    Its programs are each compiled once for the batch, the size, the sampler and the temporal factor; one sampling step
+    is a program, so that the host is told of each and may stop in between. Prompts, seeds, guidance scales, noise
+    level, reference images and the number of steps are arguments of the programs.
     """
 
-    index: ModelIndex
-    text: TextPart
-    autoencoder: FrozenAutoencoder
-    reference: TextToImage | None
-    cascade: tuple[CascadeStage, ...]
-    temporal: TemporalStage | None
-    decoder: DecoderStage | None
-    params: Mapping[str, Params]
-    report_steps: bool = False
     programs: Programs = dataclasses.field(default_factory=Programs, repr=False)
-    _callback: Callback | None = dataclasses.field(default=None, init=False, repr=False)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        folder: str | os.PathLike,
-        dtype: str | None = None,
-        report_steps: bool = False,
-        reference_model: str | os.PathLike | None = None,
-    ) -> "VideoGenPipeline":
-        """Loads a model folder.
-
-        Args:
-          folder: with `model_index.json` and a folder for each part. Without `temporal_upsampler` videos stay at the
-            base frame rate; without `video_decoder` the image decoder is used; without `unet` a reference image has to
-            be given.
-          dtype: "float32", "bfloat16" or "float16", in which the networks compute; None: float32 on a CPU, where it is
-            the fastest, bfloat16 elsewhere. Sampling itself is always in float32.
-          report_steps: see the attribute.
-          reference_model: a folder in diffusers' layout (Stable Diffusion 1.x, 2.x or XL) that draws the reference
-            images instead of the model's own `unet`, with its own text encoder, autoencoder and size of picture.
-
-        Raises:
-          ValueError: the folder is no model folder, or a part is missing, of another kind, or does not fit its weights.
-        """
-        index = ModelIndex.read(folder)
-        dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-        text = load_text_encoder(index.folder, dtype)
-        autoencoder, vae_params = load_autoencoder(index.folder, dtype)
-        channels, width = autoencoder.network.latent_channels, text.network.hidden_size
-        params = {TEXT[0]: text.params, VAE: vae_params}
-
-        def load(name: str, kind: type, without: str) -> Any:
-            if without and not index.has(name):
-                logging.warning("The model has no %s: %s", name, without)
-                return None
-            stage, params[name] = load_stage(index.folder / name, kind, channels, width, dtype)
-            return stage
-
-        reference = None
-        if reference_model is not None:
-            index = index.with_reference(TextToImage.default_settings(reference_model))
-            reference, params[REFERENCE] = TextToImage.from_pretrained(reference_model, dtype)
-        elif index.has(UNET):
-            shared = {"text": text, "autoencoder": (autoencoder, vae_params)}
-            reference, parts = TextToImage.from_pretrained(index.folder, dtype, **shared)
-            params[REFERENCE] = {UNET: parts[UNET]}
-        else:
-            logging.warning("The model has no %s: a reference image has to be given", UNET)
-        cascade = tuple(load(name, CascadeStage, "") for name in index.cascade)
-        temporal = load(UPSAMPLER, TemporalStage, "videos stay at the base frame rate")
-        decoder = load(DECODER, DecoderStage, "frames are decoded one by one, by the image decoder")
-        below = None
-        for name, stage in zip(index.cascade, cascade, strict=True):
-            if stage.lower_resolution != below:
-                raise ValueError(
-                    f"{index.folder / name} takes latents of side {stage.lower_resolution}, "
-                    f"but the stage below it in the cascade makes {below}"
-                )
-            below = stage.resolution
-        for stage in cascade:
-            stage.noise_schedule  # noqa: B018  (worked out here, since it must be no part of a program that is traced)
-        text = text._replace(params=None)
-        params = jax.device_put(params)
-        if reference is not None and reference_model is None:
-            params[REFERENCE] |= {name: params[name] for name in (TEXT[0], VAE)}
-        return cls(index, text, autoencoder, reference, cascade, temporal, decoder, params, report_steps)
-
-    @property
-    def _shares_text(self) -> bool:
-        """Whether the reference images are drawn from the same text states as the cascade's latents."""
-        return self.reference is None or self.reference.texts[0].network is self.text.network
-
-    @property
-    def _reference_size(self) -> int:
-        """Side of the reference latents when they are drawn."""
-        return self.reference.sample_size or self.cascade[-1].resolution
-
-    @property
-    def resolution(self) -> int:
-        """Side of the frames in pixels."""
-        return self.cascade[-1].resolution * self.autoencoder.network.downsampling
 
     def __call__(
         self,
@@ -166,6 +97,7 @@ class VideoGenPipeline:
         reference: np.ndarray | Sequence[np.ndarray] | None = None,
         num_frames: int | None = None,
         fps: float | None = None,
+        size: Size | None = None,
         guidance_scale: float | Mapping[str, float] | None = None,
         reference_guidance_scale: float | Mapping[str, float] | None = None,
         steps: int | Mapping[str, int] | None = None,
@@ -176,6 +108,7 @@ class VideoGenPipeline:
         decode_overlap: int | None = None,
         batch_size: int | None = None,
         callback: Callback | None = None,
+        previews: bool = False,
     ) -> VideoGenOutput:
         """Makes one video of each prompt. What is None is as the model's index says.
 
@@ -184,17 +117,23 @@ class VideoGenPipeline:
           seed: 0 to 2**32 - 1, for all prompts or one each. An example depends on its own seed alone, so a batch gives
             what single prompts give.
           reference: uint8 `(H, W, 3)` of any size, for all prompts or one each, instead of the images that the
-            reference stage would draw; the central square is taken.
+            reference stage would draw; the largest central part in the video's shape is taken.
           num_frames: 2 to (F - 1) * factor + 1, F the base frames; the smallest factor that gives as many is taken,
             and what comes after is left out.
           fps: the rate of playing alone; None: that of the model.
+          size: (height, width) in pixels, multiples of `size_multiple`. None: the size that the model was trained on,
+            which it does best.
           guidance_scale, reference_guidance_scale, steps, sampler, noise_level: fields of `StageSettings`, a value for
             all stages or a mapping from stages ("reference", "cascade_4").
           temporal_factor: what the frame rate is multiplied by.
           decode_chunk, decode_overlap: frames decoded at once, and those at each end that are context alone.
           batch_size: the batch that is compiled; fewer prompts are filled up to it. None: B.
-          callback: called with (stage, step, of, preview): steps done of all of the stage, and images worth showing,
-            uint8 `(B, H, W, 3)` or `(B, n, H, W, 3)`, or None.
+          callback: called, between any two steps, with (stage, step, of, preview): steps done of all of the stage, and
+            images worth showing, uint8 `(B, H, W, 3)` or `(B, n, H, W, 3)`, or None. The stages are "text",
+            "reference", those of the cascade, "temporal" and "decode", which hands over each piece of the video that is
+            done. What it raises ends the call.
+          previews: also hand over, at the end of each stage of the cascade and of "temporal", the video so far, decoded
+            frame by frame with the image decoder.
 
         Raises:
           ValueError: for anything that cannot work, before any program is compiled.
@@ -214,25 +153,49 @@ class VideoGenPipeline:
         )
         chunk, overlap = self.index.decoding(decode_chunk, decode_overlap)
         seeds = _seeds(seed, count)
-        images = None if reference is None else _references(reference, count, self.resolution)
+        size = (self.resolution,) * 2 if size is None else tuple(size)
+        self.check_size(size)
+        images = None if reference is None else fit_references(reference, count, size)
         if images is None and self.reference is None:
             raise ValueError(f"the model has no {UNET} that could draw the reference image: give one")
         self.check_prompts(prompts)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # check_prompts has told
             tokens = tokenize(self.text.tokenizer, [*prompts, ""])
-            drawn = () if images is not None or self._shares_text else self.reference.tokenize(prompts)
+            drawn = () if images is not None or self.shares_text else self.reference.tokenize(prompts)
         fill = np.arange(batch) % count
-        drawn = tuple(ids[[*fill, count]] for ids in drawn)
-        tokens, seeds = (tokens[[*fill, count]], *drawn), seeds[fill]
-        images = None if images is None else images[fill]
-        self._callback = callback
+        tokens = tuple(ids[[*fill, count]] for ids in (tokens, *drawn))
+        filled = None if images is None else images[fill]
+        request = _Request(tokens, seeds[fill], filled, settings, timeline, size, chunk, overlap, previews)
         try:
-            reference, frames = self._run(tokens, seeds, images, settings, timeline, chunk, overlap)
+            self._prepare(request)
+            made, frames = self._run(request, callback)
         finally:
-            self._callback = None
             self.programs.cancel()
-        return VideoGenOutput(frames[:count], reference[:count], timeline.fps)
+        sampled = {stage: at for stage, at in settings.items() if images is None or stage != REFERENCE}
+        recipes = tuple(
+            Recipe(
+                prompt=prompt,
+                seed=int(seeds[slot]),
+                num_frames=timeline.num_frames,
+                fps=timeline.fps,
+                temporal_factor=timeline.factor,
+                size=size,
+                settings=sampled,
+                decode_chunk=chunk,
+                decode_overlap=overlap,
+                reference=None if images is None else pixel_digest(images[slot]),
+                model=self.name,
+                fingerprint=self.fingerprint,
+                reference_model=None if self.reference_model is None else str(self.reference_model),
+                batch_size=batch,
+                slot=slot,
+                dtype=self.dtype,
+                software=software(),
+            )
+            for slot, prompt in enumerate(prompts)
+        )
+        return VideoGenOutput(frames[:count], made[:count], timeline.fps, recipes)
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """Warns of words that the model's vocabulary was not trained on, and of prompts that are too long.
@@ -244,179 +207,156 @@ class VideoGenPipeline:
             if not isinstance(prompt, str) or not prompt.strip():
                 raise ValueError(f"a prompt must be a text that is not empty, but one is {prompt!r}")
         tokenize(self.text.tokenizer, prompts)
-        unknown = dict.fromkeys(word for prompt in prompts for word in unknown_words(self.text.tokenizer, prompt))
+        unknown = dict.fromkeys(word for prompt in prompts for word in self.unknown_words(prompt))
         if unknown:
             warnings.warn(
                 f"the model does not know {', '.join(map(repr, unknown))}; the words it knows are "
-                f"{', '.join(known_words(self.text.tokenizer))}",
+                f"{', '.join(self.known_words)}",
                 stacklevel=2,
             )
 
-    def _run(
-        self,
-        tokens: tuple[np.ndarray, ...],
-        seeds: np.ndarray,
-        images: np.ndarray | None,
-        settings: Mapping[str, StageSettings],
-        timeline: Timeline,
-        chunk: int,
-        overlap: int,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns reference images and frames.
-
-        tokens: `(B + 1, L)`, the last row the empty prompt; first the cascade's, then those of a reference model that
-        has text encoders of its own.
-        """
-        tokens, reference_tokens = tokens[0], tokens[1:]
-        batch, params = len(seeds), self.params
-        base, total = self.index.num_frames, (self.index.num_frames - 1) * timeline.factor + 1
-        chunk = min(chunk, total)
-        side, channels = self.cascade[-1].resolution, self.autoencoder.network.latent_channels
-        scales = {
-            stage: (np.float32(at.guidance_scale), np.float32(at.reference_guidance_scale))
-            for stage, at in settings.items()
-        }
+    def _prepare(self, request: _Request) -> None:
+        """Asks for everything that will run, in its order, so that it is compiled while the first parts run."""
+        params, batch, base = self.params, request.batch, self.index.num_frames
+        prepare, key = self.programs.prepare, request.key
+        channels = self.autoencoder.network.latent_channels
 
         def floats(*shape: int) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(shape, jnp.float32)
 
-        context = floats(batch, tokens.shape[1], self.text.network.hidden_size)
+        def prepare_stage(name: str, stage: LatentDiffusion, start: Callable, step: Callable, given: tuple) -> Any:
+            """Returns the shape of the latents."""
+            prepare(key(f"{name}_start", name), start, *given)
+            state, told = jax.eval_shape(start, *given)
+            at = request.settings[name]
+            row, scales = _rows(stage, at)[0], _scales(at)
+            prepare(key(name, name), step, params[name], state, told, row, *scales, donate=(1,))
+            return state.x
+
+        context = floats(batch, request.tokens[0].shape[1], self.text.network.hidden_size)
         null = floats(*context.shape[1:])
-        pixels = jax.ShapeDtypeStruct((batch, self.resolution, self.resolution, 3), jnp.uint8)
-
-        # Everything that will run is asked for first, in its order, so that it is compiled while the first parts run.
-        prepare = self.programs.prepare
-        text_key = ("text", batch)
-        prepare(text_key, self._encode_text, params[TEXT[0]], tokens)
-        reference_key, image_key = self._key(REFERENCE, batch, settings[REFERENCE]), ("image", batch)
-        if images is None:
-            given, at = params[REFERENCE], settings[REFERENCE]
+        prepare(key("text"), self.encode_text, params[TEXT[0]], request.tokens[0])
+        if request.images is None:
+            at, given = request.settings[REFERENCE], params[REFERENCE]
             told = Prompts(context), Prompts(floats(1, *context.shape[1:]))
-            if reference_tokens:
-                told = jax.eval_shape(self._encode_reference_text, given, reference_tokens)
-                prepare(("reference_text", batch), self._encode_reference_text, given, reference_tokens)
-            draw = functools.partial(self._draw_reference, at)
-            prepare(reference_key, draw, given, seeds, *told, scales[REFERENCE][0])
-            drawn = jax.eval_shape(draw, given, seeds, *told, scales[REFERENCE][0])
-            prepare(image_key, self._decode_images, given, drawn)
-        prepare(("encode", batch), self._encode_images, params[VAE], pixels)
-        cascade_keys, levels, lower = {}, {}, None
+            if len(request.tokens) > 1:
+                told = jax.eval_shape(self.encode_reference_text, given, request.tokens[1:])
+                prepare(key("reference_text"), self.encode_reference_text, given, request.tokens[1:])
+            start = functools.partial(self.start_reference, at, request.size)
+            step = functools.partial(self.step_reference, at.sampler)
+            drawn = prepare_stage(REFERENCE, self.reference.stage, start, step, (request.seeds, *told))
+            prepare(key("image"), self.decode_reference, given, drawn)
+        pixels = jax.ShapeDtypeStruct((batch, *request.size, 3), jnp.uint8)
+        prepare(key("encode"), self.encode_reference, params[VAE], pixels)
+        lower = None
         for position, (name, stage) in enumerate(zip(self.index.cascade, self.cascade, strict=True)):
-            at = settings[name]
-            level = stage.noise_level if at.noise_level is None else at.noise_level
-            levels[name], cascade_keys[name] = np.int32(level), self._key(name, batch, at)
-            shown = floats(batch, 1, stage.resolution, stage.resolution, channels)
-            given = (context, null, shown, lower, *scales[name], levels[name])
-            draw = functools.partial(self._sample_cascade, position, at)
-            prepare(cascade_keys[name], draw, params[name], seeds, *given)
-            lower = floats(batch, base, stage.resolution, stage.resolution, channels)
-        temporal_key, decode_key = (UPSAMPLER, batch, timeline.factor), ("decode", batch, chunk)
-        if timeline.factor > 1:
-            prepare(temporal_key, functools.partial(self._upsample, timeline.factor), params[UPSAMPLER], lower)
-        decoder_params = params[VAE if self.decoder is None else DECODER]
-        prepare(decode_key, self._decode_frames, decoder_params, floats(batch, chunk, side, side, channels))
+            at, size = request.settings[name], self.latent_size(stage.resolution, request.size)
+            start = functools.partial(self.start_cascade, position, at)
+            step = functools.partial(self.step_cascade, position, at.sampler)
+            shown = floats(batch, 1, *size, channels)
+            given = (request.seeds, context, null, shown, lower, _noise_level(stage, at))
+            lower = prepare_stage(name, stage, start, step, given)
+            prepare(key(f"{name}_finish"), stage.finish, lower, shown)
+            if request.previews:
+                window = floats(batch, min(request.chunk, base), *size, channels)
+                prepare(key("preview", more=size), self.decode_images, params[VAE], window)
+        total = (base - 1) * request.timeline.factor + 1
+        chunk = floats(batch, min(request.chunk, total), *lower.shape[2:])
+        if request.timeline.factor > 1:
+            upsample = functools.partial(self.upsample, request.timeline.factor)
+            prepare(key(UPSAMPLER, more=request.timeline.factor), upsample, params[UPSAMPLER], lower)
+        decoder = VAE if self.decoder is None else DECODER
+        prepare(key("decode", more=chunk.shape[1]), self.decode, params[decoder], chunk)
 
-        run = self.programs.run
-        self._report("text", 0, 1)
-        context, null = run(text_key, params[TEXT[0]], tokens)
-        told = Prompts(context), Prompts(null[None])
-        if images is None and reference_tokens:
-            told = run(("reference_text", batch), params[REFERENCE], reference_tokens)
-        self._report("text", 1, 1)
+    def _run(self, request: _Request, callback: Callback | None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns reference images `(B, H, W, 3)` and frames `(B, T, H, W, 3)`, uint8."""
+        params, run, key = self.params, self.programs.run, request.key
+        report = callback or (lambda *_: None)
+
+        def sample(name: str, stage: LatentDiffusion, given: tuple) -> jax.Array:
+            """Latents after all steps of a stage; its end is told by the caller, with what is to be seen."""
+            rows, scales = _rows(stage, request.settings[name]), _scales(request.settings[name])
+            report(name, 0, len(rows), None)
+            state, told = run(key(f"{name}_start", name), *given)
+            for done, row in enumerate(rows, 1):
+                state = run(key(name, name), params[name], state, told, row, *scales)
+                if callback is not None and done < len(rows):
+                    state.x.block_until_ready()
+                    report(name, done, len(rows), None)
+            return state.x
+
+        def preview(latents: jax.Array) -> np.ndarray | None:
+            if not request.previews:
+                return None
+            chunk = min(request.chunk, self.index.num_frames)
+            program = key("preview", more=latents.shape[2:4])
+            decoded = self._decode(program, params[VAE], latents, latents.shape[1], chunk, 0)
+            return np.concatenate([frames for _, frames in decoded], axis=1)
+
+        report("text", 0, 1, None)
+        context, null = run(key("text"), params[TEXT[0]], request.tokens[0])
+        told, images = (Prompts(context), Prompts(null[None])), request.images
+        if images is None and len(request.tokens) > 1:
+            told = run(key("reference_text"), params[REFERENCE], request.tokens[1:])
+        report("text", 1, 1, None)
         if images is None:
-            steps = settings[REFERENCE].steps
-            self._report(REFERENCE, 0, steps)
-            latents = run(reference_key, params[REFERENCE], seeds, *told, scales[REFERENCE][0])
-            images = np.asarray(run(image_key, params[REFERENCE], latents))
-            images = _references(images, batch, self.resolution)
-            self._report(REFERENCE, steps, steps, images)
-        references = run(("encode", batch), params[VAE], images)
+            latents = sample(REFERENCE, self.reference.stage, (request.seeds, *told))
+            images = np.asarray(run(key("image"), params[REFERENCE], latents))
+            images = fit_references(images, request.batch, request.size)
+            steps = len(_rows(self.reference.stage, request.settings[REFERENCE]))
+            report(REFERENCE, steps, steps, images)
+        references = run(key("encode"), params[VAE], images)
         latents = None
-        for name, shown in zip(self.index.cascade, references, strict=True):
-            steps = settings[name].steps
-            self._report(name, 0, steps)
-            given = (context, null, shown, latents, *scales[name], levels[name])
-            latents = run(cascade_keys[name], params[name], seeds, *given).block_until_ready()
-            self._report(name, steps, steps)
+        for name, stage, shown in zip(self.index.cascade, self.cascade, references, strict=True):
+            at = request.settings[name]
+            latents = sample(name, stage, (request.seeds, context, null, shown, latents, _noise_level(stage, at)))
+            latents = run(key(f"{name}_finish"), latents, shown)
+            steps = len(_rows(stage, at))
+            report(name, steps, steps, preview(latents))
+        timeline = request.timeline
         if timeline.factor > 1:
-            self._report("temporal", 0, 1)
-            latents = run(temporal_key, params[UPSAMPLER], latents)
-            self._report("temporal", 1, 1)
-        latents = np.asarray(latents)
-        windows = decoding_windows(timeline.num_frames, total, chunk, overlap if self.decoder else 0)
-        frames = np.empty((batch, timeline.num_frames, *images.shape[1:]), np.uint8)
-        self._report("decode", 0, len(windows))
-        for done, (start, first, end) in enumerate(windows, 1):
-            decoded = run(decode_key, decoder_params, latents[:, start : start + chunk])
-            frames[:, first:end] = np.asarray(decoded)[:, first - start : end - start]
-            self._report("decode", done, len(windows), frames[:, first:end])
+            report("temporal", 0, 1, None)
+            latents = run(key(UPSAMPLER, more=timeline.factor), params[UPSAMPLER], latents)
+            shown = preview(latents)
+            report("temporal", 1, 1, None if shown is None else shown[:, : timeline.num_frames])
+        decoder, overlap = (VAE, 0) if self.decoder is None else (DECODER, request.overlap)
+        chunk = min(request.chunk, latents.shape[1])
+        decoded = self._decode(key("decode", more=chunk), params[decoder], latents, timeline.num_frames, chunk, overlap)
+        frames = np.empty((request.batch, timeline.num_frames, *images.shape[1:]), np.uint8)
+        of = len(decoding_windows(timeline.num_frames, latents.shape[1], chunk, overlap))
+        report("decode", 0, of, None)
+        for done, (first, some) in enumerate(decoded, 1):
+            frames[:, first : first + some.shape[1]] = some
+            report("decode", done, of, some)
         return images, frames
 
-    # The programs. The stages are constants of theirs; all arrays are arguments.
+    def _decode(
+        self, program: tuple, params: Any, latents: jax.Array, count: int, chunk: int, overlap: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The first `count` frames of latents, piece by piece: the number of its first frame, and the piece."""
+        latents = np.asarray(latents)
+        for start, first, end in decoding_windows(count, latents.shape[1], chunk, overlap):
+            decoded = self.programs.run(program, params, latents[:, start : start + chunk])
+            yield first, np.asarray(decoded)[:, first - start : end - start]
 
-    def _encode_text(self, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-        states = self.text.encode(params, tokens)
-        return states[:-1], states[-1]
 
-    def _encode_reference_text(self, params, tokens) -> tuple[Prompts, Prompts]:
-        return self.reference.encode(params, tokens, self._reference_size)
+def software() -> dict[str, str]:
+    """What a recipe says of the versions and the device that it was made with."""
+    return {"videogen_jax": __version__, "jax": jax.__version__, "device": jax.devices()[0].device_kind}
 
-    def _draw_reference(self, at, params, seeds, prompts, empty, guidance_scale) -> jax.Array:
-        size, on_step = self._reference_size, self._on_step(REFERENCE, at.steps)
-        return self.reference.draw(
-            params, _keys(seeds, 0), prompts, empty, guidance_scale, size, at.steps, at.sampler, at.guided, on_step
-        )
 
-    def _decode_images(self, params: Params, latents: jax.Array) -> jax.Array:
-        return to_uint8(self.reference.decode(params, latents))
+def _rows(stage: LatentDiffusion, at: StageSettings) -> list[dict[str, np.ndarray]]:
+    """The rows of a sampler's table, one for each call of its step."""
+    table = stage.sampler(at.sampler).table(stage.noise_schedule, at.steps)
+    return [{name: column[index] for name, column in table.items()} for index in range(len(table["t"]))]
 
-    def _encode_images(self, params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
-        frames = to_unit(images)[:, None]
-        return tuple(self.autoencoder.encode(params, frames, stage.resolution) for stage in self.cascade)
 
-    def _sample_cascade(
-        self, position, at, params, seeds, context, null_context, reference, lower, scale, reference_scale, level
-    ) -> jax.Array:
-        return self.cascade[position].sample_latents(
-            params,
-            _keys(seeds, position + 1),
-            context,
-            null_context,
-            reference,
-            lower,
-            scale,
-            reference_scale,
-            self.index.num_frames,
-            at.steps,
-            at.sampler,
-            noise_level=level,
-            fps=self.index.fps,
-            guided=at.guided,
-            on_step=self._on_step(self.index.cascade[position], at.steps),
-        )
+def _scales(at: StageSettings) -> tuple[np.float32, np.float32]:
+    return np.float32(at.guidance_scale), np.float32(at.reference_guidance_scale)
 
-    def _upsample(self, factor: int, params: Params, latents: jax.Array) -> jax.Array:
-        return self.temporal.upsample(params, latents, factor).astype(jnp.float32)
 
-    def _decode_frames(self, params: Params, latents: jax.Array) -> jax.Array:
-        if self.decoder is None:
-            return to_uint8(self.autoencoder.decode(params, latents))
-        return to_uint8(self.decoder.decode(params, self.autoencoder.unscale(latents)))
-
-    def _key(self, name: str, batch: int, at: StageSettings) -> tuple:
-        """All that a sampling stage's program depends on but its arguments."""
-        return (name, batch, at.steps, at.sampler, at.guided, self.report_steps)
-
-    def _on_step(self, stage: str, of: int) -> Callable[[int], None] | None:
-        """What a program calls after each step: whatever callback there is then, so none is compiled into it."""
-        # The end of a stage is told when its result is there, with the preview.
-        return (lambda step: step + 1 < of and self._report(stage, step + 1, of)) if self.report_steps else None
-
-    def _report(self, stage: str, step: int, of: int, preview: np.ndarray | None = None) -> None:
-        if self._callback is not None:
-            if step == of and self.report_steps:
-                jax.effects_barrier()  # no step is told of after the end
-            self._callback(stage, step, of, preview)
+def _noise_level(stage: CascadeStage, at: StageSettings) -> np.int32:
+    return np.int32(stage.noise_level if at.noise_level is None else at.noise_level)
 
 
 def decoding_windows(count: int, total: int, chunk: int, overlap: int) -> list[tuple[int, int, int]]:
@@ -434,11 +374,6 @@ def decoding_windows(count: int, total: int, chunk: int, overlap: int) -> list[t
     return windows
 
 
-def _keys(seeds: jax.Array, stage: int) -> jax.Array:
-    """One key an example and stage, `(B,)`, from uint32 seeds `(B,)`."""
-    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), stage))(seeds)
-
-
 def _seeds(seed: int | Sequence[int], count: int) -> np.ndarray:
     """uint32 `(count,)`."""
     seeds = [seed] * count if isinstance(seed, (int, np.integer)) else list(seed)
@@ -450,19 +385,21 @@ def _seeds(seed: int | Sequence[int], count: int) -> np.ndarray:
     return np.asarray(seeds, np.uint32)
 
 
-def _references(reference: np.ndarray | Sequence[np.ndarray], count: int, side: int) -> np.ndarray:
-    """uint8 `(count, side, side, 3)`: the central squares of the images, resized where they have another size."""
+def fit_references(reference: np.ndarray | Sequence[np.ndarray], count: int, size: Size) -> np.ndarray:
+    """uint8 `(count, *size, 3)`: the largest central parts of that shape, resized where they have another size."""
     one = isinstance(reference, np.ndarray) and reference.ndim == 3
     images = [reference] * count if one else list(reference)
     if len(images) != count:
         raise ValueError(f"{len(images)} reference images were given for {count} prompts")
-    squares = []
+    height, width = size
+    cut = []
     for image in images:
         image = np.asarray(image)
         if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size:
             raise ValueError(f"a reference image is uint8 (H, W, 3), but one is {image.dtype} {image.shape}")
-        short = min(image.shape[:2])
-        top, left = (image.shape[0] - short) // 2, (image.shape[1] - short) // 2
-        square = Image.fromarray(image[top : top + short, left : left + short])
-        squares.append(np.asarray(square.resize((side, side), Image.Resampling.LANCZOS)))
-    return np.stack(squares)
+        scale = min(image.shape[0] / height, image.shape[1] / width)
+        rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+        top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
+        part = Image.fromarray(image[top : top + rows, left : left + columns])
+        cut.append(np.asarray(part.resize((width, height), Image.Resampling.LANCZOS)))
+    return np.stack(cut)

@@ -21,10 +21,11 @@ class Programs:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="compile")
         self._compiled: dict[tuple, Future] = {}
 
-    def prepare(self, key: tuple, function: Callable, *args: Any) -> None:
+    def prepare(self, key: tuple, function: Callable, *args: Any, donate: tuple[int, ...] = ()) -> None:
         """Starts compiling `function` for arguments like `args` (arrays or `jax.ShapeDtypeStruct`), once a key.
 
         The first entry of the key names the program in profiles and in the compilation cache.
+        donate: positions of arguments whose buffers the program may take for its results.
         """
         if key in self._compiled:
             return
@@ -33,7 +34,7 @@ class Programs:
             return function(*args)
 
         program.__name__ = program.__qualname__ = str(key[0])
-        self._compiled[key] = self._pool.submit(lambda: jax.jit(program).lower(*args).compile())
+        self._compiled[key] = self._pool.submit(lambda: jax.jit(program, donate_argnums=donate).lower(*args).compile())
 
     def run(self, key: tuple, *args: Any) -> Any:
         """Runs the program of a key, waiting until it is compiled; what went wrong in compiling is raised here."""

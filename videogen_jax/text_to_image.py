@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +143,11 @@ class TextToImage:
         num_steps: int,
         sampler: str | None = None,
         guided: bool = True,
-        on_step: Callable[[int], None] | None = None,
     ) -> jax.Array:
         """Latents `(B, 1, h, w, C)`, h = w = sample_size; see `ReferenceStage.sample_latents`."""
         resolution, sampler = (sample_size, sample_size), sampler or self.sampler
         return self.stage.sample_latents(
-            params[UNET], rng, prompts, empty, guidance_scale, resolution, num_steps, sampler, guided, on_step
+            params[UNET], rng, prompts, empty, guidance_scale, resolution, num_steps, sampler, guided
         )
 
     def decode(self, params: Mapping[str, Params], latents: jax.Array) -> jax.Array:

@@ -206,6 +206,33 @@ def read_video(path: str | os.PathLike) -> tuple[np.ndarray, float]:
     return np.stack(frames), float(rate)
 
 
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """The texts that were stored in a file (`VideoWriter`, `metadata`), those of others among them; keys as written.
+
+    Raises:
+      ValueError: the file does not exist or cannot be read.
+    """
+    path = _existing_file(path)
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".png":
+            with Image.open(path) as image:
+                return {str(key): text for key, text in image.info.items() if isinstance(text, str)}
+        if suffix == ".gif":
+            with Image.open(path) as image:
+                comment = image.info.get("comment", b"")
+            try:
+                texts = json.loads(comment)
+            except ValueError:  # a comment of somebody else's
+                return {"comment": comment.decode(errors="replace")} if comment else {}
+            return {str(key): str(text) for key, text in texts.items()} if isinstance(texts, dict) else {}
+        with av.open(str(path)) as container:
+            # Matroska shouts: its keys come back in capitals.
+            return {key.lower(): text for key, text in container.metadata.items()}
+    except (av.FFmpegError, OSError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+
+
 def contact_sheet(frames: np.ndarray, columns: int = 8, border: int = 2) -> np.ndarray:
     """Lays frames uint8 (T, H, W, 3) out row by row on white, `border` pixels around each: uint8 (H', W', 3)."""
     frames = np.asarray(frames)
@@ -223,15 +250,21 @@ def contact_sheet(frames: np.ndarray, columns: int = 8, border: int = 2) -> np.n
     return sheet
 
 
-def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Writes an image uint8 (H, W, 3); the path ends in one of IMAGE_SUFFIXES, folders above it are created."""
+def write_image(path: str | os.PathLike, image: np.ndarray, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes an image uint8 (H, W, 3); the path ends in one of IMAGE_SUFFIXES, folders above it are created.
+
+    metadata: texts stored in a .png file; the other formats have no place for them.
+    """
     check_writable(path, IMAGE_SUFFIXES)
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"an image is (H, W, 3) uint8, but this is {image.shape} {image.dtype}")
     temporary = _beside(Path(path))
     try:
-        Image.fromarray(image).save(temporary, quality=95)
+        if temporary.suffix == ".png":
+            _save_png(temporary, image, metadata or {})
+        else:
+            Image.fromarray(image).save(temporary, quality=95)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

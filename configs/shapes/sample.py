@@ -11,13 +11,14 @@ from ml_collections.config_dict import placeholder
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.model = ""  # a model folder or hub id; "" is the embedded model
+    config.model = ""  # a model folder or hub id; "" is the embedded model, "embedded/shapes"
     config.reference_model = ""  # a text-to-image model in diffusers' layout that draws the reference images instead
     config.dtype = ""  # float32, bfloat16 or float16; "" is float32 on a CPU and bfloat16 elsewhere
     config.seed = 0
     config.batch_size = 4  # prompts of a file that are sampled at once
     config.frames = placeholder(int)
     config.fps = placeholder(float)  # of the file alone
+    config.size = ""  # height x width in pixels, as "128x192"; "" is the size that the model was trained on
     config.temporal_factor = placeholder(int)  # what the frame rate is multiplied by; follows from frames if not given
 
     config.reference = ConfigDict()  # the stage that draws the reference image
@@ -36,5 +37,4 @@ def get_config() -> ConfigDict:
     config.decode_overlap = placeholder(int)  # of these, at each end, context alone
 
     config.sheet_columns = 8  # frames in a row of the contact sheet
-    config.report_steps = False  # show every sampling step; such programs are compiled anew by every process
     return config

@@ -7,7 +7,7 @@ import pytest
 
 from videogen_jax.diffusion.guidance import text_and_reference
 from videogen_jax.diffusion.predictions import target
-from videogen_jax.diffusion.samplers import SAMPLERS, SPACINGS, sample, timesteps_for
+from videogen_jax.diffusion.samplers import SAMPLERS, SPACINGS, Sampler, sample, timesteps_for
 from videogen_jax.diffusion.schedules import append_axes, make_schedule
 
 SCHEDULE = make_schedule("scaled_linear")
@@ -184,16 +184,19 @@ def test_sampling_is_compiled_once_per_shape(sampler):
     assert draw._cache_size() == 2
 
 
-def test_on_step_reports_each_step_in_order():
-    seen = []
-    denoise = gaussian_denoiser(SCHEDULE, "epsilon")
-    x_T = jnp.ones((2, 3))
-    reported = jax.jit(lambda x: sample(denoise, SCHEDULE, x, 6, prediction_type="epsilon", on_step=seen.append))(x_T)
-    jax.effects_barrier()
-    assert seen == list(range(6))
-    silent = jax.jit(lambda x: sample(denoise, SCHEDULE, x, 6, prediction_type="epsilon"))
-    np.testing.assert_allclose(reported, silent(x_T), atol=1e-6)
-    assert "callback" not in silent.lower(x_T).as_text()
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_one_compiled_step_serves_any_number_of_steps(sampler, spacing):
+    denoise, x_T = gaussian_denoiser(SCHEDULE, "epsilon"), jnp.linspace(-2, 2, 6).reshape(2, 3)
+    chosen, key = Sampler(sampler, "epsilon", spacing), jax.random.key(5)
+    step = jax.jit(lambda state, row: chosen.step(denoise, state, row, key))
+    for num_steps in (6, 9):
+        table, state = chosen.table(SCHEDULE, num_steps), chosen.start(SCHEDULE, x_T)
+        for index in range(len(table["t"])):
+            state = step(state, {name: column[index] for name, column in table.items()})
+        whole = sample(denoise, SCHEDULE, x_T, num_steps, sampler, prediction_type="epsilon", spacing=spacing, key=key)
+        np.testing.assert_allclose(state.x, whole, atol=1e-5)
+    assert step._cache_size() == 1
 
 
 def test_denoise_gets_one_integer_timestep_for_each_sample():

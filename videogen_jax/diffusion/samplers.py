@@ -1,14 +1,18 @@
-"""Samplers as one `lax.scan` over precomputed coefficients.
+"""Samplers as tables of coefficients, and one step that applies a row of them.
 
 Every sampler here moves from timestep t to the next lower one by a linear rule in the variance-preserving space,
 
     x <- c_x * x + c_x0 * x0(t) + c_previous * x0(t of the step before) + c_noise * z,
 
-so a sampler is a table of coefficients. All stay finite at zero terminal SNR (alpha = 0 at the first step), where the
-forms in sigma / alpha or log-SNR found elsewhere divide by zero. The tables are computed in float64.
+so a sampler is a table of coefficients. `sample` runs through a table in one `lax.scan`; a program that is to be told
+of its steps, or stopped between them, compiles `Sampler.step` once and is given one row after the other, whatever
+their number. All coefficients stay finite at zero terminal SNR (alpha = 0 at the first step), where the forms in
+sigma / alpha or log-SNR found elsewhere divide by zero. The tables are computed in float64.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -135,25 +139,142 @@ def _pndm_table(alphas_cumprod: np.ndarray, timesteps: np.ndarray, end: float) -
     }
 
 
-def _check(
-    schedule: NoiseSchedule,
-    sampler: str,
-    prediction_type: str,
-    eta: float,
-    key: jax.Array | None,
-    clip_x0: float | None,
-) -> None:
-    check_prediction_type(prediction_type)
-    if isinstance(schedule.alphas_cumprod, jax.core.Tracer):
-        raise ValueError("schedule is traced: close over it as a constant instead of passing it through jit")
-    if eta != 0.0 and sampler != "ddim":
-        raise ValueError(f"eta is {eta}: only sampler 'ddim' takes one, leave it at 0 for '{sampler}'")
-    if not 0.0 <= eta <= 1.0:
-        raise ValueError(f"eta is {eta}: it must lie between 0 (deterministic) and 1 (ancestral)")
-    if sampler == "pndm" and (prediction_type == "sample" or clip_x0 is not None):
-        raise ValueError("sampler 'pndm' has no x0: it takes neither prediction_type 'sample' nor clip_x0")
-    if (eta > 0.0 or sampler == "euler_ancestral") and key is None:
-        raise ValueError(f"key is missing: sampler '{sampler}' with eta {eta} draws noise at every step")
+class SamplerState(NamedTuple):
+    """What goes from one step to the next.
+
+    Attributes:
+      x: `(B, ...)` float32, the samples at the timestep of the next row; in the end x_0.
+      previous: "dpmpp_2m": x0 `(B, ...)` of the step before; "pndm": (x of the step before, the three network outputs
+        before `(3, B, ...)`); else None.
+    """
+
+    x: jax.Array
+    previous: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """A sampler, taken apart into a table, a start and a step.
+
+    Attributes:
+      name: "ddim" (Song et al. 2021; eta 0 deterministic, 1 ancestral), "dpmpp_2m" (DPM-Solver++(2M), Lu et al. 2022),
+        "euler" (Euler's method for the probability-flow ODE in sigma / alpha, Karras et al. 2022), "euler_ancestral" or
+        "pndm" (Liu et al. 2022, the linear multistep form; one call more than num_steps, no "sample" prediction).
+        In exact arithmetic Euler's step is the DDIM step with eta 0, the ancestral one that with eta 1; "euler" and
+        "euler_ancestral" differ from these in the start, scaled to sigma(t) instead of 1 unless spacing is "leading".
+      prediction_type: "epsilon", "v_prediction" or "sample".
+      spacing, steps_offset: see `timesteps_for`.
+      eta: share of the ancestral noise, for "ddim".
+      clip_x0: bound on |x0| at every step (the noise then follows from the clipped x0), or None.
+      end: alphas_cumprod where the last step ends: 1 for none of the noise, or `schedule.alphas_cumprod[0]`, which
+        leaves some ("set_alpha_to_one": false in diffusers).
+
+    Raises:
+      ValueError: for unknown choices, or ones that do not go together.
+    """
+
+    name: str
+    prediction_type: str
+    spacing: str = "trailing"
+    steps_offset: int = 0
+    eta: float = 0.0
+    clip_x0: float | None = None
+    end: float = 1.0
+
+    def __post_init__(self):
+        check_prediction_type(self.prediction_type)
+        if self.name not in SAMPLERS:
+            raise ValueError(f"sampler '{self.name}' is not known: choose one of {', '.join(SAMPLERS)}")
+        if self.eta != 0.0 and self.name != "ddim":
+            raise ValueError(f"eta is {self.eta}: only sampler 'ddim' takes one, leave it at 0 for '{self.name}'")
+        if not 0.0 <= self.eta <= 1.0:
+            raise ValueError(f"eta is {self.eta}: it must lie between 0 (deterministic) and 1 (ancestral)")
+        if self.name == "pndm" and (self.prediction_type == "sample" or self.clip_x0 is not None):
+            raise ValueError("sampler 'pndm' has no x0: it takes neither prediction_type 'sample' nor clip_x0")
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether each step draws noise, and so needs a key."""
+        return self.eta > 0.0 or self.name == "euler_ancestral"
+
+    def table(self, schedule: NoiseSchedule, num_steps: int) -> dict[str, np.ndarray]:
+        """The coefficients of all calls of the network: columns with a row for each, num_steps of them ("pndm": one
+        more). Names, dtypes and what is in a row do not depend on num_steps. Computed on the host, in float64.
+
+        Raises ValueError for a traced schedule, a num_steps that it does not hold, or "epsilon" prediction where a
+        timestep has zero SNR (there the noise says nothing of x0).
+        """
+        if isinstance(schedule.alphas_cumprod, jax.core.Tracer):
+            raise ValueError("schedule is traced: close over it as a constant instead of passing it through jit")
+        timesteps = timesteps_for(schedule.num_train_timesteps, num_steps, self.spacing, self.steps_offset, self.name)
+        all_alphas_cumprod = np.asarray(schedule.alphas_cumprod, np.float64)
+        alphas_cumprod = _alphas_cumprod_at(all_alphas_cumprod, timesteps)
+        if self.prediction_type == "epsilon" and np.any(alphas_cumprod == 0.0):
+            raise ValueError(
+                "prediction_type 'epsilon' cannot start from zero terminal SNR: use 'v_prediction' or 'sample',"
+                " or spacing 'leading'"
+            )
+        if self.name == "pndm":
+            if np.any(alphas_cumprod == 0.0):
+                raise ValueError(
+                    "sampler 'pndm' cannot start from zero terminal SNR: use another, or spacing 'leading'"
+                )
+            table = _pndm_table(all_alphas_cumprod, timesteps, self.end)
+        else:
+            alpha = np.sqrt(np.append(alphas_cumprod, self.end))
+            sigma = np.sqrt(1.0 - np.append(alphas_cumprod, self.end))
+            if self.name == "dpmpp_2m":
+                table = _dpmpp_2m_table(alpha, sigma)
+            else:
+                table = _ddim_table(alpha, sigma, 1.0 if self.name == "euler_ancestral" else self.eta)
+            table |= {"alpha": alpha[:-1], "sigma": sigma[:-1], "t": timesteps}
+        whole = not (self.name.startswith("euler") and self.spacing == "linspace")
+        t = table.pop("t").astype(np.int32 if whole else np.float32)
+        columns = {name: column.astype(np.float32) for name, column in table.items()}
+        return columns | {"t": t, "index": np.arange(len(t), dtype=np.int32)}
+
+    def start(self, schedule: NoiseSchedule, x_T: jax.Array) -> SamplerState:
+        """The state before the first step. x_T: `(B, ...)` standard normal noise, whatever the sampler."""
+        x = jnp.asarray(x_T, jnp.float32)
+        if self.name.startswith("euler") and self.spacing != "leading":
+            # Both other spacings begin at the last timestep, however many steps there are.
+            x *= np.sqrt(1.0 - np.asarray(schedule.alphas_cumprod, np.float64)[-1]).astype(np.float32)
+        if self.name == "pndm":
+            return SamplerState(x, (x, jnp.zeros((3, *x.shape))))
+        return SamplerState(x, jnp.zeros_like(x) if self.name == "dpmpp_2m" else None)
+
+    def step(
+        self,
+        denoise: Callable[[jax.Array, jax.Array], jax.Array],
+        state: SamplerState,
+        row: Mapping[str, jax.Array],
+        key: jax.Array | None = None,
+    ) -> SamplerState:
+        """One call of the network: the state after it.
+
+        denoise: (x_t (B, ...) float32, t (B,) as in `timesteps_for`) -> network output (B, ...), already guided.
+        row: of `table`, may be traced. key: the same for all steps, needed with `draws_noise`.
+        """
+        x = state.x
+        output = denoise(x, jnp.full((x.shape[0],), row["t"])).astype(jnp.float32)
+        if self.name == "pndm":
+            x_before, outputs = state.previous
+            begin = jnp.where(row["again"] > 0, x_before, x)
+            seen = jnp.concatenate([output[None], outputs])
+            noise = jnp.tensordot(row["mean"], seen, 1)
+            if self.prediction_type == "v_prediction":
+                noise = row["alpha"] * noise + row["sigma"] * begin
+            outputs = jnp.where(row["again"] > 0, outputs, seen[:3])
+            return SamplerState(row["x"] * begin + row["e"] * noise, (begin, outputs))
+        x0 = x0_from_prediction(self.prediction_type, output, x, row["alpha"], row["sigma"])
+        if self.clip_x0 is not None:
+            x0 = jnp.clip(x0, -self.clip_x0, self.clip_x0)
+        x = row["x"] * x + row["x0"] * x0
+        if self.name == "dpmpp_2m":
+            x += row["previous"] * state.previous
+        if self.draws_noise:
+            x += row["noise"] * jax.random.normal(jax.random.fold_in(key, row["index"]), x.shape, jnp.float32)
+        return SamplerState(x, x0 if self.name == "dpmpp_2m" else None)
 
 
 def sample(
@@ -163,107 +284,26 @@ def sample(
     num_steps: int,
     sampler: str = "ddim",
     *,
-    prediction_type: str,
-    spacing: str = "trailing",
-    eta: float = 0.0,
     key: jax.Array | None = None,
-    clip_x0: float | None = None,
-    steps_offset: int = 0,
-    end: float = 1.0,
-    on_step: Callable[[int], None] | None = None,
+    **fields: Any,
 ) -> jax.Array:
-    """Draw samples by running the diffusion backwards from noise.
+    """Draw samples by running the diffusion backwards from noise, all steps in one `lax.scan`.
 
-    denoise: (x_t (B, ...) float32, t (B,) as in `timesteps_for`) -> network output (B, ...), already guided.
-    schedule: a constant; x_T: (B, ...) standard normal noise, whatever the sampler.
-    sampler: "ddim" (Song et al. 2021; eta 0 deterministic, 1 ancestral), "dpmpp_2m" (DPM-Solver++(2M), Lu et al. 2022),
-    "euler" (Euler's method for the probability-flow ODE in sigma / alpha, Karras et al. 2022), "euler_ancestral" or
-    "pndm" (Liu et al. 2022, the linear multistep form; one call more than num_steps, no "sample" prediction).
-    In exact arithmetic Euler's step is the DDIM step with eta 0, the ancestral one that with eta 1; "euler" and
-    "euler_ancestral" differ from these in the start, scaled to sigma(t) instead of 1 unless spacing is "leading".
-    prediction_type: "epsilon", "v_prediction" or "sample". spacing, steps_offset: see `timesteps_for`.
-    key: random key for eta > 0 and "euler_ancestral". clip_x0: bound on |x0| at every step (the noise then follows from
-    the clipped x0), or None. end: alphas_cumprod where the last step ends: 1 for none of the noise, or
-    `schedule.alphas_cumprod[0]`, which leaves some ("set_alpha_to_one": false in diffusers). on_step: called on the
-    host with the index 0 ... num_steps - 1 of each finished step.
+    denoise: see `Sampler.step`. schedule: a constant; x_T: (B, ...) standard normal noise. sampler: the name, fields:
+    the other attributes of a `Sampler`, `prediction_type` among them. key: random key for eta > 0 and
+    "euler_ancestral".
 
     Returns x_0 (B, ...) float32. To be called under `jax.jit`: x_T, key and all that `denoise` closes over may be
     traced; everything else is static.
 
-    Raises ValueError for unknown choices, a traced schedule, a missing key, or "epsilon" prediction where a timestep
-    has zero SNR (there the noise says nothing of x0).
+    Raises ValueError as `Sampler` and `Sampler.table` do, and for a missing key.
     """
-    _check(schedule, sampler, prediction_type, eta, key, clip_x0)
-    timesteps = timesteps_for(schedule.num_train_timesteps, num_steps, spacing, steps_offset, sampler)
-    all_alphas_cumprod = np.asarray(schedule.alphas_cumprod, np.float64)
-    alphas_cumprod = _alphas_cumprod_at(all_alphas_cumprod, timesteps)
-    if prediction_type == "epsilon" and np.any(alphas_cumprod == 0.0):
-        raise ValueError(
-            "prediction_type 'epsilon' cannot start from zero terminal SNR: use 'v_prediction' or 'sample',"
-            " or spacing 'leading'"
-        )
-    if sampler == "pndm":
-        if np.any(alphas_cumprod == 0.0):
-            raise ValueError("sampler 'pndm' cannot start from zero terminal SNR: use another, or spacing 'leading'")
-        return _pndm(denoise, _pndm_table(all_alphas_cumprod, timesteps, end), x_T, prediction_type, on_step)
-    alpha = np.sqrt(np.append(alphas_cumprod, end))
-    sigma = np.sqrt(1.0 - np.append(alphas_cumprod, end))
-    if sampler == "dpmpp_2m":
-        table = _dpmpp_2m_table(alpha, sigma)
-    else:
-        table = _ddim_table(alpha, sigma, 1.0 if sampler == "euler_ancestral" else eta)
-    draws_noise = bool(np.any(table["noise"] > 0.0))
-    table |= {"alpha": alpha[:-1], "sigma": sigma[:-1]}
-    steps = {name: jnp.asarray(column, jnp.float32) for name, column in table.items()}
-    steps |= {"t": jnp.asarray(timesteps), "index": jnp.arange(num_steps, dtype=jnp.int32)}
+    chosen = Sampler(sampler, **fields)
+    if chosen.draws_noise and key is None:
+        raise ValueError(f"key is missing: sampler '{sampler}' with eta {chosen.eta} draws noise at every step")
+    table = jax.tree.map(jnp.asarray, chosen.table(schedule, num_steps))
 
-    def step(carry, at):
-        x, x0_previous = carry
-        output = denoise(x, jnp.full((x.shape[0],), at["t"])).astype(jnp.float32)
-        x0 = x0_from_prediction(prediction_type, output, x, at["alpha"], at["sigma"])
-        if clip_x0 is not None:
-            x0 = jnp.clip(x0, -clip_x0, clip_x0)
-        x = at["x"] * x + at["x0"] * x0
-        if sampler == "dpmpp_2m":
-            x += at["previous"] * x0_previous
-        if draws_noise:
-            x += at["noise"] * jax.random.normal(jax.random.fold_in(key, at["index"]), x.shape, jnp.float32)
-        x = _reported(on_step, x, at["index"])
-        return (x, x0 if sampler == "dpmpp_2m" else None), None
+    def step(state, row):
+        return chosen.step(denoise, state, row, key), None
 
-    x = jnp.asarray(x_T, jnp.float32)
-    if sampler.startswith("euler") and spacing != "leading":
-        x *= sigma[0].astype(np.float32)
-    (x, _), _ = jax.lax.scan(step, (x, jnp.zeros_like(x) if sampler == "dpmpp_2m" else None), steps)
-    return x
-
-
-def _pndm(denoise: Callable, table: dict[str, np.ndarray], x_T: jax.Array, prediction_type: str, on_step) -> jax.Array:
-    """The steps of `_pndm_table`. on_step hears of the first step twice, as the network is called."""
-    calls = {name: jnp.asarray(column, jnp.float32) for name, column in table.items() if name != "t"}
-    calls |= {"t": jnp.asarray(table["t"]), "index": jnp.maximum(jnp.arange(len(table["t"])) - 1, 0)}
-
-    def call(carry, at):
-        x, x_before, outputs = carry
-        output = denoise(x, jnp.full((x.shape[0],), at["t"])).astype(jnp.float32)
-        begin = jnp.where(at["again"] > 0, x_before, x)
-        seen = jnp.concatenate([output[None], outputs])
-        noise = jnp.tensordot(at["mean"], seen, 1)
-        if prediction_type == "v_prediction":
-            noise = at["alpha"] * noise + at["sigma"] * begin
-        outputs = jnp.where(at["again"] > 0, outputs, seen[:3])
-        return (_reported(on_step, at["x"] * begin + at["e"] * noise, at["index"]), begin, outputs), None
-
-    x = jnp.asarray(x_T, jnp.float32)
-    (x, _, _), _ = jax.lax.scan(call, (x, x, jnp.zeros((3, *x.shape))), calls)
-    return x
-
-
-def _reported(on_step: Callable[[int], None] | None, x: jax.Array, index: jax.Array) -> jax.Array:
-    """x; on_step is told of the index once x is there."""
-    if on_step is None:
-        return x
-    # The barrier ties the report to the step's result, so that it is not sent ahead of the work.
-    x, index = jax.lax.optimization_barrier((x, index))
-    jax.debug.callback(lambda i: on_step(int(i)), index)
-    return x
+    return jax.lax.scan(step, chosen.start(schedule, x_T), table)[0].x

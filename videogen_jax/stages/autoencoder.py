@@ -76,13 +76,14 @@ class FrozenAutoencoder:
     scaling_factor: float
     shift_factor: float = 0.0
 
-    def encode(self, params: Params, frames: jax.Array, resolution: int | None = None) -> jax.Array:
+    def encode(self, params: Params, frames: jax.Array, size: int | tuple[int, int] | None = None) -> jax.Array:
         """Frames `(..., H, W, 3)` in [-1, 1] -> latents `(..., h, w, C)` of unit variance (the posterior's mean).
 
-        With `resolution` the frames are first resized so that the latents have that side.
+        With `size`, (h, w) or one number for both, the frames are first resized so that the latents have that size.
         """
-        if resolution is not None:
-            frames = resize(frames, resolution * self.network.downsampling)
+        if size is not None:
+            height, width = (size, size) if isinstance(size, int) else size
+            frames = resize(frames, (height * self.network.downsampling, width * self.network.downsampling))
         flat = frames.reshape(-1, *frames.shape[-3:])
         mean = self.network.apply({"params": params}, flat, method="encode").mean
         latents = (mean.astype(jnp.float32) - self.shift_factor) * self.scaling_factor

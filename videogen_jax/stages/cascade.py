@@ -5,16 +5,35 @@ of the stage below, upsampled and noised (noise conditioning augmentation, Ho et
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from videogen_jax.diffusion.augmentation import augment, random_level
 from videogen_jax.diffusion.guidance import text_and_reference
+from videogen_jax.diffusion.samplers import SamplerState
 from videogen_jax.stages.latent_diffusion import LatentDiffusion, repeat_batch
 from videogen_jax.stages.stage import Batch, Metrics, Params, resize
+
+
+class Conditions(NamedTuple):
+    """What the UNet of a stage is told in every sampling step; N is the batch, once for each branch of guidance.
+
+    Attributes:
+      context: text states `(N, L, D)`.
+      reference: latents of the reference image `(N, 1, h, w, C)`.
+      keep: `(N,)`, 1 where the reference is shown, 0 where it is dropped.
+      lower: the stage below's latents, upsampled and noised `(N, T, h, w, C)`, or None for the first stage.
+      scalars: the UNet's `added_conditions`, `(N,)` each.
+    """
+
+    context: jax.Array
+    reference: jax.Array
+    keep: jax.Array
+    lower: jax.Array | None
+    scalars: dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +149,86 @@ class CascadeStage(LatentDiffusion):
             weights = 1.0 - keep[:, None] * (jnp.arange(latents.shape[1]) == 0)
         return self.denoising_loss(noise_rng, latents, predict, weights)
 
+    def start(
+        self,
+        rng: jax.Array,
+        context: jax.Array,
+        null_context: jax.Array,
+        reference: jax.Array,
+        lower: jax.Array | None,
+        num_frames: int,
+        sampler: str = "dpmpp_2m",
+        noise_level: jax.Array | int | None = None,
+        fps: jax.Array | float | None = None,
+        guided: bool = True,
+    ) -> tuple[SamplerState, Conditions]:
+        """The sampler's state before its first step, and what the UNet is told in every step.
+
+        The size of the video is that of the reference.
+
+        Args:
+          rng: `(B,)` keys, one a video.
+          context, null_context: text states of the prompts `(B, L, D)` and of the empty prompt `(L, D)`.
+          reference: latents of the reference image at this resolution `(B, 1, h, w, C)`.
+          lower: latents of the stage below `(B, T, h', w', C)`, or None for the first stage.
+          num_frames, sampler: static.
+          noise_level: timestep to which `lower` is noised; None: the stage's own.
+          fps: frame rate, for a UNet that takes it.
+          guided: False, static, leaves out what guidance needs, for scales of 1: a third of the work.
+        """
+        batch, size = context.shape[0], reference.shape[2:4]
+        keys = jax.vmap(jax.random.split, out_axes=1)(rng)  # (2, B)
+        level = None
+        if lower is not None:
+            level = jnp.broadcast_to(jnp.asarray(self.noise_level if noise_level is None else noise_level), (batch,))
+            upsampled = resize(lower, size)
+            one = jax.vmap(lambda key, x, at: augment(key, x[None], self.noise_schedule, at[None])[0])
+            lower = one(keys[1], upsampled, level)
+        branches = 3 if guided else 1  # without conditions, with the reference, with the reference and the text
+        empty = jnp.broadcast_to(null_context, context.shape)
+        told = Conditions(
+            context=jnp.concatenate([empty, empty, context][-branches:]),
+            reference=repeat_batch(reference, branches),
+            keep=jnp.repeat(jnp.array([0.0, 1.0, 1.0][-branches:]), batch),
+            lower=None if lower is None else repeat_batch(lower, branches),
+            scalars=self.conditions(branches * batch, None if level is None else repeat_batch(level, branches), fps),
+        )
+        return self.start_sampler(sampler, keys[0], (batch, num_frames, *size, self.latent_channels)), told
+
+    def step(
+        self,
+        params: Params,
+        state: SamplerState,
+        told: Conditions,
+        row: Mapping[str, jax.Array],
+        guidance_scale: jax.Array | float,
+        reference_guidance_scale: jax.Array | float,
+        sampler: str = "dpmpp_2m",
+    ) -> SamplerState:
+        """One step of the sampler, by a row of its table; `state` and `told` as `start` gives them.
+
+        Args:
+          params: the UNet's parameters.
+          guidance_scale, reference_guidance_scale: weights of text and reference (guidance.text_and_reference), where
+            `start` was guided; may be traced.
+        """
+        branches = told.context.shape[0] // state.x.shape[0]
+
+        def denoise(x, t):
+            joined = self.join(repeat_batch(x, branches), told.reference, told.keep, told.lower)
+            out = self.predict(params, joined, repeat_batch(t, branches), told.context, told.scalars)
+            if branches == 1:
+                return out
+            return text_and_reference(*jnp.split(out, branches), guidance_scale, reference_guidance_scale)
+
+        return self.sampler(sampler).step(denoise, state, row)
+
+    def finish(self, drawn: jax.Array, reference: jax.Array) -> jax.Array:
+        """Video latents `(B, T, h, w, C)` of unit variance, from the last `state.x`; reference as in `start`."""
+        if self.reference_frames == "clean":
+            return jnp.concatenate([reference, drawn[:, 1:]], axis=1)
+        return drawn
+
     def sample_latents(
         self,
         params: Params,
@@ -143,53 +242,18 @@ class CascadeStage(LatentDiffusion):
         num_frames: int,
         num_steps: int,
         sampler: str = "dpmpp_2m",
-        noise_level: jax.Array | int | None = None,
-        fps: jax.Array | float | None = None,
-        guided: bool = True,
-        on_step: Callable[[int], None] | None = None,
+        **settings: Any,
     ) -> jax.Array:
-        """Video latents `(B, T, h, w, C)` of unit variance.
+        """Video latents `(B, T, h, w, C)` of unit variance: `start`, `num_steps` (static) times `step`, `finish`.
 
-        Args:
-          params: the UNet's parameters.
-          rng: `(B,)` keys, one a video.
-          context, null_context: text states of the prompts `(B, L, D)` and of the empty prompt `(L, D)`.
-          reference: latents of the reference image at this resolution `(B, 1, h, w, C)`.
-          lower: latents of the stage below `(B, T, h', w', C)`, or None for the first stage.
-          guidance_scale, reference_guidance_scale: weights of text and reference (guidance.text_and_reference), traced.
-          num_frames, num_steps, sampler: static.
-          noise_level: timestep to which `lower` is noised; None: the stage's own.
-          fps: frame rate, for a UNet that takes it.
-          guided: False, static, leaves out what guidance needs, for scales of 1: a third of the work.
+        settings: the remaining arguments of `start`.
         """
-        batch = context.shape[0]
-        keys = jax.vmap(jax.random.split, out_axes=1)(rng)  # (2, B)
-        level = None
-        if lower is not None:
-            level = jnp.broadcast_to(jnp.asarray(self.noise_level if noise_level is None else noise_level), (batch,))
-            upsampled = resize(lower, self.resolution)
-            one = jax.vmap(lambda key, x, at: augment(key, x[None], self.noise_schedule, at[None])[0])
-            lower = one(keys[1], upsampled, level)
-        branches = 3 if guided else 1  # without conditions, with the reference, with the reference and the text
-        empty = jnp.broadcast_to(null_context, context.shape)
-        contexts = jnp.concatenate([empty, empty, context][-branches:])
-        keep = jnp.repeat(jnp.array([0.0, 1.0, 1.0][-branches:]), batch)
-        conditions = self.conditions(branches * batch, None if level is None else repeat_batch(level, branches), fps)
-        first_frame, reference = reference, repeat_batch(reference, branches)
-        lower = None if lower is None else repeat_batch(lower, branches)
+        state, told = self.start(rng, context, null_context, reference, lower, num_frames, sampler, **settings)
 
-        def denoise(x, t):
-            joined = self.join(repeat_batch(x, branches), reference, keep, lower)
-            out = self.predict(params, joined, repeat_batch(t, branches), contexts, conditions)
-            if not guided:
-                return out
-            return text_and_reference(*jnp.split(out, branches), guidance_scale, reference_guidance_scale)
+        def step(state, row):
+            return self.step(params, state, told, row, guidance_scale, reference_guidance_scale, sampler)
 
-        shape = (batch, num_frames, self.resolution, self.resolution, self.latent_channels)
-        drawn = self.run_sampler(denoise, keys[0], shape, num_steps, sampler, on_step)
-        if self.reference_frames == "clean":
-            drawn = jnp.concatenate([first_frame, drawn[:, 1:]], axis=1)
-        return drawn
+        return self.finish(self.run_sampler(sampler, num_steps, state, step).x, reference)
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
         batch = jax.tree.map(lambda x: x.astype(jnp.float32), dict(batch))

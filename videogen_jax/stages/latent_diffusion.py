@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from videogen_jax.diffusion.predictions import check_prediction_type, loss_weight, target
-from videogen_jax.diffusion.samplers import sample
+from videogen_jax.diffusion.samplers import Sampler, SamplerState
 from videogen_jax.diffusion.schedules import NoiseSchedule, make_schedule
 from videogen_jax.models.unet import UNet
 from videogen_jax.stages.stage import Metrics, Params, build_network
@@ -95,32 +95,29 @@ class LatentDiffusion:
             metrics |= {"mse_low_noise": error[:half].mean(), "mse_high_noise": error[half:].mean()}
         return jnp.mean(weight * error), metrics
 
-    def run_sampler(
-        self,
-        denoise: Callable[[jax.Array, jax.Array], jax.Array],
-        rng: jax.Array,
-        shape: tuple[int, ...],
-        num_steps: int,
-        sampler: str,
-        on_step: Callable[[int], None] | None = None,
-    ) -> jax.Array:
-        """Latents of `shape` from noise; each example has noise of its own key, so a batch gives what singles give.
+    def sampler(self, name: str) -> Sampler:
+        """The sampler of that name (`samplers.SAMPLERS`) for what the network predicts."""
+        end = 1.0 if self.set_alpha_to_one else float(self.noise_schedule.alphas_cumprod[0])
+        return Sampler(name, self.prediction_type, self.timestep_spacing, self.steps_offset, end=end)
+
+    def start_sampler(self, name: str, rng: jax.Array, shape: tuple[int, ...]) -> SamplerState:
+        """Noise of `shape`; each example has that of its own key, so a batch gives what singles give.
 
         rng: `(B,)` keys, one an example.
         """
         x_T = jax.vmap(lambda key: jax.random.normal(key, shape[1:], jnp.float32))(rng)
-        return sample(
-            denoise,
-            self.noise_schedule,
-            x_T,
-            num_steps,
-            sampler,
-            prediction_type=self.prediction_type,
-            spacing=self.timestep_spacing,
-            steps_offset=self.steps_offset,
-            end=1.0 if self.set_alpha_to_one else float(self.noise_schedule.alphas_cumprod[0]),
-            on_step=on_step,
-        )
+        return self.sampler(name).start(self.noise_schedule, x_T)
+
+    def run_sampler(
+        self,
+        name: str,
+        num_steps: int,
+        state: SamplerState,
+        step: Callable[[SamplerState, Mapping[str, jax.Array]], SamplerState],
+    ) -> SamplerState:
+        """All steps as one `lax.scan`. step: the state after the row of the sampler's table that it is given."""
+        table = jax.tree.map(jnp.asarray, self.sampler(name).table(self.noise_schedule, num_steps))
+        return jax.lax.scan(lambda state, row: (step(state, row), None), state, table)[0]
 
     def diffusion_config(self) -> dict[str, Any]:
         """The settings that a sampler needs, for the part's config.json."""

@@ -1,13 +1,15 @@
 """The reference stage: text to image latents, Stable Diffusion's part in VideoGen (Li et al. 2023, section 3.1)."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from videogen_jax.diffusion.guidance import classifier_free
+from videogen_jax.diffusion.samplers import SamplerState
 from videogen_jax.stages.latent_diffusion import LatentDiffusion, repeat_batch
 from videogen_jax.stages.stage import Batch, Metrics, Params
 
@@ -44,6 +46,57 @@ class ReferenceStage(LatentDiffusion):
         latents = batch["latents"].astype(jnp.float32)
         return self.denoising_loss(noise_rng, latents, lambda x, t: self.predict(params["unet"], x, t, context))
 
+    def start(
+        self,
+        rng: jax.Array,
+        prompts: Prompts,
+        empty: Prompts,
+        resolution: tuple[int, int],
+        sampler: str = "dpmpp_2m",
+        guided: bool = True,
+    ) -> tuple[SamplerState, Prompts]:
+        """The sampler's state before its first step, and what the UNet is told in every step.
+
+        Args:
+          rng: `(B,)` keys, one an image.
+          prompts: the prompts.
+          empty: the empty prompt, B times or once.
+          resolution: (h, w) of the latents.
+          sampler: static.
+          guided: False, static, leaves out what guidance needs, for a scale of 1: half of the work.
+        """
+        told = prompts
+        if guided:
+            told = jax.tree.map(lambda e, p: jnp.concatenate([jnp.broadcast_to(e, p.shape), p]), empty, prompts)
+        shape = (prompts.context.shape[0], 1, *resolution, self.network.out_channels)
+        return self.start_sampler(sampler, rng, shape), told
+
+    def step(
+        self,
+        params: Params,
+        state: SamplerState,
+        told: Prompts,
+        row: Mapping[str, jax.Array],
+        guidance_scale: jax.Array | float,
+        sampler: str = "dpmpp_2m",
+    ) -> SamplerState:
+        """One step of the sampler, by a row of its table; `state` and `told` as `start` gives them.
+
+        In the end `state.x` are image latents `(B, 1, h, w, C)` of unit variance.
+
+        Args:
+          params: the UNet's parameters.
+          guidance_scale: weight of the text, where `start` was guided; may be traced.
+        """
+        branches = told.context.shape[0] // state.x.shape[0]
+
+        def denoise(x, t):
+            x, t = repeat_batch(x, branches), repeat_batch(t, branches)
+            out = self.predict(params, x, t, told.context, pooled_text=told.pooled, sizes=told.sizes)
+            return out if branches == 1 else classifier_free(*jnp.split(out, branches), guidance_scale)
+
+        return self.sampler(sampler).step(denoise, state, row)
+
     def sample_latents(
         self,
         params: Params,
@@ -55,35 +108,11 @@ class ReferenceStage(LatentDiffusion):
         num_steps: int,
         sampler: str = "dpmpp_2m",
         guided: bool = True,
-        on_step: Callable[[int], None] | None = None,
     ) -> jax.Array:
-        """Image latents `(B, 1, h, w, C)` of unit variance.
-
-        Args:
-          params: the UNet's parameters.
-          rng: `(B,)` keys, one an image.
-          prompts: the prompts.
-          empty: the empty prompt, B times or once.
-          guidance_scale: 1 is no guidance; may be traced.
-          resolution: (h, w) of the latents.
-          num_steps, sampler: static.
-          guided: False, static, leaves out what guidance needs, for a scale of 1: half of the work.
-        """
-        batch, told = prompts.context.shape[0], prompts
-        if guided:
-            told = jax.tree.map(lambda e, p: jnp.concatenate([jnp.broadcast_to(e, p.shape), p]), empty, prompts)
-
-        def predict(x, t):
-            return self.predict(params, x, t, told.context, pooled_text=told.pooled, sizes=told.sizes)
-
-        def denoise(x, t):
-            if not guided:
-                return predict(x, t)
-            out = predict(repeat_batch(x, 2), repeat_batch(t, 2))
-            return classifier_free(out[:batch], out[batch:], guidance_scale)
-
-        shape = (batch, 1, *resolution, self.network.out_channels)
-        return self.run_sampler(denoise, rng, shape, num_steps, sampler, on_step)
+        """Image latents `(B, 1, h, w, C)` of unit variance: `start` and `num_steps` (static) times `step`."""
+        state, told = self.start(rng, prompts, empty, resolution, sampler, guided)
+        step = functools.partial(self.step, params, told=told, guidance_scale=guidance_scale, sampler=sampler)
+        return self.run_sampler(sampler, num_steps, state, lambda state, row: step(state, row=row)).x
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
         context = batch["context"].astype(jnp.float32)

@@ -75,10 +75,12 @@ def to_uint8(frames: jax.Array) -> jax.Array:
     return jnp.round(jnp.clip(frames.astype(jnp.float32) * 127.5 + 127.5, 0.0, 255.0)).astype(jnp.uint8)
 
 
-def resize(x: jax.Array, resolution: int) -> jax.Array:
-    """Antialiased bilinear resize of the last two spatial axes: `(..., H, W, C)` -> `(..., resolution, resolution, C)`.
+def resize(x: jax.Array, size: int | tuple[int, int]) -> jax.Array:
+    """Antialiased bilinear resize of the two axes before the last: `(..., H, W, C)` -> `(..., h, w, C)`.
 
-    The one filter by which frames and latents change resolution anywhere in the cascade.
+    size: (h, w), or one number for both. The one filter by which frames and latents change resolution anywhere in the
+    cascade.
     """
-    shape = (*x.shape[:-3], resolution, resolution, x.shape[-1])
+    height, width = (size, size) if isinstance(size, int) else size
+    shape = (*x.shape[:-3], height, width, x.shape[-1])
     return x if shape == x.shape else jax.image.resize(x, shape, "linear", antialias=True)

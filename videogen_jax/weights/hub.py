@@ -1,4 +1,4 @@
-"""Models named by a folder or by an id on the Hugging Face hub."""
+"""Models named by a folder, by an id on the Hugging Face hub, or as one that comes with this package."""
 
 import os
 import re
@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from videogen_jax.weights.tensors import WEIGHTS_NAMES
 
+EMBEDDED = "embedded/shapes"
+_PACKAGE = Path(__file__).resolve().parents[1]
 _ID = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _WITHOUT_USE = ("safety_checker", "feature_extractor", "image_encoder", "vae_encoder", "vae_decoder", "vae_1_0")
 _SETTINGS = (".json", ".txt")
@@ -14,9 +16,9 @@ _SHARD = re.compile(r"(?P<stem>.+)-\d+-of-\d+\.safetensors")
 
 
 def is_id(model: str | os.PathLike) -> bool:
-    """Whether a model's name is a hub id; a path in a folder that exists is none."""
+    """Whether a model's name is a hub id: neither EMBEDDED nor a path in a folder that exists."""
     path = Path(model)
-    is_path = path.exists() or (path.parent.is_dir() and path.parent != Path())
+    is_path = str(model) == EMBEDDED or path.exists() or (path.parent.is_dir() and path.parent != Path())
     return not is_path and _ID.fullmatch(str(model)) is not None
 
 
@@ -24,14 +26,17 @@ def resolve(model: str | os.PathLike) -> Path:
     """The folder of a model.
 
     Args:
-      model: a folder, or a hub id such as "stable-diffusion-v1-5/stable-diffusion-v1-5", with "@revision" if wanted. A
-        path in a folder that exists is no hub id.
+      model: EMBEDDED, the model that comes with the package; a folder; or a hub id such as
+        "stable-diffusion-v1-5/stable-diffusion-v1-5", with "@revision" if wanted. A path in a folder that exists is no
+        hub id.
         Of a hub id the files that are needed are downloaded, or taken from the hub's cache on disk (HF_HOME) where
         they are there already or there is no network.
 
     Raises:
       ValueError: there is no such folder, no such model on the hub, or no network and no copy in the cache.
     """
+    if str(model) == EMBEDDED:
+        return _PACKAGE / EMBEDDED
     if not is_id(model):
         return Path(model)
     from huggingface_hub import HfApi, snapshot_download
