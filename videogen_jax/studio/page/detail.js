@@ -19,7 +19,7 @@ export function closeButton(dialog) {
 }
 
 export class Detail {
-  /** actions: again(result), same(result), frame(result, k), compare(result), deleted(id), closed(). */
+  /** actions: again(result), same(result), frame(result, k), compare(result), changed(result), deleted(id), closed(). */
   constructor(model, actions) {
     this.dialog = byId("detail");
     this.model = model;
@@ -102,12 +102,30 @@ export class Detail {
       keep.focus();
     };
     const start = button("Delete", {symbol: "trash", onclick: ask});
+    const pin = this.pin();
     const rest = () => {
-      place.replaceChildren(start);
+      place.replaceChildren(pin, start);
       start.focus();
     };
-    place.append(start);
+    place.append(pin, start);
     return place;
+  }
+
+  /** A pinned video stays when the oldest are deleted to make room. */
+  pin() {
+    const set = async () => {
+      const pinned = !this.result.pinned;
+      try {
+        this.result = await api(`/results/${encodeURIComponent(this.result.id)}`, {method: "PATCH", json: {pinned}});
+      } catch (error) {
+        return say(this.error, error.message);
+      }
+      toggle.setAttribute("aria-pressed", String(pinned));
+      this.actions.changed(this.result);
+    };
+    const toggle = button("Pin", {symbol: "pin", title: "Keep it when the oldest videos make room for new ones",
+      "aria-pressed": String(Boolean(this.result.pinned)), onclick: set});
+    return toggle;
   }
 
   async delete() {

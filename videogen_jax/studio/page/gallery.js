@@ -54,6 +54,12 @@ export class Gallery {
     this.show();
   }
 
+  /** Takes what the server now says of a video. */
+  replace(result) {
+    const item = this.items.get(result.id);
+    if (item) item.result = result;
+  }
+
   remove(id) {
     this.items.get(id)?.element.remove();
     this.items.delete(id);
@@ -72,6 +78,7 @@ export class Gallery {
       el("span", {class: "badge"}, icon("play"), `${short(result.frames / result.fps)} s`));
     const open = el("button", {type: "button", class: "tile"}, picture, el("span", {class: "tile-prompt"}, result.prompt),
       el("span", {class: "tile-seed"}, `seed ${result.seed}`));
+    const {id} = result;
     const element = el("li", {}, open);
     let touched = false;
     const start = () => picture.querySelector("video") ?? picture.append(loop(result, "", {plays: true}));
@@ -82,6 +89,7 @@ export class Gallery {
     open.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && stop());
     open.addEventListener("blur", stop);
     open.addEventListener("click", (event) => {
+      const {result} = this.items.get(id);
       if (this.chosen) return this.pick(result);
       // A first touch on the picture plays it, the second opens it; so does one on its words.
       if (touched && picture.contains(event.target) && !picture.querySelector("video")) return start();

@@ -74,9 +74,15 @@ export class JobCard {
   writeButtons() {
     this.buttonsFor = this.job.state;
     const {cancel, dismiss, retry} = this.actions;
+    // A job that runs ends at its next step.
+    const cancelling = ({currentTarget: pressed}) => {
+      pressed.disabled = true;
+      pressed.textContent = "Cancelling…";
+      cancel(this.job);
+    };
     const kinds = {
-      queued: () => [button("Cancel", {onclick: () => cancel(this.job)})],
-      running: () => [button("Cancel", {onclick: () => cancel(this.job)})],
+      queued: () => [button("Cancel", {onclick: cancelling})],
+      running: () => [button("Cancel", {onclick: cancelling})],
       failed: () => [
         button("Try again", {symbol: "again", onclick: () => retry(this.job)}),
         button("Dismiss", {symbol: "close", iconOnly: true, onclick: () => dismiss(this.job)}),

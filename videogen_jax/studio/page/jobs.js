@@ -123,10 +123,16 @@ export class Jobs {
     try {
       await api(`/jobs/${encodeURIComponent(job.id)}`, {method: "DELETE"});
     } catch (error) {
+      this.cards.get(job.id)?.writeButtons();
       this.cards.get(job.id)?.warn(error.message);
       return;
     }
     this.refresh();
+  }
+
+  /** A video was deleted: the card that shows it goes too. */
+  forget(result) {
+    for (const {job} of [...this.cards.values()]) if (job.result === result) this.remove(job.id);
   }
 
   dismiss(job) {

@@ -11,6 +11,12 @@ const FIELDS = [
   {name: "steps", label: "Steps", step: 1, most: 60, hint: "More take longer and look cleaner."},
 ];
 
+/** A setting's value in each stage that has it, in their order: only the cascade's weigh the reference image. */
+export function used(stages, name) {
+  const having = Object.keys(stages ?? {}).filter((stage) => stage !== "reference" || name !== "reference_guidance_scale");
+  return having.map((stage) => stages[stage][name]).filter((value) => value != null);
+}
+
 export class Settings {
   constructor() {
     this.seed = byId("seed");
@@ -51,7 +57,7 @@ export class Settings {
       [field.number.min, field.number.max] = field.limits;
       [field.range.min, field.range.max] = [field.limits[0], Math.min(field.limits[1], field.most)];
       field.number.placeholder = field.standard ?? "auto";
-      const own = Object.values(stages ?? {}).map((stage) => stage[name]).filter((value) => value != null);
+      const own = used(stages, name);
       if (field.standard === null && own.length) field.hint.textContent = `${field.text} The model’s own, stage by stage: ${own.join(", ")}.`;
       this.changed(name);
     }

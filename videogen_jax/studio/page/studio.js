@@ -8,7 +8,7 @@ import {Gallery} from "./gallery.js";
 import {Jobs} from "./jobs.js";
 import {Prompt} from "./prompt.js";
 import {Reference} from "./reference.js";
-import {Settings} from "./settings.js";
+import {Settings, used} from "./settings.js";
 import {sketch} from "./stages.js";
 
 const POLL = 1500; // milliseconds between two questions whether the model is ready
@@ -26,7 +26,11 @@ const detail = new Detail(() => model, {
   same: (result) => fill(result),
   frame: useFrame,
   compare: (result) => gallery.choose([result]),
-  deleted: (id) => gallery.remove(id),
+  changed: (result) => gallery.replace(result),
+  deleted: (id) => {
+    gallery.remove(id);
+    jobs.forget(id);
+  },
   closed: () => OPENED.test(location.hash) && history.replaceState(null, "", location.pathname),
 });
 const jobs = new Jobs({
@@ -61,6 +65,7 @@ function showStatus() {
   const chip = byId("model-status");
   chip.dataset.status = status;
   chip.textContent = status === "ready" ? `${name ?? "model"}, ready` : status === "failed" ? "Model failed" : `${name ?? "model"}, ${status}`;
+  byId("served").textContent = `videogen_jax ${model.version}, model ${name}`;
   const waiting = status === "loading" || status === "warming up";
   say(byId("generate-note"), waiting ? `The model is ${status === "loading" ? "being loaded" : "warming up"}; your video will wait for it.` : null);
   say(byId("notice"), status === "failed" ? `The model could not be loaded: ${why}` : null);
@@ -134,8 +139,8 @@ async function fill(result, {seed = result.seed} = {}) {
 function common(stages) {
   const values = {};
   for (const name of ["guidance_scale", "reference_guidance_scale", "steps"]) {
-    const used = new Set(Object.values(stages ?? {}).map((stage) => stage[name]).filter((value) => value != null));
-    values[name] = used.size === 1 ? [...used][0] : null;
+    const [first, ...others] = used(stages, name);
+    values[name] = others.every((other) => other === first) ? first : null;
   }
   return values;
 }
