@@ -7,15 +7,13 @@ prints the page's address. It is open to this machine alone unless a token is se
 
 import dataclasses
 import os
-from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from videogen_jax.command_line import fail, parse
 
 TOKEN_VARIABLE = "VIDEOGEN_JAX_TOKEN"
 TOKEN_CHARACTERS = 16  # at least
-EMBEDDED_MODEL = Path(__file__).with_name("embedded") / "shapes"
 
 _MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; the embedded model if not given")
 _REFERENCE_MODEL = flags.DEFINE_string(
@@ -65,9 +63,9 @@ def serve() -> None:
     from videogen_jax.studio.limits import Limits
     from videogen_jax.studio.model import FolderSource, Model
     from videogen_jax.studio.server import bind, run
-    from videogen_jax.weights.hub import is_id
+    from videogen_jax.weights.hub import EMBEDDED, is_id
 
-    names = [name for name in (_MODEL.value or EMBEDDED_MODEL, _REFERENCE_MODEL.value) if name is not None]
+    names = [name for name in (_MODEL.value or EMBEDDED, _REFERENCE_MODEL.value) if name is not None]
     model = Model(FolderSource(*names))
     if not any(map(is_id, names)):
         model.read()  # a folder that holds no model is told of at once; a download is waited for by the page
@@ -85,6 +83,8 @@ def serve() -> None:
 
 def main(argv: list[str]) -> None:
     del argv
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     try:
         serve()
     except (ValueError, OSError) as error:

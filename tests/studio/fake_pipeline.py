@@ -8,9 +8,8 @@ serves the studio without a model. A prompt that holds "fail", "memory" or "disk
 import argparse
 import dataclasses
 import errno
-import hashlib
-import json
 import re
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from videogen_jax.model_index import ModelIndex
+from videogen_jax.recipe import Recipe, pixel_digest
 from videogen_jax.studio.vocabulary import Vocabulary
 
 SENTENCES = """a small large red green blue yellow purple cyan orange white circle square triangle star moving left
@@ -28,30 +28,11 @@ RESOLUTION = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class FakeRecipe:
-    prompt: str
-    seed: int
-    num_frames: int
-    fps: float
-    settings: dict
-    reference: str | None
-    model: str = "fake"
-    fingerprint: str = "ab" * 32
-    version: str = "0.1.0"
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
-
-    def metadata(self) -> dict[str, str]:
-        return {"title": self.prompt, "comment": self.to_json()}
-
-
-@dataclasses.dataclass(frozen=True)
 class FakeOutput:
     frames: np.ndarray
     reference: np.ndarray
     fps: float
-    recipes: tuple[FakeRecipe, ...]
+    recipes: tuple[Recipe, ...]
 
 
 def index() -> ModelIndex:
@@ -60,7 +41,12 @@ def index() -> ModelIndex:
 
 
 class FakePipeline:
-    """Calls its callback as the real one does, `step_seconds` apart; `calls` are the arguments of its runs."""
+    """Calls its callback as the real one does, `step_seconds` apart.
+
+    Attributes:
+      calls: the arguments of its runs; steps: what its callback was told.
+      hold: cleared, a run stays in the middle of its first cascade stage, and says so by `held`, until it is set.
+    """
 
     name, fingerprint, resolution = "fake", "ab" * 32, RESOLUTION
 
@@ -68,6 +54,9 @@ class FakePipeline:
         self.index = index()
         self.step_seconds = step_seconds
         self.calls: list[dict] = []
+        self.steps: list[tuple[str, int]] = []
+        self.hold, self.held = threading.Event(), threading.Event()
+        self.hold.set()
 
     def __call__(
         self,
@@ -84,6 +73,7 @@ class FakePipeline:
         previews: bool = False,
     ) -> FakeOutput:
         (prompt,) = prompts
+        self.steps.clear()
         self.calls.append({"prompt": prompt, "seed": seed, "reference": reference, "steps": steps})
         timeline = self.index.timeline(num_frames, None, fps)
         settings = self.index.settings(steps=steps, guidance_scale=guidance_scale)
@@ -91,6 +81,11 @@ class FakePipeline:
         def stage(name: str, of: int, preview=lambda step: None) -> None:
             for step in range(of + 1):
                 time.sleep(self.step_seconds if step else 0)
+                if (name, step) == ("cascade_4", 2):
+                    self.held.set()
+                    self.hold.wait()
+                    self.held.clear()
+                self.steps.append((name, step))
                 callback(name, step, of, preview(step))
 
         stage("text", 1)
@@ -112,8 +107,25 @@ class FakePipeline:
         half = len(frames) // 2
         callback("decode", 1, 2, frames[None, :half])
         callback("decode", 2, 2, frames[None, half:])
-        digest = None if reference is None else hashlib.sha256(reference.tobytes()).hexdigest()
-        recipe = FakeRecipe(prompt, seed, len(frames), timeline.fps, {"cascade_4": {"steps": 4}}, digest)
+        recipe = Recipe(
+            prompt=prompt,
+            seed=seed,
+            num_frames=timeline.num_frames,
+            fps=timeline.fps,
+            temporal_factor=timeline.factor,
+            size=(RESOLUTION, RESOLUTION),
+            settings=settings,
+            decode_chunk=8,
+            decode_overlap=0,
+            reference=None if reference is None else pixel_digest(reference),
+            model=self.name,
+            fingerprint=self.fingerprint,
+            reference_model=None,
+            batch_size=1,
+            slot=0,
+            dtype="float32",
+            software={"videogen_jax": "0.1.0"},
+        )
         return FakeOutput(frames[None], image[None], timeline.fps, (recipe,))
 
 

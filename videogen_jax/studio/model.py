@@ -60,7 +60,7 @@ class FolderSource:
     """A model folder, or the id of one on the hub, with another model that draws the reference images if wanted."""
 
     def __init__(self, model: str | os.PathLike, reference_model: str | os.PathLike | None = None):
-        self.name = Path(model).name
+        self.name = str(model)
         self._model, self._reference_model = model, reference_model
         self._folder: Path | None = None
         self._reference_folder: Path | None = None
@@ -89,7 +89,7 @@ class FolderSource:
         from videogen_jax.pipeline import VideoGenPipeline
 
         compilation_cache.enable()
-        return VideoGenPipeline.from_pretrained(self._folder, reference_model=self._reference_folder)
+        return VideoGenPipeline.from_pretrained(self._folder, None, self._reference_folder, self.name)
 
 
 @dataclasses.dataclass
@@ -98,7 +98,7 @@ class Model:
 
     Attributes:
       detail: what is being done, or what went wrong.
-      index, draws_reference, vocabulary, pipeline: None until they are read.
+      index, draws_reference, vocabulary, pipeline, fingerprint, resolution: None until they are known.
     """
 
     source: Source
@@ -108,6 +108,8 @@ class Model:
     draws_reference: bool | None = None
     vocabulary: Vocabulary | None = None
     pipeline: Pipeline | None = None
+    fingerprint: str | None = None
+    resolution: int | None = None
 
     def read(self) -> None:
         """Reads what is quick to read. ValueError: the folder is no model folder."""
@@ -122,9 +124,10 @@ class Model:
         self.detail = "the tokenizer is being read"
         self.vocabulary = self.source.vocabulary()
         self.detail = "the weights are being read"
-        self.pipeline = self.source.load()
+        self.pipeline = pipeline = self.source.load()
+        self.fingerprint, self.resolution = pipeline.fingerprint, pipeline.resolution
         self.status, self.detail = WARMING_UP, "a first video is being made, so that all programs are compiled"
-        warm_up(self.pipeline)
+        warm_up(pipeline)
         self.status, self.detail = READY, ""
 
     def fail(self, reason: str) -> None:
@@ -146,14 +149,14 @@ class Model:
         return ["text", *drawn, *self.index.cascade, *smooth, "decode"]
 
     def view(self, limits: Limits) -> ModelView:
-        index, words, pipeline = self.index, self.vocabulary, self.pipeline
+        index, words = self.index, self.vocabulary
         known = {
             "name": self.source.name,
             "version": __version__,
-            "fingerprint": pipeline and pipeline.fingerprint,
+            "fingerprint": self.fingerprint,
             "status": self.status,
             "detail": self.detail,
-            "resolution": pipeline and pipeline.resolution,
+            "resolution": self.resolution,
             "words": words and words.words,
             "draws_reference": self.draws_reference,
             "examples": words and list(self.examples),

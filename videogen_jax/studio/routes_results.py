@@ -64,7 +64,7 @@ async def pin(result_id: ResultId, asked: PinAsked, studio: Shared) -> ResultVie
 )
 async def frame(
     result_id: ResultId,
-    number: Annotated[int, Path(ge=0, description="From 0.")],
+    number: Annotated[int, Path(ge=0, le=100_000, description="From 0.")],
     studio: Shared,
     download: Download = 0,
 ) -> Response:

@@ -18,7 +18,7 @@ class ReferenceAsked(_Asked):
 
     upload: Id | None = Field(None, description="Id of an uploaded image.")
     result: Id | None = Field(None, description="Id of a result, one of whose frames is taken.")
-    frame: int | None = Field(None, ge=0, description="Number of the frame of `result`, from 0.")
+    frame: int | None = Field(None, ge=0, le=100_000, description="Number of the frame of `result`, from 0.")
 
 
 class JobAsked(_Asked):
@@ -28,11 +28,11 @@ class JobAsked(_Asked):
     seed: int | None = Field(
         None, ge=0, lt=2**32, description="Seed of the random numbers; null: a random one.", examples=[3]
     )
-    frames: int | None = Field(None, ge=1, description="Frames of the video.", examples=[31])
+    frames: int | None = Field(None, ge=1, le=100_000, description="Frames of the video.", examples=[31])
     fps: float | None = Field(None, gt=0, description="Frames a second at which it is played.", examples=[15.0])
     guidance_scale: float | None = Field(None, ge=0, description="Weight of the text, in all stages.")
     reference_guidance_scale: float | None = Field(None, ge=0, description="Weight of the reference image.")
-    steps: int | None = Field(None, ge=1, description="Sampling steps of every stage.")
+    steps: int | None = Field(None, ge=1, le=100_000, description="Sampling steps of every stage.")
     reference: ReferenceAsked | None = Field(None, description="Animate this image instead of drawing one.")
 
 

@@ -35,15 +35,7 @@ def url_of(listener: socket.socket) -> str:
 
 def run(app: FastAPI, listener: socket.socket) -> None:
     """Serves until SIGINT or SIGTERM, then ends the process with status 0, within seconds."""
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,  # it would keep the token of a page's first address
-        proxy_headers=False,  # a client could choose its address by them
-        server_header=False,
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )
-    _Server(config).run([listener])
+    StudioServer(app).run([listener])
     # Not by sys.exit: it waits for threads, and XLA cannot be interrupted while it compiles. Results are moved into
     # place when they are whole, so that nothing is lost.
     standard_logging.shutdown()
@@ -52,14 +44,29 @@ def run(app: FastAPI, listener: socket.socket) -> None:
     os._exit(0)
 
 
-class _Server(uvicorn.Server):
+class StudioServer(uvicorn.Server):
+    """uvicorn's server, which says where it is, and stops without waiting for event streams."""
+
+    def __init__(self, app: FastAPI):
+        self.studio = app.state.studio
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,  # it would keep the token of a page's first address
+                proxy_headers=False,  # a client could choose its address by them
+                server_header=False,
+                timeout_graceful_shutdown=STOP_SECONDS,
+            )
+        )
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         print(f"The studio is at {url_of(sockets[0])} (Ctrl-C stops it); the model is being loaded", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         logging.info("The studio stops")
-        self.config.app.state.studio.close()  # event streams end, so that they are not waited for
+        self.studio.close()  # event streams end, so that they are not waited for
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -36,7 +36,7 @@ class Worker(threading.Thread):
             self.model.fail(reason)
             self.jobs.fail_all(f"The model could not be loaded: {reason}")
             return
-        logging.info("The model is ready")
+        print(f"The model {self.model.source.name} is ready", flush=True)
         while not self.jobs.closed:
             job = self.jobs.next()
             if job is not None:
@@ -46,7 +46,9 @@ class Worker(threading.Thread):
         def callback(stage: str, step: int, of: int, preview: np.ndarray | None) -> None:
             if self.jobs.closed:
                 raise Cancelled
-            self.model.detail = f"a first video is being made, so that all programs are compiled: {stage}"
+            self.model.detail = (
+                f"a first video is being made, so that all programs are compiled: {stage}, {step} of {of}"
+            )
 
         reference = None
         if not self.model.draws_reference:

@@ -1,0 +1,116 @@
+"""A studio with a stand-in for the pipeline: called in this process, or served on a port."""
+
+import contextlib
+import importlib.util
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from videogen_jax.studio.app import create_app
+from videogen_jax.studio.gallery import Gallery
+from videogen_jax.studio.limits import Limits
+from videogen_jax.studio.model import Model
+from videogen_jax.studio.server import StudioServer, bind, url_of
+
+PROMPT = "a small red circle moving right"
+
+
+@pytest.fixture(scope="session")
+def fake():
+    """The module tests/studio/fake_pipeline.py."""
+    spec = importlib.util.spec_from_file_location("fake_pipeline", Path(__file__).with_name("fake_pipeline.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Studio:
+    """A studio and what tests do with it; `pipeline` is the stand-in."""
+
+    def __init__(self, fake, folder, token=None, source=None, gallery_limit=100, **limits):
+        self.source = source or fake.FakeSource()
+        self.pipeline = getattr(self.source, "pipeline", None)
+        self.gallery = Gallery(folder, gallery_limit)
+        self.app = create_app(Model(self.source), self.gallery, Limits(**limits), token)
+        self.shared = self.app.state.studio
+
+    def client(self, address: str = "10.0.0.1", **options) -> TestClient:
+        """Another client, without a cookie unless it opens the page."""
+        return TestClient(self.app, base_url="http://127.0.0.1:7860", client=(address, 1), **options)
+
+    def wait(self, client, job: dict, *states: str) -> dict:
+        """Asks for a job until it is in one of the states; those that are final unless others are given."""
+        states = states or ("done", "failed", "cancelled")
+        for _ in range(1000):
+            job = client.get(f"/api/v1/jobs/{job['id']}").json()
+            if job["state"] in states:
+                return job
+            time.sleep(0.01)
+        raise AssertionError(f"the job does not get to {states}: {job}")
+
+    def submit(self, client, prompt: str = PROMPT, **fields) -> dict:
+        answer = client.post("/api/v1/jobs", json={"prompt": prompt, **fields})
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    def make(self, client, prompt: str = PROMPT, **fields) -> dict:
+        """Makes a video and gives its result."""
+        job = self.wait(client, self.submit(client, prompt, **fields))
+        assert job["state"] == "done", job
+        return client.get(f"/api/v1/results/{job['result']}").json()
+
+    @contextlib.contextmanager
+    def busy(self, client):
+        """The worker is in the middle of a job of the client's in this block; the job goes on after it."""
+        self.pipeline.hold.clear()
+        try:
+            job = self.submit(client)
+            assert self.pipeline.held.wait(10)
+            yield job
+        finally:
+            self.pipeline.hold.set()
+
+
+@pytest.fixture
+def start(fake, tmp_path):
+    """Makes studios (see `Studio`) whose worker runs, until the test is over."""
+    with contextlib.ExitStack() as stack:
+
+        def start(folder=tmp_path / "gallery", **options) -> Studio:
+            studio = Studio(fake, folder, **options)
+            stack.enter_context(studio.client())
+            for _ in range(1000):
+                if studio.shared.model.status in ("ready", "failed"):
+                    return studio
+                time.sleep(0.01)
+            raise AssertionError("the model does not get ready")
+
+        yield start
+
+
+@pytest.fixture
+def studio(start) -> Studio:
+    return start()
+
+
+@pytest.fixture
+def client(studio) -> TestClient:
+    return studio.client()
+
+
+@pytest.fixture
+def served(fake, tmp_path):
+    """A studio that is served on a port by uvicorn in a thread: (studio, its URL)."""
+    studio = Studio(fake, tmp_path / "served")
+    listener = bind("127.0.0.1", 0)
+    server = StudioServer(studio.app)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    yield studio, url_of(listener).rstrip("/")
+    studio.pipeline.hold.set()
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
