@@ -76,14 +76,14 @@ class Studio:
 
 @pytest.fixture
 def start(fake, tmp_path):
-    """Makes studios (see `Studio`) whose worker runs, until the test is over."""
+    """Makes studios (see `Studio`), whose worker runs until the test is over, and waits for a status of the model."""
     with contextlib.ExitStack() as stack:
 
-        def start(folder=tmp_path / "gallery", **options) -> Studio:
+        def start(folder=tmp_path / "gallery", until="ready", **options) -> Studio:
             studio = Studio(fake, folder, **options)
             stack.enter_context(studio.client())
             for _ in range(1000):
-                if studio.shared.model.status in ("ready", "failed"):
+                if studio.shared.model.status in (until, "failed"):
                     return studio
                 time.sleep(0.01)
             raise AssertionError("the model does not get ready")

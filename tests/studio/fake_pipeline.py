@@ -139,10 +139,10 @@ def fail_as_asked(prompt: str) -> None:
 
 
 def picture(seed: int, time: int) -> np.ndarray:
-    """Frame number `time`: a square that moves over a background, both coloured by the seed."""
+    """Frame number `time`: a square that moves over a background that changes, both coloured by the seed."""
     colours = np.random.default_rng(seed).integers(0, 256, (2, 3), np.uint8)
     image = np.empty((RESOLUTION, RESOLUTION, 3), np.uint8)
-    image[:] = colours[0]
+    image[:] = colours[0] + np.uint8(time)
     left = time % (RESOLUTION - 8)
     image[12:20, left : left + 8] = colours[1]
     return image

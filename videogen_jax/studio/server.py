@@ -11,7 +11,7 @@ import uvicorn
 from absl import logging
 from fastapi import FastAPI
 
-STOP_SECONDS = 3  # for requests that are being answered when the server is told to stop
+STOP_SECONDS = 3  # for requests that are being answered, and for the worker, when the server is told to stop
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -36,8 +36,8 @@ def url_of(listener: socket.socket) -> str:
 def run(app: FastAPI, listener: socket.socket) -> None:
     """Serves until SIGINT or SIGTERM, then ends the process with status 0, within seconds."""
     StudioServer(app).run([listener])
-    # Not by sys.exit: it waits for threads, and XLA cannot be interrupted while it compiles. Results are moved into
-    # place when they are whole, so that nothing is lost.
+    app.state.studio.worker.join(STOP_SECONDS)  # leaves a job at its next step, and finishes what it is writing
+    # Not by sys.exit: it waits for all threads, and XLA cannot be interrupted while it compiles.
     standard_logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
