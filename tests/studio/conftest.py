@@ -51,6 +51,13 @@ class Studio:
             time.sleep(0.01)
         raise AssertionError(f"the job does not get to {states}: {job}")
 
+    def wait_for_model(self, *statuses: str) -> None:
+        for _ in range(1000):
+            if self.shared.model.status in (*statuses, "failed"):
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"the model does not get {statuses}")
+
     def submit(self, client, prompt: str = PROMPT, **fields) -> dict:
         answer = client.post("/api/v1/jobs", json={"prompt": prompt, **fields})
         assert answer.status_code == 202, answer.text
@@ -82,11 +89,8 @@ def start(fake, tmp_path):
         def start(folder=tmp_path / "gallery", until="ready", **options) -> Studio:
             studio = Studio(fake, folder, **options)
             stack.enter_context(studio.client())
-            for _ in range(1000):
-                if studio.shared.model.status in (until, "failed"):
-                    return studio
-                time.sleep(0.01)
-            raise AssertionError("the model does not get ready")
+            studio.wait_for_model(until)
+            return studio
 
         yield start
 
@@ -109,6 +113,7 @@ def served(fake, tmp_path):
     server = StudioServer(studio.app)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
+    studio.wait_for_model("ready")
     yield studio, url_of(listener).rstrip("/")
     studio.pipeline.hold.set()
     server.should_exit = True

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from absl import logging
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from videogen_jax.studio.clients import COOKIE, COOKIE_BYTES, LOOPBACK, is_cookie
@@ -89,6 +90,8 @@ class Gate:
             if started:
                 raise
             await _answer(refused, send_guarded)
+        except ClientDisconnect:  # nobody is there to be answered
+            return
         except Exception:  # whatever went wrong with one request, the next ones are met
             logging.exception("%s %s failed", scope["method"], scope["path"])
             if not started:
