@@ -44,7 +44,7 @@ class Studio:
     def wait(self, client, job: dict, *states: str) -> dict:
         """Asks for a job until it is in one of the states; those that are final unless others are given."""
         states = states or ("done", "failed", "cancelled")
-        for _ in range(1000):
+        for _ in range(6000):
             job = client.get(f"/api/v1/jobs/{job['id']}").json()
             if job["state"] in states:
                 return job
@@ -52,7 +52,7 @@ class Studio:
         raise AssertionError(f"the job does not get to {states}: {job}")
 
     def wait_for_model(self, *statuses: str) -> None:
-        for _ in range(1000):
+        for _ in range(6000):
             if self.shared.model.status in (*statuses, "failed"):
                 return
             time.sleep(0.01)
@@ -106,16 +106,30 @@ def client(studio) -> TestClient:
 
 
 @pytest.fixture
-def served(fake, tmp_path):
-    """A studio that is served on a port by uvicorn in a thread: (studio, its URL)."""
-    studio = Studio(fake, tmp_path / "served")
-    listener = bind("127.0.0.1", 0)
-    server = StudioServer(studio.app)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    studio.wait_for_model("ready")
-    yield studio, url_of(listener).rstrip("/")
+def serve(fake, tmp_path):
+    """Serves studios (see `Studio`) on a port, by uvicorn in a thread, until the test is over: (studio, its URL)."""
+    running = []
+
+    def serve(**options) -> tuple[Studio, str]:
+        studio = Studio(fake, tmp_path / "served", **options)
+        listener = bind("127.0.0.1", 0)
+        server = StudioServer(studio.app)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        running.append((server, thread))
+        thread.start()
+        studio.wait_for_model("ready")
+        return studio, url_of(listener).rstrip("/")
+
+    yield serve
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def served(serve):
+    """A studio that is served on a port: (studio, its URL)."""
+    studio, url = serve()
+    yield studio, url
     studio.pipeline.hold.set()
-    server.should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
