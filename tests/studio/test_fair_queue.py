@@ -1,6 +1,6 @@
 import pytest
 
-from videogen_jax.studio.clients import Client, Streams, client_of
+from videogen_jax.studio.clients import Client, Slots, client_of
 from videogen_jax.studio.errors import Refused
 from videogen_jax.studio.fair_queue import FairQueue
 
@@ -64,15 +64,18 @@ def test_a_client_is_its_cookie_and_address():
     assert client_of("::1", None).address == "::1"
 
 
-def test_streams_are_bounded_by_client_and_by_address():
-    streams = Streams(per_client=1, per_address=2)
-    with streams.open(A):
-        with pytest.raises(Refused), streams.open(A):
+def test_what_is_open_is_bounded_by_client_by_address_and_together():
+    slots = Slots("streams", per_client=1, per_address=2, total=3)
+    with slots.hold(A):
+        with pytest.raises(Refused, match="Too many streams are open from here"), slots.hold(A):
             pass
-        with streams.open(C), pytest.raises(Refused), streams.open(Client("10.0.0.1", "d" * 32)):
+        with slots.hold(C), pytest.raises(Refused), slots.hold(Client("10.0.0.1", "d" * 32)):
             pass
-        with streams.open(B):
-            assert len(streams) == 2
-    with streams.open(A):
-        assert len(streams) == 1
-    assert len(streams) == 0
+        with slots.hold(B), slots.hold(C):
+            assert len(slots) == 3
+            with pytest.raises(Refused) as refused, slots.hold(Client("10.0.0.3", "")):
+                pass
+            assert refused.value.status == 503
+    with slots.hold(A):
+        assert len(slots) == 1
+    assert len(slots) == 0

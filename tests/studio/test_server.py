@@ -133,17 +133,24 @@ def test_many_that_poll_at_once_are_all_answered(served):
         assert finish(url, job)["state"] == "done"
 
 
-def test_a_client_that_stops_in_the_middle_of_an_upload_holds_nothing_up(served):
+def test_clients_that_stop_in_the_middle_of_uploads_hold_nobody_up(served):
     studio, url = served
-    with socket.create_connection(urlsplit(url).netloc.split(":")) as half:
-        head = ("POST /api/v1/uploads HTTP/1.1", "Host: 127.0.0.1", "Content-Type: image/png", "Content-Length: 1000")
-        half.sendall("\r\n".join((*head, "", "only this")).encode())
+    head = ("POST /api/v1/uploads HTTP/1.1", "Host: 127.0.0.1", "Content-Type: image/png", "Content-Length: 1000")
+    begun = "\r\n".join((*head, "", "only this")).encode()
+    with contextlib.ExitStack() as stack:
+        address = urlsplit(url).netloc.split(":")
+        halves = [stack.enter_context(socket.create_connection(address)) for _ in range(3)]
+        for half in halves:
+            half.sendall(begun)
+        # The third of one client is one too many.
+        assert halves[-1].recv(100).startswith(b"HTTP/1.1 429 ")
+        assert len(studio.shared.uploading) == 2
         assert call(url, "/healthz")["status"] == "ready"
     for _ in range(500):
-        if studio.shared.receiving.borrowed_tokens == 0:
+        if len(studio.shared.uploading) == 0:
             break
         time.sleep(0.01)
-    assert studio.shared.receiving.borrowed_tokens == 0
+    assert len(studio.shared.uploading) == 0
     assert len(studio.shared.uploads) == 0
 
 

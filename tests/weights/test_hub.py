@@ -4,7 +4,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-from videogen_jax.weights.hub import needed_files, resolve
+from videogen_jax.weights.hub import EMBEDDED, is_id, needed_files, resolve
 
 SD15 = [
     "README.md",
@@ -57,6 +57,15 @@ def test_a_folder_is_itself_and_so_is_what_cannot_be_an_id(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert str(resolve("runs/model")) == "runs/model"
     assert str(resolve("/no/such/folder")) == "/no/such/folder"
+
+
+def test_ids_are_told_from_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    assert [name for name in ("a/b", "a/b@main", "models/b", "models", "b", "/a/b", EMBEDDED) if is_id(name)] == [
+        "a/b",
+        "a/b@main",
+    ]
 
 
 def test_an_id_is_fetched_or_found_in_the_cache(tmp_path, monkeypatch):

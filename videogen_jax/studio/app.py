@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from videogen_jax import __version__
 from videogen_jax.studio import routes_jobs, routes_model, routes_results
 from videogen_jax.studio.api_page import api_page
-from videogen_jax.studio.clients import Streams
+from videogen_jax.studio.clients import Slots
 from videogen_jax.studio.context import Studio
 from videogen_jax.studio.errors import Refused
 from videogen_jax.studio.gallery import Gallery
@@ -51,9 +51,9 @@ def create_app(
         jobs,
         gallery,
         Uploads(limits),
-        Streams(limits.streams_per_client, limits.streams_per_address),
+        Slots("event streams", limits.streams_per_client, limits.streams_per_address, limits.streams),
+        Slots("uploads", limits.uploading_per_client, limits.uploading_per_address, limits.uploading),
         Worker(model, jobs, gallery),
-        anyio.CapacityLimiter(limits.uploads_at_once),
         anyio.CapacityLimiter(limits.makers),
     )
 

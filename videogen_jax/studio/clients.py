@@ -1,4 +1,4 @@
-"""Who asks: a browser by its cookie, anything else by its address; and how many streams each has open."""
+"""Who asks: a browser by its cookie, anything else by its address; and what each may have open at once."""
 
 import collections
 import contextlib
@@ -37,18 +37,26 @@ def is_cookie(cookie: str | None) -> bool:
     return cookie is not None and _COOKIE.fullmatch(cookie) is not None
 
 
-class Streams:
-    """Counts the open event streams. Used from the event loop's thread alone."""
+class Slots:
+    """Bounds what is open at once: event streams, or uploads on their way. Used from the event loop's thread alone.
 
-    def __init__(self, per_client: int, per_address: int):
-        self.per_client, self.per_address = per_client, per_address
+    Args:
+      what: what is open, as a sentence calls it.
+      per_client, per_address, total: at most so many.
+    """
+
+    def __init__(self, what: str, per_client: int, per_address: int, total: int):
+        self.what = what
+        self.per_client, self.per_address, self.total = per_client, per_address, total
         self._open: collections.Counter[Client | str] = collections.Counter()
 
     @contextlib.contextmanager
-    def open(self, client: Client) -> Iterator[None]:
-        """Holds a stream open. Raises Refused (429) where the client or its address has too many."""
+    def hold(self, client: Client) -> Iterator[None]:
+        """Holds one open. Raises Refused: 429 if the client or its address has too many, 503 if all have together."""
         if self._open[client] >= self.per_client or self._open[client.address] >= self.per_address:
-            raise Refused(429, "Too many event streams are open from here: close one, or ask for the job instead.")
+            raise Refused(429, f"Too many {self.what} are open from here: close one, or wait.", {"Retry-After": "2"})
+        if len(self) >= self.total:
+            raise Refused(503, f"Too many {self.what} are open: try again in a moment.", {"Retry-After": "2"})
         keys = (client, client.address)
         self._open.update(keys)
         try:

@@ -6,7 +6,7 @@ from typing import Annotated
 import anyio
 from fastapi import Depends, Request
 
-from videogen_jax.studio.clients import COOKIE, Client, Streams, client_of
+from videogen_jax.studio.clients import COOKIE, Client, Slots, client_of
 from videogen_jax.studio.gallery import Gallery
 from videogen_jax.studio.jobs import Jobs
 from videogen_jax.studio.limits import Limits
@@ -17,16 +17,16 @@ from videogen_jax.studio.worker import Worker
 
 @dataclasses.dataclass
 class Studio:
-    """A running studio. `receiving` and `making` bound what is received, and encoded, at the same time."""
+    """A running studio. `streams` and `uploading` count what is open; `making` bounds what is encoded at once."""
 
     limits: Limits
     model: Model
     jobs: Jobs
     gallery: Gallery
     uploads: Uploads
-    streams: Streams
+    streams: Slots
+    uploading: Slots
     worker: Worker
-    receiving: anyio.CapacityLimiter
     making: anyio.CapacityLimiter
 
     def close(self) -> None:

@@ -18,13 +18,13 @@ class Limits:
       queued: jobs that wait, all together; queued_per_client, queued_per_address: of one.
       jobs_kept: jobs that are over and can still be asked for.
       preview_bytes: pixels of previews kept of jobs that are over, all together.
-      streams_per_client, streams_per_address: event streams open at once.
+      streams_per_client, streams_per_address, streams: event streams open at once.
       upload_bytes, upload_pixels: of a reference image as it is sent.
       upload_side: longer side, in pixels, to which it is reduced.
       uploads, uploads_per_client: reference images kept, upload_seconds: for how long.
-      uploads_at_once: that are received and decoded at the same time.
+      uploading_per_client, uploading_per_address, uploading: uploads on their way at once.
       results: videos kept in the gallery; the oldest that is not pinned goes.
-      makers: gifs, sheets and previews that are encoded at the same time.
+      makers: images that are decoded, or gifs, sheets and previews that are encoded, at the same time.
     """
 
     prompt: int = 500
@@ -40,12 +40,15 @@ class Limits:
     preview_bytes: int = 32 * 2**20
     streams_per_client: int = 8
     streams_per_address: int = 32
+    streams: int = 256
     upload_bytes: int = 10 * 2**20
     upload_pixels: int = 25_000_000
     upload_side: int = 2048
     uploads: int = 32
     uploads_per_client: int = 8
     upload_seconds: float = 3600.0
-    uploads_at_once: int = 4
+    uploading_per_client: int = 2
+    uploading_per_address: int = 4
+    uploading: int = 16
     results: int = 500
     makers: int = 2

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from videogen_jax.studio.clients import Client, Streams
+from videogen_jax.studio.clients import Client, Slots
 from videogen_jax.studio.context import Asker, Shared, Studio
 from videogen_jax.studio.errors import Refused
 from videogen_jax.studio.jobs import OVER, Job
@@ -94,13 +94,11 @@ async def preview(job_id: JobId, stage: str, studio: Shared, client: Asker) -> R
 )
 async def upload(request: Request, studio: Shared, client: Asker) -> UploadView:
     """The body is the file itself, with its Content-Type and Content-Length. It is kept for a while, for you alone."""
-    if studio.receiving.available_tokens < 1:
-        raise Refused(503, "Other images are being received: try again in a moment.", {"Retry-After": "2"})
-    async with studio.receiving:
+    with studio.uploading.hold(client):
         content = await request.body()
         if not content:
             raise Refused(422, "The upload is empty: send the bytes of an image.")
-        kept = await run_in_threadpool(studio.uploads.add, client, content)
+        kept = await anyio.to_thread.run_sync(studio.uploads.add, client, content, limiter=studio.making)
     height, width = kept.image.shape[:2]
     return UploadView(id=kept.id, width=width, height=height, url=f"/api/v1/uploads/{kept.id}")
 
@@ -125,9 +123,9 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, lines: AsyncIterator[str], streams: Streams, client: Client):
+    def __init__(self, lines: AsyncIterator[str], streams: Slots, client: Client):
         super().__init__(lines, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self._counted = streams.open(client)
+        self._counted = streams.hold(client)
         self._counted.__enter__()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
