@@ -1,52 +1,46 @@
 """A Chromium, and a studio for it: the real server with a pipeline that the tests pace."""
 
 import contextlib
-import importlib.util
 import os
 import shutil
-import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 
 from videogen_jax.studio.app import create_app
 from videogen_jax.studio.gallery import Gallery
 from videogen_jax.studio.model import Model
+from videogen_jax.studio.server import StudioServer, bind
 
+PATIENCE = 30_000  # milliseconds that a condition is waited for: machines that run tests are busy
 # What Debian's Chromium needs as root and without a screen, and what keeps it from asking the network for anything.
-ARGUMENTS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
-def _module(name: str, path: Path):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where its dataclasses look for themselves
-    spec.loader.exec_module(module)
-    return module
-
-
-fake_pipeline = _module("browser_fake_pipeline", Path(__file__).parents[1] / "fake_pipeline.py")
-
-
-class PacedPipeline(fake_pipeline.FakePipeline):
-    """Waits where a test wants it to.
+class PacedPipeline:
+    """The stand-in, which waits where a test wants it to.
 
     Attributes:
-      asked: the arguments of its runs.
-      outputs: what they gave.
+      asked, outputs: the arguments of its runs, and what they gave.
     """
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, fake_pipeline: Any):
+        self._pipeline = fake_pipeline
+        self.name, self.fingerprint = fake_pipeline.name, fake_pipeline.fingerprint
+        self.resolution = fake_pipeline.resolution
         self.asked: list[dict] = []
-        self.outputs: list[fake_pipeline.FakeOutput] = []
-        self.loaded = threading.Event()
+        self.outputs: list[Any] = []
         self._gates: dict[str, threading.Event] = {}
 
     @contextlib.contextmanager
@@ -66,26 +60,28 @@ class PacedPipeline(fake_pipeline.FakePipeline):
             callback(stage, step, of, preview)
 
         self.asked.append({"prompt": prompts[0], **arguments})
-        self.outputs.append(super().__call__(prompts, callback=paced, **arguments))
+        self.outputs.append(self._pipeline(prompts, callback=paced, **arguments))
         return self.outputs[-1]
 
 
-class PacedSource(fake_pipeline.FakeSource):
-    def __init__(self, pipeline: PacedPipeline):
-        super().__init__()
-        self.pipeline = pipeline
+class PacedSource:
+    """A model that is loaded when `loaded` is set."""
+
+    def __init__(self, source: Any):
+        self.name, self.read, self.vocabulary = source.name, source.read, source.vocabulary
+        self.pipeline = PacedPipeline(source.pipeline)
+        self.loaded = threading.Event()
 
     def load(self) -> PacedPipeline:
-        assert self.pipeline.loaded.wait(60)
+        assert self.loaded.wait(60)
         return self.pipeline
 
 
-class Studio:
-    """A server in a thread, at a port that it keeps when it is stopped and started again."""
+class Server:
+    """A studio served in a thread, at a port that it keeps when it is stopped and started again."""
 
-    def __init__(self, folder: Path):
-        self.pipeline = PacedPipeline()
-        self.folder = folder
+    def __init__(self, source: PacedSource, folder: Path):
+        self.source, self.pipeline, self.folder = source, source.pipeline, folder
         self.port = 0
 
     @property
@@ -93,18 +89,15 @@ class Studio:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        app = create_app(Model(PacedSource(self.pipeline)), Gallery(self.folder, 100))
-        config = uvicorn.Config(app, port=self.port, log_level="warning", timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
-        self._socket = config.bind_socket()
-        self.port = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
+        listener = bind("127.0.0.1", self.port)
+        self.port = listener.getsockname()[1]
+        self._server = StudioServer(create_app(Model(self.source), Gallery(self.folder, 100)))
+        self._thread = threading.Thread(target=self._server.run, args=([listener],))
         self._thread.start()
 
     def stop(self) -> None:
         self._server.should_exit = True
         self._thread.join(30)
-        self._socket.close()
         assert not self._thread.is_alive()
 
 
@@ -115,6 +108,7 @@ def browser():
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("there is no chromium on the path, and $CHROMIUM names none")
+    sync_api.expect.set_options(timeout=PATIENCE)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
@@ -122,25 +116,25 @@ def browser():
 
 
 @pytest.fixture
-def new_studio(tmp_path):
-    """Starts a studio: new_studio(loading=True) one whose model is loaded when `pipeline.loaded` is set."""
+def new_studio(fake, tmp_path):
+    """Starts a studio: new_studio(loading=True) one whose model is loaded when `source.loaded` is set."""
     started = []
 
-    def start(loading: bool = False, videos: int = 0) -> Studio:
-        studio = Studio(tmp_path / f"gallery-{len(started)}")
-        started.append(studio)
+    def start(loading: bool = False, videos: int = 0) -> Server:
+        server = Server(PacedSource(fake.FakeSource()), tmp_path / f"gallery-{len(started)}")
         if not loading:
-            studio.pipeline.loaded.set()
-        gallery = Gallery(studio.folder, 100)
+            server.source.loaded.set()
+        gallery = Gallery(server.folder, 100)
         for number in range(videos):
-            gallery.add(studio.pipeline([f"video {number}"], seed=number, num_frames=2, callback=lambda *_: None))
-        studio.start()
-        return studio
+            gallery.add(server.pipeline([f"video {number}"], seed=number, num_frames=2, callback=lambda *_: None))
+        server.start()
+        started.append(server)
+        return server
 
     yield start
-    for studio in started:
-        studio.pipeline.loaded.set()
-        studio.stop()
+    for server in started:
+        server.source.loaded.set()
+        server.stop()
 
 
 @pytest.fixture
@@ -172,7 +166,7 @@ def open_page(browser, problems, new_studio):
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE)
         page.on("console", told)
         page.on("pageerror", lambda error: problems.append(str(error)))
         # A video that leaves the page and an event stream that is closed are aborted: no failure.

@@ -57,7 +57,7 @@ def test_a_video_takes_shape_stage_by_stage(page, pipeline):
     job = page.get_by_role("article")
     with pipeline.held_at("cascade_8"):
         ask(page)
-        expect(job.locator("[aria-current=step]")).to_contain_text("Motion at 32 × 32")
+        expect(job.locator("[aria-current=step]")).to_contain_text("Motion at 32")
         thumbs = job.locator(".track img")
         expect(thumbs).to_have_count(2)  # the reference image and the first cascade stage
         for at in range(2):
@@ -66,7 +66,7 @@ def test_a_video_takes_shape_stage_by_stage(page, pipeline):
         job.get_by_role("button", name="Reference image").click()
         expect(job.get_by_role("img", name=re.compile("^Reference image"))).to_be_visible()
         job.get_by_role("button", name="Reference image").click()  # lets go of it
-        coarse = job.get_by_role("img", name=re.compile("^Motion at"))
+        coarse = job.get_by_role("img", name=re.compile("^Motion at")).last
         expect(coarse).to_have_css("image-rendering", "pixelated")
         wait_until(page, "image => image.naturalWidth === 8", coarse)
     video = job.locator("video")
@@ -79,7 +79,9 @@ def test_cancelling_ends_the_job(page, pipeline, studio):
     with pipeline.held_at("cascade_4"):
         ask(page)
         expect(page.locator("[aria-current=step]")).to_contain_text("Motion")
-        page.get_by_role("button", name="Cancel").click()
+        with page.expect_response(lambda response: response.request.method == "DELETE"):
+            page.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("button", name="Cancelling")).to_be_disabled()
     expect(page.get_by_role("article")).to_have_count(0)
     states = [job["state"] for job in page.request.get(f"{studio.url}/api/v1/jobs").json()["jobs"]]
     assert states == ["cancelled"]
@@ -102,7 +104,7 @@ def test_jobs_are_taken_while_the_model_loads(open_page, new_studio):
     expect(page.locator("#model-status")).to_contain_text("loading")
     ask(page)
     expect(page.get_by_role("article")).to_contain_text("Waiting for the model")
-    studio.pipeline.loaded.set()
+    studio.source.loaded.set()
     expect(page.locator("#model-status")).to_contain_text("ready")
     expect(page.locator(".tile")).to_have_count(1)
 
@@ -167,7 +169,7 @@ def test_an_image_can_be_dropped(page, tmp_path):
         list((tmp_path / "dropped.png").read_bytes()),
     )
     page.locator("#reference-drop").dispatch_event("drop", {"dataTransfer": transfer})
-    expect(page.locator("#reference-name")).to_have_text("dropped.png, 8 × 8")
+    expect(page.locator("#reference-name")).to_contain_text("dropped.png, 8")
 
 
 def test_settings_reach_the_pipeline(page, pipeline):

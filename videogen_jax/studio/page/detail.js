@@ -47,7 +47,9 @@ export class Detail {
   }
 
   close() {
-    if (this.dialog.open) this.dialog.close();
+    if (!this.dialog.open) return;
+    this.actions.closed(); // at once: the dialog tells of its closing only later
+    this.dialog.close();
   }
 
   leave(act) {
@@ -74,23 +76,25 @@ export class Detail {
 
   recipe() {
     const {recipe, frames, fps, width, height, created} = this.result;
-    const names = Object.keys(recipe.settings ?? {});
+    const {device, ...versions} = recipe.software;
+    const names = Object.keys(recipe.settings);
     const stages = names.map((name) => [stageName(name, names, this.model()?.resolution), sampled(recipe.settings[name])]);
     const rows = [
-      ["Seed", recipe.seed],
+      ["Seed", String(recipe.seed)],
       ["Video", `${frames} frames, ${short(fps)} a second, ${width} × ${height}`],
       ["Starts from", recipe.reference ? `a given image, ${recipe.reference.slice(0, 12)}…` : "an image the model drew"],
       ...stages,
       ["Model", `${recipe.model}, ${recipe.fingerprint.slice(0, 12)}…`],
-      ["Version", recipe.version],
+      ["Made with", Object.entries(versions).map((pair) => pair.join(" ")).join(", ")],
+      ["Device", device],
       ["Made", date(created)],
-    ];
+    ].filter(([, text]) => text);
     const json = el("pre", {tabindex: 0}, JSON.stringify(recipe, null, 2));
     const whole = el("details", {class: "fold"}, el("summary", {}, icon("chevron"), "As JSON"), json);
     return el("section", {class: "recipe", "aria-label": "Recipe"},
       el("div", {class: "section-head"}, el("h3", {}, "Recipe"),
         button("Copy", {symbol: "copy", onclick: (event) => copy(event.currentTarget, json, whole)})),
-      el("dl", {}, rows.map(([term, text]) => el("div", {}, el("dt", {}, term), el("dd", {}, String(text))))), whole);
+      el("dl", {}, rows.map(([term, text]) => el("div", {}, el("dt", {}, term), el("dd", {}, text)))), whole);
   }
 
   /** Deleting asks once, in the place of its button. */

@@ -1,6 +1,6 @@
 /** The card of one job: its stages as a track, and what each has made, large. */
 
-import {button, duration, el, icon, say} from "./dom.js";
+import {button, duration, el, icon, reducedMotion, say} from "./dom.js";
 import {Noise, moving, stageCaption, stageName} from "./stages.js";
 import {loop} from "./player.js";
 
@@ -142,8 +142,11 @@ export class JobCard {
       : moving(source, `${this.name(stage)}: ${this.job.prompt}`);
     if (stage.startsWith("cascade")) picture.classList.add("pixelated");
     // The new picture fades in over the one before it.
-    while (this.picture.children.length > 1) this.picture.firstChild.remove();
-    this.picture.append(picture);
+    picture.addEventListener("animationend", () => {
+      while (picture.previousSibling) picture.previousSibling.remove();
+    });
+    if (reducedMotion.matches) this.picture.replaceChildren(picture);
+    else this.picture.append(picture);
     this.picture.dataset.stage = stage;
     this.caption.textContent = isVideo ? "" : stageCaption(stage, this.names, this.model?.resolution);
     if (isVideo) this.caption.append(

@@ -47,7 +47,7 @@ export class Jobs {
     for (const job of jobs) if (this.cards.has(job.id) || !OVER.includes(job.state)) this.update(job);
     for (const card of [...this.cards.values()]) {
       const {job} = card;
-      if (job.state === "done" && !card.result) this.finished(job, card);
+      if (job.state === "done" && !card.result && !card.fetching) this.finished(job, card);
       if (present.has(job.id) || OVER.includes(job.state)) continue;
       this.update({...job, state: "failed", reason: "The studio was restarted before this video was finished."});
     }
@@ -72,6 +72,7 @@ export class Jobs {
   }
 
   async finished(job, card) {
+    card.fetching = true;
     try {
       const result = await api(`/results/${encodeURIComponent(job.result)}`);
       card.warn(null);
@@ -79,6 +80,8 @@ export class Jobs {
       this.onDone(result);
     } catch (error) {
       card.warn(error.message);
+    } finally {
+      card.fetching = false;
     }
   }
 
