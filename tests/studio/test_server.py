@@ -38,6 +38,14 @@ def finish(url: str, job: dict) -> dict:
     raise AssertionError(job)
 
 
+def wait_until(condition) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it does not come about")
+
+
 def stream(url: str, job: dict) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
     connection.request("GET", f"/api/v1/jobs/{job['id']}/events")
@@ -95,11 +103,7 @@ def test_a_stream_closed_in_the_middle_harms_nothing(served):
     assert len(studio.shared.streams) == 1
     response.close()
     connection.close()
-    for _ in range(500):
-        if len(studio.shared.streams) == 0:
-            break
-        time.sleep(0.01)
-    assert len(studio.shared.streams) == 0
+    wait_until(lambda: len(studio.shared.streams) == 0)
     studio.pipeline.hold.set()
     assert finish(url, job)["state"] == "done"
 
@@ -140,17 +144,14 @@ def test_clients_that_stop_in_the_middle_of_uploads_hold_nobody_up(served):
     with contextlib.ExitStack() as stack:
         address = urlsplit(url).netloc.split(":")
         halves = [stack.enter_context(socket.create_connection(address)) for _ in range(3)]
-        for half in halves:
+        for count, half in enumerate(halves, 1):
             half.sendall(begun)
+            wait_until(lambda count=count: len(studio.shared.uploading) == min(count, 2))
         # The third of one client is one too many.
         assert halves[-1].recv(100).startswith(b"HTTP/1.1 429 ")
         assert len(studio.shared.uploading) == 2
         assert call(url, "/healthz")["status"] == "ready"
-    for _ in range(500):
-        if len(studio.shared.uploading) == 0:
-            break
-        time.sleep(0.01)
-    assert len(studio.shared.uploading) == 0
+    wait_until(lambda: len(studio.shared.uploading) == 0)
     assert len(studio.shared.uploads) == 0
 
 
