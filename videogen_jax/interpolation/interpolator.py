@@ -30,7 +30,7 @@ from videogen_jax.weights.folder import load_config
 from videogen_jax.weights.parts import load_autoencoder, load_stage
 
 VAE, DECODER = "vae", "video_decoder"
-_PAIR_SIZES = (4, 3, 2)  # of windows over scenes that are shorter than a whole window
+_SHORT = 4  # frames of a window over a scene that is shorter than a whole window
 
 
 class Motion(NamedTuple):
@@ -81,8 +81,8 @@ class Interpolator:
     cut_threshold: float = CUT_THRESHOLD
 
     def __post_init__(self):
-        if self.window < max(_PAIR_SIZES) or self.window <= 2 * self.overlap:
-            least = max(*_PAIR_SIZES, 2 * self.overlap + 1)
+        least = max(_SHORT, 2 * self.overlap + 1)
+        if self.window < least:
             raise ValueError(f"window is {self.window}, but must be at least {least}")
         self._encode = jax.jit(lambda params, frames: self.autoencoder.encode(params, to_unit(frames)))
         self._upsample = jax.jit(self._upsample_latents, static_argnums=2)
@@ -221,14 +221,13 @@ class Interpolator:
     def _upsampled(self, latents: Iterator[_Between], number: int, factor: int) -> Iterator[_Between]:
         """Pass `number`: puts factor - 1 more between each two."""
         for window, first, end in sliding(latents, self.window, 1, 2):
+            # Of each pair a neighbour at either side is seen, so that parts give what the whole would. A scene that is
+            # shorter than a window is taken four by four, so that not every length needs a program of its own.
             whole = len(window) == self.window
-            size = self.window if whole else next((n for n in _PAIR_SIZES if n <= len(window)), None)
-            if size is None:  # a single frame
-                yield from window
-                return
-            # Of each pair a neighbour at either side is seen, so that the parts give what the whole would.
-            parts = [(window, first, end)] if whole else sliding(window, size, 1, 2)
-            for part, start, stop in parts:
+            for part, start, stop in [(window, first, end)] if whole else sliding(window, _SHORT, 1, 2):
+                if len(part) < 2:
+                    yield from part
+                    return
                 stacked = np.stack([item.latents for item in part])
                 made, motions = jax.device_get(self._upsample(self.params[UPSAMPLER], stacked, factor))
                 for k in range(start, stop):

@@ -11,15 +11,13 @@ def sliding(items: Iterable, size: int, before: int, after: int) -> Iterator[tup
 
     Args:
       items: any number of them; no more than two windows are held at a time.
-      size: more than before + after.
+      size: more than before + after, unless there are no more items than `size`.
       before, after: how many items at the ends of a window are context alone. At the ends of the stream there is
         nothing to see beyond.
 
     Yields: (window, first, end): `window[first:end]` are those whose turn it is, each item once. The last window is
     whole too, and shares more with the one before it; a shorter one comes only if there are fewer items than `size`.
     """
-    if size <= before + after:
-        raise ValueError(f"a window of {size} has nothing besides its context of {before} before and {after} after")
     items = iter(items)
     window = list(itertools.islice(items, size))
     first = 0
