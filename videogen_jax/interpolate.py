@@ -29,6 +29,12 @@ _SLOW_MOTION = flags.DEFINE_boolean(
     "slow_motion", False, "Keep the frame rate and make the video longer, without sound"
 )
 _WINDOW = flags.DEFINE_integer("window", 16, "Frames that the networks take at once; fewer need less memory")
+_CUT_THRESHOLD = flags.DEFINE_float(
+    "cut_threshold",
+    10.0,
+    "Mean change of RGB (0 to 255) from one frame to the next that may be a scene change, across which nothing is made",
+    lower_bound=0.0,
+)
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
@@ -52,6 +58,7 @@ def interpolate(
     keep_frames: bool = True,
     slow_motion: bool = False,
     window: int = 16,
+    cut_threshold: float = 10.0,
     dtype: str | None = None,
 ) -> Path:
     """Writes the video and returns where; see the flags.
@@ -75,7 +82,7 @@ def interpolate(
     from videogen_jax import compilation_cache
 
     compilation_cache.enable()
-    interpolator = Interpolator.from_pretrained(index.folder, dtype, window)
+    interpolator = Interpolator.from_pretrained(index.folder, dtype, window, cut_threshold)
     with FrameBar(source) as bar:
         interpolate_file(interpolator, plan, keep_frames, bar)
     print(target, flush=True)
@@ -131,6 +138,7 @@ def main(argv: list[str]) -> None:
             _KEEP_FRAMES.value,
             _SLOW_MOTION.value,
             _WINDOW.value,
+            _CUT_THRESHOLD.value,
             _DTYPE.value,
         )
     except (ValueError, OSError) as error:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from videogen_jax.data.clips import CUT_THRESHOLD, THUMBNAIL, CutDetector
+from videogen_jax.data.clips import THUMBNAIL, CutDetector
 from videogen_jax.interpolation.windows import sliding
 from videogen_jax.model_index import UPSAMPLER, ModelIndex
 from videogen_jax.models.flow import fuse, intermediate_times, upsample_flow, warp
@@ -30,6 +30,8 @@ from videogen_jax.weights.folder import load_config
 from videogen_jax.weights.parts import load_autoencoder, load_stage
 
 VAE, DECODER = "vae", "video_decoder"
+# Lower than where training clips are cut: here a frame that is held costs less than two scenes laid over each other.
+CUT_THRESHOLD = 10.0
 _SHORT = 4  # frames of a window over a scene that is shorter than a whole window
 
 
