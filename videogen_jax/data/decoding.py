@@ -245,7 +245,8 @@ def _constant_rate(stamps: Sequence[int], tick: Fraction, said: Iterable[Fractio
     if len(stamps) < 2:
         return None
     measured = simplest_rate(len(stamps) - 1, stamps[-1] - stamps[0], tick)
-    for rate in (*said, measured):
+    ntsc = Fraction(round(measured * 1001 / 1000) * 1000, 1001)  # likelier than 983/41, though less simple
+    for rate in (*said, measured, ntsc) if measured.denominator <= 10 else (*said, ntsc, measured):
         if rate and all(abs((stamp - stamps[0]) * tick - k / rate) <= tick for k, stamp in enumerate(stamps)):
             return rate
     return None

@@ -112,9 +112,10 @@ class Plan:
         with av.open(str(source), metadata_errors="ignore") as container:
             streams = container.streams
             texts = {k.lower(): v for k, v in container.metadata.items() if k.lower() not in _TECHNICAL}
+            heard = len(streams.audio)
             begins = [s.start_time * s.time_base for s in streams.audio if s.start_time is not None]
             others = [f"stream {s.index} ({s.type})" for s in streams if s.type != "audio" and s != streams.video[0]]
-        sound = bool(begins)
+        sound = bool(heard)
         if sound and slow_motion:
             warnings.warn("the sound is left out: it would end before the slow motion", stacklevel=2)
             sound = False
