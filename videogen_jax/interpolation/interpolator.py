@@ -86,7 +86,7 @@ class Interpolator:
         least = max(_SHORT, 2 * self.overlap + 1)
         if self.window < least:
             raise ValueError(f"window is {self.window}, but must be at least {least}")
-        self._encode = jax.jit(lambda params, frames: self.autoencoder.encode(params, to_unit(frames)))
+        self._encode = jax.jit(self._encode_frames)
         self._upsample = jax.jit(self._upsample_latents, static_argnums=2)
         self._decode = jax.jit(self._decode_latents)
         self._add_details = jax.jit(self._with_details)
@@ -248,6 +248,10 @@ class Interpolator:
             yield from zip(window[first:end], pictures[first:end], strict=True)
 
     # The programs, each compiled once for a size of frames and a factor.
+
+    def _encode_frames(self, params: Params, frames: jax.Array) -> jax.Array:
+        """Frames uint8 `(T, H, W, 3)` -> latents `(T, h, w, C)` of unit variance."""
+        return self.autoencoder.encode(params, to_unit(frames))
 
     def _upsample_latents(self, params: Params, latents: jax.Array, factor: int) -> tuple[jax.Array, Motion]:
         """Latents `(N, h, w, C)` -> those between, `(N - 1, factor - 1, h, w, C)`, and their motion."""
