@@ -23,6 +23,7 @@ from videogen_jax.interpolation.windows import sliding
 from videogen_jax.model_index import UPSAMPLER, ModelIndex
 from videogen_jax.models.flow import fuse, intermediate_times, upsample_flow, warp
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
+from videogen_jax.stages.cascade import CascadeStage
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.stage import Params, to_uint8, to_unit
 from videogen_jax.stages.temporal import TemporalStage
@@ -120,7 +121,8 @@ class Interpolator:
         temporal = load(UPSAMPLER, TemporalStage)
         if index.has(DECODER):
             decoder = load(DECODER, DecoderStage)
-        side = load_config(index.folder / index.cascade[-1])["resolution"] * autoencoder.network.downsampling
+        largest = load_config(index.folder / index.cascade[-1]).get("resolution", CascadeStage.resolution)
+        side = largest * autoencoder.network.downsampling
         overlap = index.decoding()[1] if decoder else 0
         params = jax.device_put(params)
         return cls(autoencoder, temporal, decoder, params, index.factors, side, window, overlap, cut_threshold)
