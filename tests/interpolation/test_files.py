@@ -16,6 +16,8 @@ from videogen_jax.video_io import read_video
 
 NTSC = Fraction(30000, 1001)
 
+pytestmark = pytest.mark.filterwarnings("ignore:the model was trained on")
+
 
 def regular(count: int, rate: Fraction | int = 12) -> list[float]:
     return [float(k / Fraction(rate)) for k in range(count)]

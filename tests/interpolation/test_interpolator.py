@@ -128,7 +128,8 @@ def test_memory_does_not_grow_with_the_length(by_image):
         return largest
 
     peak(12)  # compiles
-    assert peak(120) < 1.3 * peak(30)
+    more = 160 * 32 * 32 * 3  # bytes of the frames given, half of what the frames made take
+    assert peak(200) - peak(40) < more / 2
 
 
 def test_details_go_where_the_flow_says():
