@@ -12,8 +12,11 @@ from ml_collections import ConfigDict, config_flags
 BAD_INPUT = 2  # exit status
 
 
-def parse(argv: Sequence[str]) -> list[str]:
+def parse(argv: Sequence[str], positional: int = 0) -> list[str]:
     """Parses the flags, the fields of `--config` included; give it to `app.run` as `flags_parser`.
+
+    Args:
+      positional: the most arguments that may be given without a flag; `main` finds them behind the command's name.
 
     Exits with status 2 and one sentence if a flag or a field is unknown, missing, or has a value that does not fit.
     """
@@ -25,12 +28,12 @@ def parse(argv: Sequence[str]) -> list[str]:
         fail(f"--config {error.filename} is not a Python file with get_config(): line {error.lineno}, {error.msg}")
     except (flags.Error, TypeError, ValueError, OSError) as error:
         fail(_sentence(str(error)))
-    if not isinstance(flags.FLAGS["config"].value, ConfigDict):
+    if "config" in flags.FLAGS and not isinstance(flags.FLAGS["config"].value, ConfigDict):
         path = config_flags.get_config_filename(flags.FLAGS["config"])
         known = Path(path).is_file()
         fail(f"--config {path} is not a Python file with get_config()" if known else f"--config {path} does not exist")
-    if len(rest) > 1:
-        fail(f"unexpected argument {rest[1]!r}")
+    if len(rest) > 1 + positional:
+        fail(f"unexpected argument {rest[1 + positional]!r}")
     return rest
 
 
