@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from videogen_jax.data.shapes import frame_times, render, sample_clip
-from videogen_jax.interpolate import EMBEDDED_MODEL
 from videogen_jax.interpolation.interpolator import Interpolator, interpolate_frames
 from videogen_jax.metrics.image import flicker_error, psnr
 from videogen_jax.stages.stage import to_uint8, to_unit
 from videogen_jax.stages.temporal import blend
+from videogen_jax.weights.hub import EMBEDDED, resolve
 
 
 def ways(interpolator: Interpolator, given: np.ndarray, factor: int) -> dict[str, np.ndarray]:
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11, help="of the clips")
     asked = parser.parse_args()
     factor = asked.factor
-    interpolator = Interpolator.from_pretrained(EMBEDDED_MODEL)
+    interpolator = Interpolator.from_pretrained(resolve(EMBEDDED))
     count = (asked.given - 1) * factor + 1
     between = [k for k in range(count) if k % factor]
     scores: dict[str, list[tuple[float, float]]] = {}

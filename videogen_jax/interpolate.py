@@ -15,8 +15,6 @@ from absl import app, flags, logging
 
 from videogen_jax.command_line import fail, parse
 
-EMBEDDED_MODEL = Path(__file__).resolve().parent / "embedded" / "shapes"
-
 _FACTOR = flags.DEFINE_integer("factor", 2, "What the frame rate is multiplied by: 2, 4, or a product of the model's")
 _OUTPUT = flags.DEFINE_string(
     "output", None, "A file ending .mp4, .webm or .gif; beside the input, as <name>-x<factor>.mp4, if not given"
@@ -69,11 +67,9 @@ def interpolate(
     from videogen_jax.interpolation.files import Plan, interpolate_file
     from videogen_jax.interpolation.interpolator import Interpolator, check_upsampler, factor_passes
     from videogen_jax.model_index import ModelIndex
-    from videogen_jax.weights.hub import resolve
+    from videogen_jax.weights.hub import EMBEDDED, resolve
 
-    if not model and not EMBEDDED_MODEL.is_dir():
-        raise ValueError(f"the embedded model is not at {EMBEDDED_MODEL}: give a model folder with --model")
-    index = ModelIndex.read(resolve(model or EMBEDDED_MODEL))
+    index = ModelIndex.read(resolve(model or EMBEDDED))
     check_upsampler(index)
     factor_passes(factor, index.factors)
     target = default_output(source, factor, slow_motion) if output is None else Path(output)

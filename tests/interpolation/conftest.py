@@ -2,8 +2,8 @@
 
 import pytest
 
-from videogen_jax.interpolate import EMBEDDED_MODEL
 from videogen_jax.interpolation.interpolator import Interpolator
+from videogen_jax.weights.hub import EMBEDDED, resolve
 
 
 @pytest.fixture(scope="session")
@@ -15,4 +15,4 @@ def tiny_interpolator(tiny_model) -> Interpolator:
 @pytest.fixture(scope="session")
 def trained_interpolator() -> Interpolator:
     """The embedded model's."""
-    return Interpolator.from_pretrained(EMBEDDED_MODEL, window=8)
+    return Interpolator.from_pretrained(resolve(EMBEDDED), window=8)
