@@ -2,11 +2,12 @@
 
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 BAD_INPUT = 2  # exit status
@@ -35,6 +36,13 @@ def parse(argv: Sequence[str], positional: int = 0) -> list[str]:
     if len(rest) > 1 + positional:
         fail(f"unexpected argument {rest[1 + positional]!r}")
     return rest
+
+
+def speak_plainly() -> None:
+    """Warnings are lines on standard error, `warning: ...`, and the log holds no more than warnings unless asked to."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
 
 
 def fail(message: object, status: int = BAD_INPUT) -> NoReturn:

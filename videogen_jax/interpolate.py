@@ -6,14 +6,12 @@ writes in-x4.mp4 beside the input: the same frames, three more between each two,
 """
 
 import functools
-import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 
-from videogen_jax.command_line import fail, parse
+from videogen_jax.command_line import fail, parse, speak_plainly
 
 _FACTOR = flags.DEFINE_integer("factor", 2, "What the frame rate is multiplied by: 2, 4, or a product of the model's")
 _OUTPUT = flags.DEFINE_string(
@@ -115,14 +113,8 @@ class FrameBar:
         self.bar.stop()
 
 
-def _show_warning(message: Warning | str, *_: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
-
-
 def main(argv: list[str]) -> None:
-    warnings.showwarning = _show_warning
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
+    speak_plainly()
     try:
         if len(argv) < 2:
             raise ValueError("name the video file: python -m videogen_jax.interpolate in.mp4 --factor 4")
