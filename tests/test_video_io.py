@@ -1,6 +1,7 @@
 import json
 import os
 import re
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -362,3 +363,30 @@ def test_a_folder_without_write_permission(tmp_path):
     with pytest.raises(ValueError, match="cannot be written: Permission denied"):
         video_io.check_writable(tmp_path / "a.mp4")
     tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(("suffix", "tick"), [(".mp4", 1e-5), (".webm", 0.0006), (".gif", 0.0051)])
+def test_frames_that_do_not_come_evenly(tmp_path, suffix, tick):
+    times = [Fraction(0), Fraction(1, 25), Fraction(1, 3), Fraction(1, 2), Fraction(3, 5)]
+    frames = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    with video_io.VideoWriter(tmp_path / f"a{suffix}", 10, (32, 32), tick=Fraction(1, 90_000)) as writer:
+        writer.append(frames[:2], times[:2])
+        writer.append(frames[2:5], times[2:])
+        writer.append(frames[5])  # 1 / fps later
+    with av.open(str(tmp_path / f"a{suffix}")) as container:
+        shown = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+    assert shown == pytest.approx([*map(float, times), 0.7], abs=tick)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+@pytest.mark.parametrize(
+    "times", [[Fraction(1), Fraction(1)], [Fraction(1), Fraction(1, 2)], [Fraction(-1), Fraction(0)]]
+)
+def test_times_must_rise(tmp_path, suffix, times):
+    frames = np.zeros((2, 32, 32, 3), np.uint8)
+    with (
+        pytest.raises(ValueError, match="but times must rise from 0"),
+        video_io.VideoWriter(tmp_path / f"a{suffix}", 10, (32, 32)) as writer,
+    ):
+        writer.append(frames, times)
+    assert list(tmp_path.iterdir()) == []

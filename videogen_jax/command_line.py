@@ -2,18 +2,22 @@
 
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 BAD_INPUT = 2  # exit status
 
 
-def parse(argv: Sequence[str]) -> list[str]:
-    """Parses the flags, the fields of `--config` included if there is one; give it to `app.run` as `flags_parser`.
+def parse(argv: Sequence[str], positional: int = 0) -> list[str]:
+    """Parses the flags, the fields of `--config` included; give it to `app.run` as `flags_parser`.
+
+    Args:
+      positional: the most arguments that may be given without a flag; `main` finds them behind the command's name.
 
     Exits with status 2 and one sentence if a flag or a field is unknown, missing, or has a value that does not fit.
     """
@@ -29,9 +33,16 @@ def parse(argv: Sequence[str]) -> list[str]:
         path = config_flags.get_config_filename(flags.FLAGS["config"])
         known = Path(path).is_file()
         fail(f"--config {path} is not a Python file with get_config()" if known else f"--config {path} does not exist")
-    if len(rest) > 1:
-        fail(f"unexpected argument {rest[1]!r}")
+    if len(rest) > 1 + positional:
+        fail(f"unexpected argument {rest[1 + positional]!r}")
     return rest
+
+
+def speak_plainly() -> None:
+    """Warnings are lines on standard error, `warning: ...`, and the log holds no more than warnings unless asked to."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
 
 
 def fail(message: object, status: int = BAD_INPUT) -> NoReturn:

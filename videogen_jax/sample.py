@@ -11,16 +11,13 @@ makes it again.
 """
 
 import re
-import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from videogen_jax.command_line import fail, parse
+from videogen_jax.command_line import fail, parse, speak_plainly
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_CONFIG = ROOT.parent / "configs" / "shapes" / "sample.py"
@@ -100,15 +97,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
     return parse(argv if named else [argv[0], f"--config={DEFAULT_CONFIG}", *argv[1:]])
 
 
-def _show_warning(message: Warning | str, *_: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
-
-
 def main(argv: list[str]) -> None:
     del argv
-    warnings.showwarning = _show_warning
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
+    speak_plainly()
     try:
         config, common = _config(), (_OUTPUT.value, _REFERENCE.value, _SAVE_REFERENCE.value)
         prompts = None if _RECIPE.value else read_prompts(_PROMPT.value, _PROMPTS_FILE.value)

@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -43,18 +43,25 @@ class VideoWriter:
         hundredths of a second: each frame appears at the nearest one, at most MAX_GIF_FPS a second. Unused for .png.
       size: (height, width) of the frames in pixels.
       metadata: texts stored in the file, e.g. {"title": prompt}. In a .gif they are one JSON comment.
+      tick: seconds to whose multiples the times given to `append` are rounded, for frames that do not come evenly;
+        None: 1 / fps. A .webm rounds to milliseconds and a .gif to hundredths of a second besides.
+
+    Attributes:
+      container: PyAV's, inside the block, where other streams can be added before the first frame and then be muxed; of
+        a .gif or .png None.
 
     Raises:
-      ValueError: the path cannot be written, fps or size make no video, frames have another shape or dtype, or none
-        were given.
+      ValueError: the path cannot be written, fps or size make no video, frames have another shape or dtype, times do
+        not rise, or no frames were given.
     """
 
     def __init__(
         self,
         path: str | os.PathLike,
-        fps: float,
+        fps: float | Fraction,
         size: tuple[int, int],
         metadata: Mapping[str, str] | None = None,
+        tick: Fraction | None = None,
     ):
         check_writable(path)
         self.path = Path(path)
@@ -70,10 +77,11 @@ class VideoWriter:
         if min(self.size) < 1:
             raise ValueError(f"size is {self.size}, but must be (height, width) of at least one pixel each")
         self.metadata = dict(metadata or {})
-        self._encoded = 0
+        self.tick = 1 / self.fps if tick is None else tick
+        self.container = None
+        self._stamps: list[int] = []  # of the frames that are kept; of those encoded the last alone
         self._temporary = _beside(self.path)
         self._kept: list[np.ndarray] = []
-        self._container = None
         self._stream = None
 
     def __enter__(self) -> Self:
@@ -85,8 +93,12 @@ class VideoWriter:
                 raise
         return self
 
-    def append(self, frames: np.ndarray) -> None:
-        """Adds frames uint8 (N, H, W, 3), or one frame (H, W, 3), of the size that the writer was made with."""
+    def append(self, frames: np.ndarray, times: Sequence[Fraction] | None = None) -> None:
+        """Adds frames uint8 (N, H, W, 3), or one frame (H, W, 3), of the size that the writer was made with.
+
+        times: when each is shown, in seconds from 0, rising; None: 1 / fps after the one before. The last frame of the
+        video is shown for 1 / fps.
+        """
         frames = np.asarray(frames)
         if frames.ndim == 3:
             frames = frames[None]
@@ -95,18 +107,27 @@ class VideoWriter:
             raise ValueError(
                 f"frames are {frames.shape[1]}x{frames.shape[2]}, but the video is {self.size[0]}x{self.size[1]}"
             )
-        if self.suffix in (".gif", ".png"):
-            self._kept.append(frames.copy())
-        else:
-            for frame in frames:
-                self._encode(frame)
+        for frame, time in zip(frames, [None] * len(frames) if times is None else times, strict=True):
+            last = self._stamps[-1] if self._stamps else None
+            step = round(1 / self.fps / self.tick)
+            stamp = round(time / self.tick) if time is not None else 0 if last is None else last + step
+            if stamp < 0 or (last is not None and stamp <= last):
+                raise ValueError(
+                    f"a frame is to be shown at {float(stamp * self.tick):g} s, but times must rise from 0"
+                )
+            if self.suffix in (".gif", ".png"):
+                self._kept.append(frame.copy())
+                self._stamps.append(stamp)
+            else:
+                self._encode(frame, stamp, step)
+                self._stamps = [stamp]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if kind is None:
-                if not (self._kept or self._encoded):
+                if not self._stamps:
                     raise ValueError(f"no frames were given for {self.path}")
                 self._finish()
                 os.replace(self._temporary, self.path)
@@ -117,52 +138,51 @@ class VideoWriter:
         height, width = self.size
         if self.suffix == ".mp4":
             flags = "+faststart" if set(self.metadata) <= _MP4_KEYS else "+faststart+use_metadata_tags"
-            self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": flags})
+            self.container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": flags})
             codec, options = "libx264", {"crf": "16", "preset": "medium"}
             height, width = height + height % 2, width + width % 2
         else:
-            self._container = av.open(str(self._temporary), "w", format="webm")
+            self.container = av.open(str(self._temporary), "w", format="webm")
             codec, options = "libvpx-vp9", {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
-        self._container.metadata.update(self.metadata)
-        stream = self._container.add_stream(codec, rate=self.fps, options=options)
+        self.container.metadata.update(self.metadata)
+        stream = self.container.add_stream(codec, rate=self.fps, options=options)
         stream.height, stream.width = height, width
         stream.pix_fmt = "yuv420p"
-        stream.time_base = stream.codec_context.time_base = 1 / self.fps
+        stream.time_base = stream.codec_context.time_base = self.tick
         stream.codec_context.colorspace = Colorspace.ITU709
         stream.codec_context.color_range = ColorRange.MPEG
         stream.codec_context.color_primaries = ColorPrimaries.BT709
         stream.codec_context.color_trc = ColorTrc.BT709
         self._stream = stream
 
-    def _encode(self, frame: np.ndarray) -> None:
+    def _encode(self, frame: np.ndarray, stamp: int, duration: int) -> None:
         rows, columns = self._stream.height - frame.shape[0], self._stream.width - frame.shape[1]
         if rows or columns:
             frame = np.pad(frame, ((0, rows), (0, columns), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
-        picture.pts = self._encoded
-        picture.time_base = 1 / self.fps
-        self._container.mux(self._stream.encode(picture))
-        self._encoded += 1
+        picture.pts, picture.duration, picture.time_base = stamp, duration, self.tick
+        self.container.mux(self._stream.encode(picture))
 
     def _finish(self) -> None:
         if self.suffix == ".png":
-            _save_png(self._temporary, contact_sheet(np.concatenate(self._kept)), self.metadata)
+            _save_png(self._temporary, contact_sheet(np.stack(self._kept)), self.metadata)
         elif self.suffix == ".gif":
-            _save_gif(self._temporary, np.concatenate(self._kept), self.fps, self.metadata)
+            times = [stamp * self.tick for stamp in self._stamps]
+            _save_gif(self._temporary, np.stack(self._kept), self.fps, times, self.metadata)
         else:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
+            self.container.mux(self._stream.encode(None))
+            self.container.close()
 
     def _abandon(self) -> None:
         """Lets go of everything that is not the finished file; after a success there is nothing left to remove."""
         self._kept.clear()
-        if self._container is not None:
+        if self.container is not None:
             # Closing writes what is left; a container that has failed may be unable to.
             with contextlib.suppress(av.FFmpegError):
-                self._container.close()
-            self._container = self._stream = None
+                self.container.close()
+            self.container = self._stream = None
         self._temporary.unlink(missing_ok=True)
 
 
@@ -200,7 +220,7 @@ def read_video(path: str | os.PathLike) -> tuple[np.ndarray, float]:
     if not frames:
         raise ValueError(f"{path} is not a video that can be read (it holds no frames)")
     if end and (not rate or abs(len(frames) / rate - end * tick) > tick or tick > Fraction(1, 1000)):
-        rate = _simplest_rate(len(frames), end, tick)
+        rate = simplest_rate(len(frames), end, tick)
     if not rate:
         raise ValueError(f"{path} does not say how many frames a second it shows")
     return np.stack(frames), float(rate)
@@ -348,7 +368,7 @@ def _existing_file(path: str | os.PathLike) -> Path:
     return path
 
 
-def _simplest_rate(count: int, end: int, tick: Fraction) -> Fraction:
+def simplest_rate(count: int, end: int, tick: Fraction) -> Fraction:
     """The frames a second, of smallest denominator, at which `count` frames last `end` ticks to within one tick."""
     measured = count / (end * tick)
     for denominator in range(1, 1002):
@@ -375,7 +395,9 @@ def _save_png(path: Path, image: np.ndarray, metadata: Mapping[str, str]) -> Non
     Image.fromarray(image).save(path, pnginfo=texts)
 
 
-def _save_gif(path: Path, frames: np.ndarray, fps: Fraction, metadata: Mapping[str, str]) -> None:
+def _save_gif(
+    path: Path, frames: np.ndarray, fps: Fraction, times: Sequence[Fraction], metadata: Mapping[str, str]
+) -> None:
     """An endlessly looping gif. One palette from all frames, and ordered dithering, which is bound to the place and not
     to the frame: what does not move does not flicker."""
     tick = Fraction(1, 100)
@@ -395,9 +417,9 @@ def _save_gif(path: Path, frames: np.ndarray, fps: Fraction, metadata: Mapping[s
         stream = container.add_stream("gif", rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "pal8"
         stream.time_base = stream.codec_context.time_base = tick
-        for index, frame in enumerate(frames):
+        for frame, time in zip(frames, times, strict=True):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            picture.pts, picture.time_base = round(index / fps / tick), tick
+            picture.pts, picture.time_base = round(time / tick), tick
             source.push(picture)
         source.push(None)
         for _ in frames:

@@ -1,12 +1,13 @@
 import io
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.made_videos import draw, is_upright, make_corpus, read_time, write_video
-from videogen_jax.data.decoding import BadVideo, FrameArray, Framing, VideoFile, at_times, read_frames
+from tests.data.made_videos import RATES, draw, is_upright, make_corpus, read_time, write_video
+from videogen_jax.data.decoding import BadVideo, FrameArray, Framing, Timing, VideoFile, at_times, read_frames
 
 HALF_A_MILLISECOND = 0.0006  # the clock in the pictures counts milliseconds
 
@@ -138,3 +139,40 @@ def test_too_few_frames_a_second_is_refused():
 def test_frames_in_memory_have_to_be_frames():
     with pytest.raises(BadVideo, match=r"frames are \(3, 4, 4\) float32, not \(T, H, W, 3\) uint8"):
         FrameArray(np.zeros((3, 4, 4), np.float32), 8.0)
+
+
+def test_timing_is_that_of_the_frames_and_constant_rates_are_exact(corpus):
+    for video in corpus:
+        if video.fault is not None:
+            continue
+        with VideoFile(str(video.path)) as file:
+            timing = file.timing()
+            found = [time for time, _ in file.frames()]
+            assert float(file.start) == pytest.approx(video.start_time, abs=0.001)
+        assert timing.rate == RATES[video.rate]
+        assert [timing.nearest(time) for time in found] == list(range(len(timing)))
+        exact = [float(timing.time(number)) for number in range(len(timing))]
+        assert exact == pytest.approx(video.times, abs=1e-9 if timing.rate else 0.001)
+
+
+def test_a_rate_is_constant_to_within_a_tick():
+    tick = Fraction(1, 1000)
+    rounded = [round(Fraction(1000 * 1001 * k, 24000)) for k in range(500)]
+    assert Timing.of(rounded, tick).rate == Fraction(24000, 1001)
+    assert Timing.of(rounded, tick, [Fraction(24), Fraction(24000, 1001)]).rate == Fraction(24000, 1001)
+    uneven = Timing.of([0, 40, 80, 130], tick)
+    assert uneven.rate is None
+    assert [uneven.lasts(number) for number in range(4)] == [40 * tick, 40 * tick, 50 * tick, 50 * tick]
+    assert Timing.of([0], tick).rate is None
+
+
+def test_a_whole_frame_keeps_its_pixels_and_has_square_ones(corpus):
+    for video in corpus:
+        if video.fault is not None:
+            continue
+        with VideoFile(str(video.path)) as file:
+            picture = file.whole(next(file.frames())[1])
+        assert picture.shape[1] / picture.shape[0] == pytest.approx(video.size[1] / video.size[0], abs=0.01)
+        assert picture.shape >= (*video.size, 3)  # no column or row of what is coded is lost
+        assert is_upright(picture)
+        assert picture.flags.c_contiguous

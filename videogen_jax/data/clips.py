@@ -14,6 +14,7 @@ from videogen_jax.data.tfds_records import read_frames as read_tfds_frames
 from videogen_jax.video_io import read_image
 
 THUMBNAIL = 32  # side of the pictures that frames are compared by
+CUT_THRESHOLD = 25.0  # mean absolute change of RGB (0 to 255) between neighbouring frames that may be a cut
 CUT_RATIO = 3.0  # a cut changes the picture by this many times what the frames before it did
 RECENT = 8  # frames before
 
@@ -37,7 +38,7 @@ class ClipRules:
     num_frames: int
     fps: tuple[float, ...]
     resolution: int
-    cut_threshold: float = 25.0
+    cut_threshold: float = CUT_THRESHOLD
     min_motion: float = 0.4
     max_clips: int = 0
     max_seconds: float = 0.0
@@ -109,6 +110,31 @@ def image_frames(item: Item, framing: Framing) -> np.ndarray:
     return frame.picture(image, framing)[None]
 
 
+class CutDetector:
+    """Finds scene changes in a row of frames, of which it is shown thumbnails of side THUMBNAIL.
+
+    Args:
+      threshold: mean absolute change of RGB (0 to 255) between neighbours that may be a scene change.
+    """
+
+    def __init__(self, threshold: float = CUT_THRESHOLD):
+        self.threshold = threshold
+        self._last: np.ndarray | None = None
+        self._recent: deque[float] = deque(maxlen=RECENT)
+
+    def __call__(self, thumbnail: np.ndarray) -> bool:
+        """Whether a new scene begins with the next frame, uint8 `(THUMBNAIL, THUMBNAIL, 3)`."""
+        thumbnail, last = thumbnail.astype(np.int16), self._last
+        self._last = thumbnail
+        if last is None:
+            return False
+        change = float(np.abs(thumbnail - last).mean())
+        recent = self._recent
+        cut = bool(recent) and change > self.threshold and change > CUT_RATIO * np.mean(recent)
+        recent.append(change)
+        return cut
+
+
 def scan(video: VideoFile | FrameArray, fps: float, rules: ClipRules) -> Scan:
     """Reads a video from beginning to end, once, and keeps no more of it than its clips."""
     counts = {"cuts": 0, "still": 0, "short": 0}
@@ -118,18 +144,13 @@ def scan(video: VideoFile | FrameArray, fps: float, rules: ClipRules) -> Scan:
 
     def in_scenes() -> Iterator[tuple[float, tuple[Any, np.ndarray, int]]]:
         nonlocal end, gap
-        scene, last = 0, None
-        recent: deque[float] = deque(maxlen=RECENT)
+        scene, is_cut = 0, CutDetector(rules.cut_threshold)
         for time, frame in video.frames():
             if rules.max_seconds and time > rules.max_seconds:
                 return
-            thumbnail = video.thumbnail(frame, THUMBNAIL).astype(np.int16)
-            if last is not None:
-                change = float(np.abs(thumbnail - last).mean())
-                if recent and change > rules.cut_threshold and change > CUT_RATIO * np.mean(recent):
-                    scene += 1
-                recent.append(change)
-            last, gap, end = thumbnail, time - end, time
+            thumbnail = video.thumbnail(frame, THUMBNAIL)
+            scene += is_cut(thumbnail)
+            gap, end = time - end, time
             yield time, (frame, thumbnail, scene)
         counts["cuts"] = scene
 
@@ -179,7 +200,7 @@ class _Run:
         self.times.append(wanted)
         self.chosen.append(time)
         self.pictures.append(picture)
-        self._thumbnails.append(thumbnail)
+        self._thumbnails.append(thumbnail.astype(np.int16))
 
     @property
     def motion(self) -> float:

@@ -6,6 +6,7 @@ Times are seconds since the first frame that the file shows. A frame is picked f
 is wrong by half the distance to its neighbour at most, whatever the file's frame rate, constant or not.
 """
 
+import bisect
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,8 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from PIL import Image
+
+from videogen_jax.video_io import simplest_rate
 
 MIN_DISTINCT = 0.75  # of the frames of a clip: with fewer the file's frame rate is below what is asked for
 HD_HEIGHT = 720  # from here on a file that does not name its colours has those of BT.709, below of BT.601
@@ -134,6 +137,42 @@ class VideoFile:
         if previous is None:
             raise BadVideo("no frame in it can be decoded")
 
+    def timing(self) -> "Timing":
+        """When each frame is shown, read from the packets of the whole file; nothing is decoded.
+
+        Raises:
+          BadVideo: the file ends early or holds no frames.
+        """
+        stamps: set[int] = set()
+        try:
+            for packet in self._container.demux(self._stream):
+                stamp = packet.dts if packet.pts is None else packet.pts  # an .avi has no other
+                if packet.is_corrupt:
+                    raise BadVideo(f"not whole: it breaks off in frame {len(stamps) + 1}")
+                if stamp is not None and not packet.is_discard:
+                    stamps.add(stamp)
+        except av.FFmpegError as error:
+            raise BadVideo(f"damaged in frame {len(stamps) + 1} ({_short(error)})") from error
+        stream = self._stream
+        tick, start = stream.time_base, stream.start_time or 0
+        said = (stream.average_rate, stream.guessed_rate)
+        self._container.close()
+        self._open()  # from the beginning again
+        if not stamps:
+            raise BadVideo("no frames in it")
+        return Timing.of([stamp - start for stamp in sorted(stamps)], tick, said)
+
+    @property
+    def start(self) -> Fraction:
+        """When the first frame is shown in the file's own clock, which its sound goes by, in seconds."""
+        return (self._stream.start_time or 0) * self._stream.time_base
+
+    def whole(self, frame: av.VideoFrame) -> np.ndarray:
+        """A frame as it is seen, uint8 `(H, W, 3)`: turned as the file says, the shorter side of its pixels widened."""
+        aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        size = (round(frame.height / min(aspect, 1)), round(frame.width * max(aspect, 1)))
+        return np.ascontiguousarray(np.rot90(self._resized(frame, size), round(frame.rotation / 90)))
+
     def picture(self, frame: av.VideoFrame, framing: Framing) -> np.ndarray:
         """A frame as it is seen, uint8 `(R, R, 3)`: turned as the file says, square pixels, cut and resized."""
         quarters = round(frame.rotation / 90)
@@ -160,6 +199,57 @@ class VideoFile:
             interpolation=_SHRINK if size[0] * size[1] < frame.width * frame.height else _ENLARGE,
             threads=1,
         ).to_ndarray()
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """When the frames of a file are shown.
+
+    Attributes:
+      stamps: one of each frame, in ticks since the file's first, rising.
+      tick: seconds.
+      rate: frames a second, where it is constant to within a tick; otherwise None.
+    """
+
+    stamps: tuple[int, ...]
+    tick: Fraction
+    rate: Fraction | None
+
+    @classmethod
+    def of(cls, stamps: Sequence[int], tick: Fraction, said: Iterable[Fraction | None] = ()) -> Self:
+        """The timing of frames at rising `stamps`; `said` are rates that the file names, which may be wrong."""
+        return cls(tuple(stamps), tick, _constant_rate(stamps, tick, said))
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    def nearest(self, time: float) -> int:
+        """The number, from 0, of the frame whose stamp is nearest to `time`, in seconds since the file's first."""
+        ticks = time / float(self.tick)
+        after = bisect.bisect(self.stamps, ticks)
+        return min((k for k in (after - 1, after) if 0 <= k < len(self)), key=lambda k: abs(self.stamps[k] - ticks))
+
+    def time(self, number: int) -> Fraction:
+        """When frame `number` is shown, in seconds since the file's first; at a constant rate without rounding."""
+        if self.rate is not None:
+            return self.stamps[0] * self.tick + number / self.rate
+        return self.stamps[number] * self.tick
+
+    def lasts(self, number: int) -> Fraction:
+        """How long frame `number` is shown, in seconds; the last as long as the one before it."""
+        first = min(number, len(self) - 2)
+        return self.time(first + 1) - self.time(first)
+
+
+def _constant_rate(stamps: Sequence[int], tick: Fraction, said: Iterable[Fraction | None]) -> Fraction | None:
+    if len(stamps) < 2:
+        return None
+    measured = simplest_rate(len(stamps) - 1, stamps[-1] - stamps[0], tick)
+    ntsc = Fraction(round(measured * 1001 / 1000) * 1000, 1001)  # likelier than 983/41, though less simple
+    for rate in (*said, measured, ntsc) if measured.denominator <= 10 else (*said, ntsc, measured):
+        if rate and all(abs((stamp - stamps[0]) * tick - k / rate) <= tick for k, stamp in enumerate(stamps)):
+            return rate
+    return None
 
 
 class FrameArray:
@@ -190,10 +280,10 @@ class FrameArray:
     def picture(self, frame: np.ndarray, framing: Framing) -> np.ndarray:
         height, width = frame.shape[:2]
         scale = framing.resolution / min(height, width)
-        return framing.cut(_resized_array(frame, (round(height * scale), round(width * scale))))
+        return framing.cut(resized_array(frame, (round(height * scale), round(width * scale))))
 
     def thumbnail(self, frame: np.ndarray, side: int) -> np.ndarray:
-        return _resized_array(frame, (side, side))
+        return resized_array(frame, (side, side))
 
 
 def at_times(frames: Iterable[tuple[float, Any]], times: Iterable[float]) -> Iterator[tuple[float, Any]]:
@@ -245,7 +335,7 @@ def check_distinct(chosen: Sequence[float], times: Sequence[float]) -> None:
         )
 
 
-def _resized_array(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized_array(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     shrink = size[0] * size[1] < frame.shape[0] * frame.shape[1]
     resample = Image.Resampling.BOX if shrink else Image.Resampling.BICUBIC
     return np.asarray(Image.fromarray(frame).resize((size[1], size[0]), resample))

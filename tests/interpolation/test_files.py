@@ -1,0 +1,289 @@
+"""Whole files: frames are told by the times that stand in them, sound by its packets."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.made_videos import FAULTS, is_upright, make_corpus, read_time, write_video
+from videogen_jax.interpolation.files import Plan, interpolate_file
+from videogen_jax.video_io import read_video
+
+NTSC = Fraction(30000, 1001)
+
+pytestmark = pytest.mark.filterwarnings("ignore:the model was trained on")
+
+
+def regular(count: int, rate: Fraction | int = 12) -> list[float]:
+    return [float(k / Fraction(rate)) for k in range(count)]
+
+
+def add_sound(video: Path, target: Path, codec: str, seconds: float, delay: Fraction = Fraction(0)) -> Path:
+    """`video`, its packets copied and shown `delay` seconds later, with a tone of 440 Hz from 0 on."""
+    rate = 48_000
+    wave = (0.3 * np.sin(2 * np.pi * 440 / rate * np.arange(round(seconds * rate)))).astype(np.float32)
+    with av.open(str(video)) as source, av.open(str(target), "w") as container:
+        pictures = container.add_stream_from_template(source.streams.video[0])
+        sound = container.add_stream(codec, rate=rate, layout="mono")
+        sound.codec_context.open()
+        container.metadata["title"] = "a tone"
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                late = round(delay / packet.time_base)
+                packet.pts, packet.dts = packet.pts + late, packet.dts + late
+                packet.stream = pictures
+                container.mux(packet)
+        frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = rate, 0
+        context = sound.codec_context
+        resampler = av.AudioResampler(context.format, context.layout, context.rate, context.frame_size or 1024)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(sound.encode(part))
+        container.mux(sound.encode(None))
+    return target
+
+
+def shown(path: Path) -> tuple[list[np.ndarray], list[Fraction]]:
+    """The frames of a file and when it shows them, in its own clock."""
+    with av.open(str(path)) as container:
+        frames = [(f.to_ndarray(format="rgb24"), f.pts * f.time_base) for f in container.decode(video=0)]
+    return [frame for frame, _ in frames], [time for _, time in frames]
+
+
+def heard(path: Path) -> list[tuple[Fraction, str]]:
+    """The sound packets of a file: when, and a checksum of their bytes."""
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux() if p.stream.type == "audio" and p.dts is not None]
+        return [(p.pts * p.time_base, hashlib.sha256(bytes(p)).hexdigest()) for p in packets]
+
+
+@pytest.fixture
+def raise_rate(tiny_interpolator) -> Callable:
+    def run(source: Path, target: Path, factor: int = 2, slow_motion: bool = False, **how) -> Path:
+        interpolate_file(tiny_interpolator, Plan.of(source, target, factor, slow_motion), **how)
+        return target
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """9 frames, 12 a second, 48x64."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_video(path, regular(9), codec="h264", size=(48, 64), b_frames=2)
+    return path
+
+
+@pytest.mark.parametrize("rate", [12, NTSC, Fraction(25, 2)])
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_a_constant_rate_is_multiplied_exactly(tmp_path, raise_rate, rate, suffix):
+    source = tmp_path / "a.mp4"
+    write_video(source, regular(9, rate), codec="h264", size=(48, 64))
+    target = raise_rate(source, tmp_path / f"b{suffix}", 4)
+    _, times = shown(target)
+    tick = Fraction(1, 1000) if suffix == ".webm" else 0
+    assert len(times) == 36
+    assert all(abs(time - k / (4 * Fraction(rate))) <= tick for k, time in enumerate(times))
+    with av.open(str(target)) as container:
+        assert suffix == ".webm" or container.streams.video[0].average_rate == 4 * rate
+        assert container.duration / av.time_base == pytest.approx(float(9 / Fraction(rate)), abs=0.002)
+
+
+def test_kept_frames_are_the_files_at_their_times(tmp_path, raise_rate, clip):
+    frames, times = shown(raise_rate(clip, tmp_path / "b.mp4", 4))
+    for k in range(9):
+        assert read_time(frames[4 * k]) == pytest.approx(float(times[4 * k]), abs=0.001)
+    given, _ = read_video(clip)
+    assert np.abs(np.stack(frames[::4]).astype(int) - given).mean() < 8  # encoded again, among noise
+    assert all(np.abs(frame.astype(int) - frames[32]).mean() < 5 for frame in frames[33:])  # the last is held
+
+
+def test_a_variable_rate_puts_frames_between_their_neighbours(tmp_path, raise_rate):
+    given = [0.0, 0.04, 0.1, 0.12, 0.3, 0.35, 0.36, 0.5]
+    source = tmp_path / "a.mp4"
+    write_video(source, given, codec="h264", size=(48, 64), start_time=0.5)
+    for suffix, tick in ((".mp4", 1e-5), (".webm", 0.0011)):
+        frames, times = shown(raise_rate(source, tmp_path / f"b{suffix}", 2))
+        expected = np.interp(np.arange(15) / 2, np.arange(8), given)
+        np.testing.assert_allclose([float(t) for t in times[:15]], expected, atol=tick)
+        assert float(times[15]) == pytest.approx(0.57, abs=tick)  # the last lasts as long as the one before
+        assert [read_time(frame) for frame in frames[::2]] == pytest.approx(given, abs=0.001)
+
+
+def test_slow_motion_keeps_the_rate(tmp_path, raise_rate, clip):
+    source = add_sound(clip, tmp_path / "a.mp4", "aac", 0.75)
+    with pytest.warns(UserWarning, match="the sound is left out: it would end before the slow motion"):
+        target = raise_rate(source, tmp_path / "b.mp4", 4, slow_motion=True)
+    frames, times = shown(target)
+    assert times == [Fraction(k, 12) for k in range(36)]
+    assert read_time(frames[8]) == pytest.approx(2 / 12, abs=0.001)
+    assert not heard(target)
+
+
+@pytest.mark.parametrize(("rotation", "ratio"), [(90, None), (180, None), (270, Fraction(4, 3)), (0, Fraction(3, 4))])
+def test_the_target_is_upright_with_square_pixels(tmp_path, raise_rate, rotation, ratio):
+    how = {"size": (48, 72), "rotation": rotation, "sample_aspect_ratio": ratio}
+    write_video(tmp_path / "a.mp4", regular(5), codec="h264", **how)
+    frames, _ = shown(raise_rate(tmp_path / "a.mp4", tmp_path / "b.mp4"))
+    assert is_upright(frames[0])
+    assert read_time(frames[2]) == pytest.approx(1 / 12, abs=0.001)
+    height, width = frames[0].shape[:2]
+    assert width / height == pytest.approx(72 / 48, abs=0.02)
+    assert height >= 48
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio in (None, 1)
+
+
+def test_odd_sides_stay_where_the_format_has_them(tmp_path, raise_rate):
+    write_video(tmp_path / "a.mp4", regular(5), codec="h264", size=(49, 65))
+    assert shown(raise_rate(tmp_path / "a.mp4", tmp_path / "b.webm"))[0][0].shape == (49, 65, 3)
+    assert shown(raise_rate(tmp_path / "a.mp4", tmp_path / "b.mp4"))[0][0].shape == (50, 66, 3)
+
+
+def test_a_cut_stays_a_cut(tmp_path, raise_rate):
+    how = {"scene_changes": [0.5], "clock": False, "moving": False}
+    write_video(tmp_path / "a.mp4", regular(12), codec="h264", size=(48, 64), **how)
+    frames, _ = shown(raise_rate(tmp_path / "a.mp4", tmp_path / "b.mp4", 4))
+    for frame in frames[21:24]:
+        assert np.abs(frame.astype(int) - frames[20]).mean() < 5  # held
+    assert np.abs(frames[24].astype(int) - frames[23]).mean() > 25
+
+
+@pytest.mark.parametrize(
+    ("codec", "source", "target", "delay"),
+    [
+        ("aac", "a.mp4", "b.mp4", 0),
+        ("aac", "a.mp4", "b.mp4", Fraction(1, 3)),
+        ("libopus", "a.mkv", "b.webm", 0),
+        ("libopus", "a.mkv", "b.mp4", Fraction(1, 4)),
+        ("libmp3lame", "a.mkv", "b.mp4", 0),
+        ("flac", "a.mkv", "b.mp4", 0),
+    ],
+)
+def test_sound_is_copied_packet_by_packet_and_in_sync(tmp_path, raise_rate, clip, codec, source, target, delay):
+    source = add_sound(clip, tmp_path / source, codec, 0.75, Fraction(delay))
+    target = raise_rate(source, tmp_path / target)
+    before, after = heard(source), heard(target)
+    assert [packet for _, packet in after] == [packet for _, packet in before]
+    (_, shown_before), (_, shown_after) = shown(source), shown(target)
+    apart = [float(shown_before[0] - before[3][0]), float(shown_after[0] - after[3][0])]
+    assert apart[1] == pytest.approx(apart[0], abs=0.0015)  # Matroska counts in milliseconds
+    with av.open(str(target)) as container:
+        assert {key.lower(): value for key, value in container.metadata.items()}["title"] == "a tone"
+
+
+def test_sound_that_the_format_does_not_hold_is_coded_anew(tmp_path, raise_rate, clip):
+    source = add_sound(clip, tmp_path / "a.mp4", "aac", 0.75)
+    with pytest.warns(UserWarning, match="a .webm file holds no aac: the sound is coded anew as libopus"):
+        target = raise_rate(source, tmp_path / "b.webm")
+    with av.open(str(target)) as container:
+        assert container.streams.audio[0].codec_context.name in ("opus", "libopus")
+        frames = list(container.decode(audio=0))
+    wave = np.concatenate([frame.to_ndarray().reshape(frame.layout.nb_channels, -1)[0] for frame in frames])
+    assert len(wave) / 48_000 == pytest.approx(0.75, abs=0.05)
+    spectrum = np.abs(np.fft.rfft(wave))
+    assert np.argmax(spectrum) * 48_000 / len(wave) == pytest.approx(440, abs=3)
+    assert float(frames[0].pts * frames[0].time_base) == pytest.approx(0, abs=0.01)
+
+
+def test_a_gif_has_no_sound_and_its_own_times(tmp_path, raise_rate, clip):
+    source = add_sound(clip, tmp_path / "a.mp4", "aac", 0.75)
+    with pytest.warns(UserWarning, match="the sound is left out: a .gif has none"):
+        target = raise_rate(source, tmp_path / "b.gif", 4)
+    frames, fps = read_video(target)
+    assert (frames.shape, fps) == ((36, 48, 64, 3), pytest.approx(48, abs=0.1))
+    with pytest.raises(
+        ValueError, match=r"would have 96 frames a second, but a \.gif shows at most 50; write an \.mp4"
+    ):
+        Plan.of(clip, tmp_path / "c.gif", 8)
+
+
+def test_subtitles_are_left_out_with_a_word(tmp_path, clip):
+    source = tmp_path / "a.mkv"
+    with av.open(str(clip)) as given, av.open(str(source), "w") as container:
+        pictures = container.add_stream_from_template(given.streams.video[0])
+        container.add_stream("ass")
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = pictures
+                container.mux(packet)
+    with pytest.warns(UserWarning, match=r"left out of the file: stream 1 \(subtitle\)"):
+        Plan.of(source, tmp_path / "b.mp4", 2)
+
+
+def test_what_is_no_whole_video_is_refused_before_anything_is_decoded(tmp_path):
+    made = {video.fault: video.path for video in make_corpus(tmp_path / "corpus", 14, len(FAULTS))}
+    reasons = {
+        "index lost": "not a video that can be read",
+        "truncated": "not whole: it breaks off in frame 2[0-9]",
+        "zero bytes": "the file is empty",
+        "audio only": "no pictures in it, only audio",
+        "not a video": "not a video that can be read",
+        "missing file": "the file does not exist",
+    }
+    for fault, reason in reasons.items():
+        with pytest.raises(ValueError, match=f"{made[fault]}: {reason}"):
+            Plan.of(made[fault], tmp_path / "b.mp4", 2)
+    Image.new("RGB", (64, 48)).save(tmp_path / "one.png")
+    with pytest.raises(ValueError, match="one frame alone"):
+        Plan.of(tmp_path / "one.png", tmp_path / "b.mp4", 2)
+    with pytest.raises(ValueError, match="is a folder"):
+        Plan.of(tmp_path, tmp_path / "b.mp4", 2)
+    assert not (tmp_path / "b.mp4").exists()
+
+
+def test_the_input_is_not_overwritten(tmp_path, clip):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(clip.read_bytes())
+    (tmp_path / "link.mp4").symlink_to(path)
+    for target in (path, tmp_path / "link.mp4", tmp_path / "sub" / ".." / "a.mp4"):
+        with pytest.raises(ValueError, match="is the input itself"):
+            Plan.of(path, target, 2)
+    with pytest.raises(ValueError, match=r"must end in one of \.mp4, \.webm, \.gif"):
+        Plan.of(path, tmp_path / "b.mov", 2)
+
+
+def test_another_size_than_the_models_is_told(tmp_path, raise_rate, clip):
+    with pytest.warns(
+        UserWarning, match=r"trained on frames of 16x16; those of the video are 64x48 \(width x height\)"
+    ):
+        raise_rate(clip, tmp_path / "b.mp4")
+
+
+@pytest.mark.parametrize("at", [1, 9])
+def test_an_interruption_leaves_nothing(tmp_path, raise_rate, clip, at):
+    source = add_sound(clip, tmp_path / "a.mp4", "aac", 0.75)
+
+    def stop(done: int, of: int) -> None:
+        assert of == 9
+        if done == at:
+            raise KeyboardInterrupt
+
+    target = tmp_path / "out" / "b.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        raise_rate(source, target, on_progress=stop)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_damage_found_while_decoding_leaves_nothing(tmp_path, raise_rate):
+    source = tmp_path / "a.avi"
+    write_video(source, regular(12), codec="mpeg4", size=(48, 64))
+    content = bytearray(source.read_bytes())
+    begin = content.index(b"movi") + len(content) // 3
+    content[begin : begin + 2000] = bytes(2000)
+    source.write_bytes(content)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match=r"a\.avi: (damaged|not whole|no frame)"):
+        raise_rate(source, tmp_path / "out" / "b.mp4")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_progress_counts_the_frames_of_the_source(tmp_path, raise_rate, clip):
+    seen: list[Sequence[int]] = []
+    raise_rate(clip, tmp_path / "b.mp4", on_progress=lambda *told: seen.append(told))
+    assert seen == [(k, 9) for k in range(1, 10)]

@@ -1,0 +1,110 @@
+"""The sound of one file into another: copied packet by packet, or coded anew where the container does not take it."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, Self
+
+import av
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+
+ENCODERS = {"mp4": "aac", "webm": "libopus"}  # by format: for what has to be coded anew
+_OPUS_RATE = 48_000
+_KEPT = ("language", "title", "handler_name")  # of what is said of a stream
+
+
+class Sound:
+    """All sound streams of a file, put into a container that is being written; for use in a `with` statement.
+
+    Args:
+      source: the file whose sound it is.
+      container: what it goes into, before anything has been written there.
+      origin: the moment of the source's clock, in seconds, that is 0 in the container's.
+    """
+
+    def __init__(self, source: str | os.PathLike, container: OutputContainer, origin: Fraction):
+        self._source = av.open(str(source), metadata_errors="ignore")
+        self._container, self._origin = container, origin
+        streams = self._source.streams.audio
+        self._tracks = {stream.index: _track(stream, container) for stream in streams}
+        self._packets = self._source.demux(streams) if streams else iter(())
+        self._next = next(self._packets, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: Any) -> None:
+        self._source.close()
+
+    def write_until(self, time: Fraction | None) -> None:
+        """Writes what is heard before `time`, in seconds of the container's clock, or, with None, all that is left."""
+        while self._next is not None:
+            packet = self._next
+            if packet.dts is not None:  # else it marks the end of a stream
+                if time is not None and packet.dts * packet.time_base - self._origin >= time:
+                    return
+                shift = round(self._origin / packet.time_base)
+                packet.dts -= shift
+                packet.pts = None if packet.pts is None else packet.pts - shift
+                self._container.mux(self._tracks[packet.stream.index].packets(packet))
+            self._next = next(self._packets, None)
+        if time is None:
+            for track in self._tracks.values():
+                self._container.mux(track.rest())
+
+
+class _Copied:
+    """A stream whose packets stay as they are."""
+
+    def __init__(self, stream: AudioStream):
+        self._stream = stream
+
+    def packets(self, packet: av.Packet) -> list[av.Packet]:
+        packet.stream = self._stream
+        return [packet]
+
+    def rest(self) -> list[av.Packet]:
+        return []
+
+
+class _Encoded:
+    """A stream that is decoded and coded anew, at its own rate and layout where the codec has them."""
+
+    def __init__(self, source: AudioStream, container: OutputContainer, encoder: str):
+        rate = _OPUS_RATE if encoder == "libopus" else source.rate
+        self._source = source
+        self._stream = container.add_stream(encoder, rate=rate, layout=source.layout.name)
+        self._resampler: AudioResampler | None = None
+
+    def packets(self, packet: av.Packet) -> Iterator[av.Packet]:
+        for frame in self._source.codec_context.decode(packet):
+            yield from self._encode(frame)
+
+    def rest(self) -> Iterator[av.Packet]:
+        for frame in self._source.codec_context.decode(None):
+            yield from self._encode(frame)
+        if self._resampler is not None:
+            yield from self._encode(None)
+        yield from self._stream.encode(None)
+
+    def _encode(self, frame: av.AudioFrame | None) -> Iterator[av.Packet]:
+        if self._resampler is None:
+            context = self._stream.codec_context
+            context.open()  # before, it does not know the size of its frames
+            self._resampler = AudioResampler(context.format, context.layout, context.rate, context.frame_size)
+        for part in self._resampler.resample(frame):
+            yield from self._stream.encode(part)
+
+
+def _track(stream: AudioStream, container: OutputContainer) -> _Copied | _Encoded:
+    form, codec = container.format.name, stream.codec_context.name
+    try:
+        copy = container.add_stream_from_template(stream)
+    except ValueError:  # how PyAV says that a format does not hold a codec
+        warnings.warn(f"a .{form} file holds no {codec}: the sound is coded anew as {ENCODERS[form]}", stacklevel=4)
+        return _Encoded(stream, container, ENCODERS[form])
+    copy.metadata.update({key: stream.metadata[key] for key in _KEPT if key in stream.metadata})
+    return _Copied(copy)
