@@ -8,9 +8,9 @@ prints the page's address. It is open to this machine alone unless a token is se
 import dataclasses
 import os
 
-from absl import app, flags, logging
+from absl import app, flags
 
-from videogen_jax.command_line import fail, parse
+from videogen_jax.command_line import fail, parse, speak_plainly
 
 TOKEN_VARIABLE = "VIDEOGEN_JAX_TOKEN"
 TOKEN_CHARACTERS = 16  # at least
@@ -83,8 +83,7 @@ def serve() -> None:
 
 def main(argv: list[str]) -> None:
     del argv
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
+    speak_plainly()
     try:
         serve()
     except (ValueError, OSError) as error:
