@@ -209,6 +209,16 @@ def test_what_the_server_refuses_is_told_in_its_words(page, problems, tmp_path):
     problems.clear()
 
 
+def test_who_may_not_come_in_is_told_so(open_page, studio, problems):
+    page = open_page(studio.url)
+    sentence = "A token is needed: open the page once as /?token=..."
+    page.route("**/api/v1/*", lambda route: route.fulfill(status=401, json={"error": sentence}))
+    page.reload()
+    expect(page.locator("#notice")).to_have_text(sentence)
+    assert all("401" in problem for problem in problems)
+    problems.clear()
+
+
 def test_a_failure_is_shown_with_its_reason(page, pipeline):
     ask(page, "a disk")
     job = page.get_by_role("article")

@@ -26,7 +26,8 @@ export async function api(path, {method = "GET", json, body, type} = {}) {
   }
   const isJson = response.status !== 204 && response.headers.get("Content-Type")?.includes("json");
   const content = isJson ? await response.json() : null;
-  if (!response.ok) throw new ApiError(content?.error ?? `The server answered with an error (${response.status}).`, response.status);
+  if (!response.ok)
+    throw new ApiError(content?.error ?? `The server answered with an error (${response.status}).`, response.status);
   return content;
 }
 

@@ -5,9 +5,8 @@ import {closable, closeButton} from "./detail.js";
 import {inStep} from "./player.js";
 
 export class Compare {
-  constructor(onOpen) {
+  constructor() {
     this.dialog = byId("compare");
-    this.onOpen = onOpen;
     closable(this.dialog, () => this.controls?.stop());
   }
 
@@ -20,10 +19,21 @@ export class Compare {
       const lines = [
         [result.prompt, result.prompt !== other.prompt],
         [`seed ${result.seed}`, result.seed !== other.seed],
-        [`${result.frames} frames, ${short(result.fps)} a second`, result.frames !== other.frames || result.fps !== other.fps],
+        [
+          `${result.frames} frames, ${short(result.fps)} a second`,
+          result.frames !== other.frames || result.fps !== other.fps,
+        ],
       ];
-      return el("figure", {}, el("div", {class: "picture"}, videos[at]),
-        el("figcaption", {}, lines.map(([text, differs]) => el("p", {class: differs && "differs"}, text))));
+      return el(
+        "figure",
+        {},
+        el("div", {class: "picture"}, videos[at]),
+        el(
+          "figcaption",
+          {},
+          lines.map(([text, differs]) => el("p", {class: differs && "differs"}, text)),
+        ),
+      );
     };
     this.dialog.replaceChildren(
       el("header", {}, el("h2", {id: "compare-title"}, "Side by side"), closeButton(this.dialog)),

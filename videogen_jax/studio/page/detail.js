@@ -19,7 +19,10 @@ export function closeButton(dialog) {
 }
 
 export class Detail {
-  /** actions: again(result), same(result), frame(result, k), compare(result), changed(result), deleted(id), closed(). */
+  /**
+   * model(): what is served. actions: again(result), same(result), frame(result, k), compare(result), changed(result),
+   * deleted(id), closed().
+   */
   constructor(model, actions) {
     this.dialog = byId("detail");
     this.model = model;
@@ -39,9 +42,12 @@ export class Detail {
     this.error = el("p", {class: "error", role: "alert", hidden: true});
     this.dialog.replaceChildren(
       el("header", {}, el("h2", {id: "detail-title"}, result.prompt), closeButton(this.dialog)),
-      el("div", {class: "sheet-body"},
+      el(
+        "div",
+        {class: "sheet-body"},
         el("div", {}, this.player.element, this.downloads(), this.error),
-        el("div", {class: "about"}, this.makeMore(), this.recipe(), this.remove())),
+        el("div", {class: "about"}, this.makeMore(), this.recipe(), this.remove()),
+      ),
     );
     if (!this.dialog.open) this.dialog.showModal();
   }
@@ -61,16 +67,20 @@ export class Detail {
 
   makeMore() {
     const {again, same, frame, compare} = this.actions;
-    return el("div", {class: "buttons stacked"},
+    return el(
+      "div",
+      {class: "buttons stacked"},
       button("Again with another seed", {symbol: "again", class: "strong", onclick: () => this.leave(again)}),
       button("Same settings", {symbol: "sliders", onclick: () => this.leave(same)}),
       button("Use this frame as reference", {symbol: "image", onclick: () => this.leave(frame)}),
-      button("Compare with another", {symbol: "compare", onclick: () => this.leave(compare)}));
+      button("Compare with another", {symbol: "compare", onclick: () => this.leave(compare)}),
+    );
   }
 
   downloads() {
     const {video, gif, sheet} = this.result;
-    const link = (text, href) => el("a", {href: `${href}?download=1`, download: true, class: "button"}, icon("download"), text);
+    const link = (text, href) =>
+      el("a", {href: `${href}?download=1`, download: true, class: "button"}, icon("download"), text);
     return el("div", {class: "buttons"}, link("MP4", video), link("GIF", gif), link("PNG sheet", sheet));
   }
 
@@ -78,23 +88,46 @@ export class Detail {
     const {recipe, frames, fps, width, height, created} = this.result;
     const {device, ...versions} = recipe.software;
     const names = Object.keys(recipe.settings);
-    const stages = names.map((name) => [stageName(name, names, this.model()?.resolution), sampled(recipe.settings[name])]);
+    const stages = names.map((name) => [
+      stageName(name, names, this.model()?.resolution),
+      sampled(recipe.settings[name]),
+    ]);
     const rows = [
       ["Seed", String(recipe.seed)],
       ["Video", `${frames} frames, ${short(fps)} a second, ${width} × ${height}`],
-      ["Starts from", recipe.reference ? `a given image, ${recipe.reference.slice(0, 12)}…` : "an image the model drew"],
+      [
+        "Starts from",
+        recipe.reference ? `a given image, ${recipe.reference.slice(0, 12)}…` : "an image the model drew",
+      ],
       ...stages,
       ["Model", `${recipe.model}, ${recipe.fingerprint.slice(0, 12)}…`],
-      ["Made with", Object.entries(versions).map((pair) => pair.join(" ")).join(", ")],
+      [
+        "Made with",
+        Object.entries(versions)
+          .map((pair) => pair.join(" "))
+          .join(", "),
+      ],
       ["Device", device],
       ["Made", date(created)],
     ].filter(([, text]) => text);
     const json = el("pre", {tabindex: 0}, JSON.stringify(recipe, null, 2));
     const whole = el("details", {class: "fold"}, el("summary", {}, icon("chevron"), "As JSON"), json);
-    return el("section", {class: "recipe", "aria-label": "Recipe"},
-      el("div", {class: "section-head"}, el("h3", {}, "Recipe"),
-        button("Copy", {symbol: "copy", onclick: (event) => copy(event.currentTarget, json, whole)})),
-      el("dl", {}, rows.map(([term, text]) => el("div", {}, el("dt", {}, term), el("dd", {}, text)))), whole);
+    return el(
+      "section",
+      {class: "recipe", "aria-label": "Recipe"},
+      el(
+        "div",
+        {class: "section-head"},
+        el("h3", {}, "Recipe"),
+        button("Copy", {symbol: "copy", onclick: (event) => copy(event.currentTarget, json, whole)}),
+      ),
+      el(
+        "dl",
+        {},
+        rows.map(([term, text]) => el("div", {}, el("dt", {}, term), el("dd", {}, text))),
+      ),
+      whole,
+    );
   }
 
   /** Deleting asks once, in the place of its button. */
@@ -102,7 +135,11 @@ export class Detail {
     const place = el("div", {class: "buttons remove"});
     const ask = () => {
       const keep = button("Keep", {onclick: rest});
-      place.replaceChildren(el("span", {}, "Delete it for good?"), button("Delete", {class: "danger", onclick: () => this.delete()}), keep);
+      place.replaceChildren(
+        el("span", {}, "Delete it for good?"),
+        button("Delete", {class: "danger", onclick: () => this.delete()}),
+        keep,
+      );
       keep.focus();
     };
     const start = button("Delete", {symbol: "trash", onclick: ask});
@@ -127,8 +164,12 @@ export class Detail {
       toggle.setAttribute("aria-pressed", String(pinned));
       this.actions.changed(this.result);
     };
-    const toggle = button("Pin", {symbol: "pin", title: "Keep it when the oldest videos make room for new ones",
-      "aria-pressed": String(Boolean(this.result.pinned)), onclick: set});
+    const toggle = button("Pin", {
+      symbol: "pin",
+      title: "Keep it when the oldest videos make room for new ones",
+      "aria-pressed": String(Boolean(this.result.pinned)),
+      onclick: set,
+    });
     return toggle;
   }
 
@@ -151,7 +192,7 @@ function sampled({steps, sampler, guidance_scale: text, reference_guidance_scale
   return [`${steps} steps`, ...weights.filter(Boolean), sampler].filter(Boolean).join(", ");
 }
 
-/** Copies the recipe; where the browser does not allow it (a page without https), it is selected to be copied by hand. */
+/** Copies the recipe; where the browser does not allow it (no https), it is selected, to be copied by hand. */
 async function copy(from, pre, fold) {
   const label = from.querySelector("span");
   try {

@@ -32,7 +32,12 @@ export function icon(name) {
 /** A button with an icon and a text, or the icon alone, which is then named by the text. */
 export function button(text, {symbol = null, iconOnly = false, ...attributes} = {}) {
   const name = iconOnly ? {"aria-label": text, title: text, class: "icon"} : {};
-  return el("button", {type: "button", ...name, ...attributes}, symbol && icon(symbol), iconOnly ? null : el("span", {}, text));
+  return el(
+    "button",
+    {type: "button", ...name, ...attributes},
+    symbol && icon(symbol),
+    iconOnly ? null : el("span", {}, text),
+  );
 }
 
 /** Shows a sentence in an element that is hidden while it has nothing to say. */
@@ -59,4 +64,5 @@ export const date = (value) => DATES.format(new Date(typeof value === "number" ?
 export const short = (value) => String(Math.round(value * 10) / 10);
 
 /** About how long, in words: "8 s", "2 min". */
-export const duration = (seconds) => (seconds < 90 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`);
+export const duration = (seconds) =>
+  seconds < 90 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`;

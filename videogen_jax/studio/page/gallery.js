@@ -73,17 +73,28 @@ export class Gallery {
   }
 
   item(result) {
-    const picture = el("span", {class: "picture"},
+    const picture = el(
+      "span",
+      {class: "picture"},
       el("img", {src: result.poster, alt: "", loading: "lazy", width: result.width, height: result.height}),
-      el("span", {class: "badge"}, icon("play"), `${short(result.frames / result.fps)} s`));
-    const open = el("button", {type: "button", class: "tile"}, picture, el("span", {class: "tile-prompt"}, result.prompt),
-      el("span", {class: "tile-seed"}, `seed ${result.seed}`));
+      el("span", {class: "badge"}, icon("play"), `${short(result.frames / result.fps)} s`),
+    );
+    const open = el(
+      "button",
+      {type: "button", class: "tile"},
+      picture,
+      el("span", {class: "tile-prompt"}, result.prompt),
+      el("span", {class: "tile-seed"}, `seed ${result.seed}`),
+    );
     const {id} = result;
     const element = el("li", {}, open);
     let touched = false;
     const start = () => picture.querySelector("video") ?? picture.append(loop(result, "", {plays: true}));
     const stop = () => picture.querySelector("video")?.remove();
-    open.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && !reducedMotion.matches && start());
+    open.addEventListener(
+      "pointerenter",
+      (event) => event.pointerType === "mouse" && !reducedMotion.matches && start(),
+    );
     open.addEventListener("focus", () => open.matches(":focus-visible") && !reducedMotion.matches && start());
     open.addEventListener("pointerdown", (event) => (touched = event.pointerType !== "mouse"));
     open.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && stop());

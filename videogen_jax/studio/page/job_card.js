@@ -24,8 +24,13 @@ export class JobCard {
     this.caption = el("figcaption");
     this.track = el("ol", {class: "track"});
     this.body = el("div", {class: "job-body"}, el("figure", {}, this.picture, this.caption), this.track);
-    this.element = el("article", {class: "card job", tabindex: -1},
-      el("header", {}, el("div", {}, this.heading, this.status), this.buttons), this.warning, this.body);
+    this.element = el(
+      "article",
+      {class: "card job", tabindex: -1},
+      el("header", {}, el("div", {}, this.heading, this.status), this.buttons),
+      this.warning,
+      this.body,
+    );
   }
 
   setModel(model) {
@@ -45,8 +50,10 @@ export class JobCard {
   get sentence() {
     const {state, stage, position} = this.job;
     if (state === "running") return stage ? this.name(stage) : "Starting";
-    if (state === "queued" && position > 0) return `Waiting, ${position === 1 ? "one video" : `${position} videos`} before it`;
-    if (state === "queued") return this.model?.status === "ready" ? "Waiting, next in the queue" : "Waiting for the model to be ready";
+    if (state === "queued" && position > 0)
+      return `Waiting, ${position === 1 ? "one video" : `${position} videos`} before it`;
+    if (state === "queued")
+      return this.model?.status === "ready" ? "Waiting, next in the queue" : "Waiting for the model to be ready";
     return STATES[state];
   }
 
@@ -99,9 +106,20 @@ export class JobCard {
   row(stage) {
     let row = this.rows.get(stage.name);
     if (!row) {
-      row = {label: el("span", {class: "stage-name"}), count: el("span", {class: "steps"}), bar: el("progress"), thumb: el("span", {class: "thumb"})};
-      row.button = el("button", {type: "button", disabled: true, onclick: () => this.pin(stage.name)},
-        el("span", {class: "mark"}, icon("check")), row.label, row.count, row.thumb);
+      row = {
+        label: el("span", {class: "stage-name"}),
+        count: el("span", {class: "steps"}),
+        bar: el("progress"),
+        thumb: el("span", {class: "thumb"}),
+      };
+      row.button = el(
+        "button",
+        {type: "button", disabled: true, onclick: () => this.pin(stage.name)},
+        el("span", {class: "mark"}, icon("check")),
+        row.label,
+        row.count,
+        row.thumb,
+      );
       row.element = el("li", {}, row.button, row.bar);
       this.rows.set(stage.name, row);
       this.track.append(row.element);
@@ -149,10 +167,11 @@ export class JobCard {
     else this.picture.append(picture);
     this.picture.dataset.stage = stage;
     this.caption.textContent = isVideo ? "" : stageCaption(stage, this.names, this.model?.resolution);
-    if (isVideo) this.caption.append(
-      button("Open", {class: "strong", onclick: () => this.actions.open(this.result)}),
-      button("Again with another seed", {symbol: "again", onclick: () => this.actions.again(this.result)}),
-    );
+    if (isVideo)
+      this.caption.append(
+        button("Open", {class: "strong", onclick: () => this.actions.open(this.result)}),
+        button("Again with another seed", {symbol: "again", onclick: () => this.actions.again(this.result)}),
+      );
   }
 
   setResult(result) {

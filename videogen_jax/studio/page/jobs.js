@@ -106,20 +106,24 @@ export class Jobs {
     this.followed = next?.id;
     if (!next) return;
     let position = next.position;
-    this.unfollow = follow(next.id, (job) => {
-      this.update(job);
-      if (OVER.includes(job.state)) {
-        this.unfollow?.();
+    this.unfollow = follow(
+      next.id,
+      (job) => {
+        this.update(job);
+        if (OVER.includes(job.state)) {
+          this.unfollow?.();
+          this.followed = null;
+          this.refresh();
+        } else if (job.position !== position) {
+          position = job.position;
+          if (active.length > 1) this.refresh();
+        }
+      },
+      () => {
         this.followed = null;
-        this.refresh();
-      } else if (job.position !== position) {
-        position = job.position;
-        if (active.length > 1) this.refresh();
-      }
-    }, () => {
-      this.followed = null;
-      setTimeout(() => this.refresh(), RETRY);
-    });
+        setTimeout(() => this.refresh(), RETRY);
+      },
+    );
   }
 
   async cancel(job) {

@@ -5,8 +5,14 @@ import {button, el, icon, place, reducedMotion} from "./dom.js";
 /** A muted video that loops, and starts by itself unless motion is not wanted. */
 export function loop(result, label, {plays = !reducedMotion.matches} = {}) {
   const video = el("video", {
-    src: result.video, poster: result.poster, loop: true, playsinline: true, preload: "auto", "aria-label": label,
-    width: result.width, height: result.height,
+    src: result.video,
+    poster: result.poster,
+    loop: true,
+    playsinline: true,
+    preload: "auto",
+    "aria-label": label,
+    width: result.width,
+    height: result.height,
   });
   video.muted = true;
   video.autoplay = plays;

@@ -36,14 +36,20 @@ export class Prompt {
     this.vocabulary = new Vocabulary(words);
     this.box.placeholder = examples.length ? `For example: ${examples[0]}` : "A sentence";
     byId("examples").hidden = !examples.length;
-    byId("examples").querySelector("ul").replaceChildren(
-      ...examples.map((text) => el("li", {}, button(text, {class: "example", onclick: () => this.take(text)}))),
-    );
+    byId("examples")
+      .querySelector("ul")
+      .replaceChildren(
+        ...examples.map((text) => el("li", {}, button(text, {class: "example", onclick: () => this.take(text)}))),
+      );
     byId("words").hidden = this.vocabulary.open;
     byId("words-title").textContent = `The ${words.length} words it knows`;
-    byId("words").querySelector("ul").replaceChildren(
-      ...this.vocabulary.words.map((word) => el("li", {}, button(word, {class: "chip", onclick: () => this.insert(word)}))),
-    );
+    byId("words")
+      .querySelector("ul")
+      .replaceChildren(
+        ...this.vocabulary.words.map((word) =>
+          el("li", {}, button(word, {class: "chip", onclick: () => this.insert(word)})),
+        ),
+      );
     this.mark();
     this.tell();
   }
@@ -96,11 +102,21 @@ export class Prompt {
   /** Names the unknown words and those that may be meant. */
   tell() {
     const seen = new Set();
-    const lines = this.unknown().filter(({word}) => !seen.has(word) && seen.add(word)).map(({word}) => {
-      const near = this.vocabulary.near(word);
-      return el("p", {}, el("span", {}, near.length ? `“${word}” is unknown to the model. Perhaps` : `“${word}” is unknown to the model.`),
-        near.map((known) => button(known, {class: "chip", onclick: () => this.replaceAll(word, known)})));
-    });
+    const lines = this.unknown()
+      .filter(({word}) => !seen.has(word) && seen.add(word))
+      .map(({word}) => {
+        const near = this.vocabulary.near(word);
+        return el(
+          "p",
+          {},
+          el(
+            "span",
+            {},
+            near.length ? `“${word}” is unknown to the model. Perhaps` : `“${word}” is unknown to the model.`,
+          ),
+          near.map((known) => button(known, {class: "chip", onclick: () => this.replaceAll(word, known)})),
+        );
+      });
     this.note.replaceChildren(...lines);
   }
 
@@ -111,16 +127,27 @@ export class Prompt {
     this.words = words;
     this.chosen = -1;
     this.box.removeAttribute("aria-activedescendant");
-    this.list.replaceChildren(...words.map((word, index) => el("li", {
-      id: `suggestion-${index}`,
-      class: "chip",
-      role: "option",
-      "aria-selected": "false",
-      onpointerdown: (event) => event.preventDefault(), // the box keeps the focus
-      onclick: () => this.accept(word),
-    }, el("b", {}, word.slice(0, current.word.length)), word.slice(current.word.length))));
+    this.list.replaceChildren(
+      ...words.map((word, index) =>
+        el(
+          "li",
+          {
+            id: `suggestion-${index}`,
+            class: "chip",
+            role: "option",
+            "aria-selected": "false",
+            onpointerdown: (event) => event.preventDefault(), // the box keeps the focus
+            onclick: () => this.accept(word),
+          },
+          el("b", {}, word.slice(0, current.word.length)),
+          word.slice(current.word.length),
+        ),
+      ),
+    );
     this.list.hidden = !words.length;
-    byId("suggestion-count").textContent = words.length ? `${words.length} suggested: ${words.join(", ")}. Arrow keys choose.` : "";
+    byId("suggestion-count").textContent = words.length
+      ? `${words.length} suggested: ${words.join(", ")}. Arrow keys choose.`
+      : "";
   }
 
   hide() {

@@ -67,8 +67,11 @@ export class Reference {
   }
 
   setFrame(result, frame) {
-    this.set({result: result.id, frame}, `/api/v1/results/${encodeURIComponent(result.id)}/frames/${frame}.png`,
-      `Frame ${frame + 1} of “${result.prompt}”`);
+    this.set(
+      {result: result.id, frame},
+      `/api/v1/results/${encodeURIComponent(result.id)}/frames/${frame}.png`,
+      `Frame ${frame + 1} of “${result.prompt}”`,
+    );
   }
 
   set(value, url, name) {

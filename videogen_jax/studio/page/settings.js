@@ -2,18 +2,32 @@
 
 import {byId, el, place, say, short} from "./dom.js";
 
-// `most` is where a slider ends, where values beyond are rarely of use; the number beside it takes all that are allowed.
+// `most` is where a slider ends: beyond it values are rarely of use. The number beside it takes all that are allowed.
 const FIELDS = [
   {name: "frames", label: "Frames", step: 1},
   {name: "fps", label: "Frames a second", step: "any", most: 60},
-  {name: "guidance_scale", label: "Guidance", step: "any", most: 10, hint: "How closely the words are followed; at 1 they are not stressed."},
-  {name: "reference_guidance_scale", label: "Reference guidance", step: "any", most: 10, hint: "How closely the reference image is kept to."},
+  {
+    name: "guidance_scale",
+    label: "Guidance",
+    step: "any",
+    most: 10,
+    hint: "How closely the words are followed; at 1 they are not stressed.",
+  },
+  {
+    name: "reference_guidance_scale",
+    label: "Reference guidance",
+    step: "any",
+    most: 10,
+    hint: "How closely the reference image is kept to.",
+  },
   {name: "steps", label: "Steps", step: 1, most: 60, hint: "More take longer and look cleaner."},
 ];
 
 /** A setting's value in each stage that has it, in their order: only the cascade's weigh the reference image. */
 export function used(stages, name) {
-  const having = Object.keys(stages ?? {}).filter((stage) => stage !== "reference" || name !== "reference_guidance_scale");
+  const having = Object.keys(stages ?? {}).filter(
+    (stage) => stage !== "reference" || name !== "reference_guidance_scale",
+  );
   return having.map((stage) => stages[stage][name]).filter((value) => value != null);
 }
 
@@ -36,7 +50,13 @@ export class Settings {
   }
 
   row({name, label, step, most = Infinity, hint}) {
-    const number = el("input", {id: name, type: "number", inputmode: "decimal", step, "aria-describedby": `${name}-hint ${name}-error`});
+    const number = el("input", {
+      id: name,
+      type: "number",
+      inputmode: "decimal",
+      step,
+      "aria-describedby": `${name}-hint ${name}-error`,
+    });
     const range = el("input", {type: "range", step: step === "any" ? 0.5 : step, "aria-label": label, tabindex: -1});
     const error = el("p", {id: `${name}-error`, class: "error", role: "alert", "data-error": name, hidden: true});
     const hintLine = el("p", {id: `${name}-hint`, class: "hint"}, hint ?? "");
@@ -46,7 +66,14 @@ export class Settings {
       this.changed(name);
     });
     this.fields.set(name, {number, range, error, hint: hintLine, text: hint, most, standard: null, limits: null});
-    return el("div", {class: "setting"}, el("div", {class: "setting-head"}, el("label", {for: name}, label), number), range, hintLine, error);
+    return el(
+      "div",
+      {class: "setting"},
+      el("div", {class: "setting-head"}, el("label", {for: name}, label), number),
+      range,
+      hintLine,
+      error,
+    );
   }
 
   /** defaults: field -> value, or null where stage_defaults differ; limits: field -> [least, most]. */
@@ -58,7 +85,8 @@ export class Settings {
       [field.range.min, field.range.max] = [field.limits[0], Math.min(field.limits[1], field.most)];
       field.number.placeholder = field.standard ?? "auto";
       const own = used(stages, name);
-      if (field.standard === null && own.length) field.hint.textContent = `${field.text} The model’s own, stage by stage: ${own.join(", ")}.`;
+      if (field.standard === null && own.length)
+        field.hint.textContent = `${field.text} The model’s own, stage by stage: ${own.join(", ")}.`;
       this.changed(name);
     }
   }
@@ -67,7 +95,7 @@ export class Settings {
     const field = this.fields.get(name);
     const empty = field.number.value === "";
     const middle = (Number(field.range.min) + Number(field.range.max)) / 2;
-    place(field.range, empty ? field.standard ?? middle : field.number.value);
+    place(field.range, empty ? (field.standard ?? middle) : field.number.value);
     field.range.classList.toggle("own", empty);
     field.number.removeAttribute("aria-invalid");
     say(field.error, null);
@@ -95,11 +123,15 @@ export class Settings {
 
   summarize() {
     const [frames, fps] = [this.number("frames"), this.number("fps")];
-    const changed = ["guidance_scale", "reference_guidance_scale", "steps"].filter((name) => this.fields.get(name).number.value !== "");
+    const changed = ["guidance_scale", "reference_guidance_scale", "steps"].filter(
+      (name) => this.fields.get(name).number.value !== "",
+    );
     const length = frames && fps ? `${short(frames / fps)} s` : null;
     if (length) this.fields.get("frames").hint.textContent = `${length} of video at ${short(fps)} frames a second.`;
     const seed = this.random.checked ? "random seed" : `seed ${this.seed.value || "?"}`;
-    byId("settings-summary").textContent = [length, seed, changed.length ? `${changed.length} changed` : null].filter(Boolean).join(" · ");
+    byId("settings-summary").textContent = [length, seed, changed.length ? `${changed.length} changed` : null]
+      .filter(Boolean)
+      .join(" · ");
   }
 
   /** What a job is asked for with; throws {field, sentence} where a field cannot be read. */
@@ -114,7 +146,10 @@ export class Settings {
     for (const [name, {number, limits}] of this.fields) {
       if (!number.checkValidity()) {
         const kind = number.step === "1" ? "a whole number" : "a number";
-        throw {field: name, sentence: limits ? `This is ${kind} from ${limits[0]} to ${limits[1]}.` : `This is ${kind}.`};
+        throw {
+          field: name,
+          sentence: limits ? `This is ${kind} from ${limits[0]} to ${limits[1]}.` : `This is ${kind}.`,
+        };
       }
       values[name] = number.value === "" ? null : Number(number.value);
     }

@@ -84,8 +84,8 @@ export function moving(url, alt) {
   image.alt = alt;
   if (!reducedMotion.matches) return image;
   const canvas = document.createElement("canvas");
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", alt);
+  if (alt) canvas.setAttribute("role", "img");
+  canvas.setAttribute(alt ? "aria-label" : "aria-hidden", alt || "true");
   image.addEventListener("load", () => {
     [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
     canvas.getContext("2d").drawImage(image, 0, 0);

@@ -64,10 +64,20 @@ function showStatus() {
   const {status, detail: why, name} = model;
   const chip = byId("model-status");
   chip.dataset.status = status;
-  chip.textContent = status === "ready" ? `${name ?? "model"}, ready` : status === "failed" ? "Model failed" : `${name ?? "model"}, ${status}`;
+  chip.textContent =
+    status === "ready"
+      ? `${name ?? "model"}, ready`
+      : status === "failed"
+        ? "Model failed"
+        : `${name ?? "model"}, ${status}`;
   byId("served").textContent = `videogen_jax ${model.version}, model ${name}`;
   const waiting = status === "loading" || status === "warming up";
-  say(byId("generate-note"), waiting ? `The model is ${status === "loading" ? "being loaded" : "warming up"}; your video will wait for it.` : null);
+  say(
+    byId("generate-note"),
+    waiting
+      ? `The model is ${status === "loading" ? "being loaded" : "warming up"}; your video will wait for it.`
+      : null,
+  );
   say(byId("notice"), status === "failed" ? `The model could not be loaded: ${why}` : null);
 }
 
