@@ -1,5 +1,6 @@
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_frames_and_reference(pair):
 
 def test_callback_hears_of_every_stage_in_order(pair):
     output, told = pair
-    ends = [(stage, of) for stage, step, of, _ in told if step == of]
+    ends = list(dict.fromkeys((stage, of) for stage, step, of, _ in told if step == of))
     assert ends == [("text", 1), ("reference", 2), ("cascade_4", 2), ("cascade_8", 2), ("temporal", 1), ("decode", 5)]
     previews = {stage: preview for stage, step, of, preview in told if step == of and preview is not None}
     np.testing.assert_array_equal(previews["reference"], output.reference)
@@ -188,7 +189,7 @@ def test_every_step_is_reported_and_any_number_of_steps_compiles_nothing(pipelin
     def told(steps):
         calls, image = [], np.zeros((16, 16, 3), np.uint8)
         pipeline(CIRCLE, reference=image, steps=steps, num_frames=5, callback=lambda *call: calls.append(call[:3]))
-        return [call for call in calls if call[0] == "cascade_8"]
+        return list(dict.fromkeys(call for call in calls if call[0] == "cascade_8"))  # told again while compiling
 
     assert told(3) == [("cascade_8", step, 3) for step in range(4)]
     compilations.clear()
@@ -231,6 +232,25 @@ def test_what_the_callback_raises_ends_the_call_between_steps(pipeline, pair, co
     again = pipeline([CIRCLE, SQUARE], seed=[3, 4])
     np.testing.assert_array_equal(again.frames, pair[0].frames)
     assert not compilations
+
+
+def test_a_call_can_be_ended_while_its_programs_are_compiled():
+    programs, begun, go_on = Programs(), threading.Event(), threading.Event()
+
+    def slow_to_trace(x):
+        begun.set()
+        assert go_on.wait(60)
+        return x + 1
+
+    def stop():
+        assert begun.wait(60)
+        raise KeyboardInterrupt
+
+    programs.prepare(("program",), slow_to_trace, np.float32(0))
+    with pytest.raises(KeyboardInterrupt):
+        programs.run(("program",), np.float32(1), waiting=stop)
+    go_on.set()
+    assert programs.run(("program",), np.float32(1), waiting=lambda: None) == 2
 
 
 def test_videos_of_other_sizes(pipeline):

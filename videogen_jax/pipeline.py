@@ -131,7 +131,8 @@ class VideoGenPipeline(VideoGenModel):
           callback: called, between any two steps, with (stage, step, of, preview): steps done of all of the stage, and
             images worth showing, uint8 `(B, H, W, 3)` or `(B, n, H, W, 3)`, or None. The stages are "text",
             "reference", those of the cascade, "temporal" and "decode", which hands over each piece of the video that is
-            done. What it raises ends the call.
+            done. While a program is still being compiled it hears the same again a few times a second. What it raises
+            ends the call.
           previews: also hand over, at the end of each stage of the cascade and of "temporal", the video so far, decoded
             frame by frame with the image decoder.
 
@@ -270,19 +271,27 @@ class VideoGenPipeline(VideoGenModel):
 
     def _run(self, request: _Request, callback: Callback | None) -> tuple[np.ndarray, np.ndarray]:
         """Returns reference images `(B, H, W, 3)` and frames `(B, T, H, W, 3)`, uint8."""
-        params, run, key = self.params, self.programs.run, request.key
-        report = callback or (lambda *_: None)
+        params, key, last = self.params, request.key, ("text", 0, 1)
+
+        def report(stage: str, step: int, of: int, preview: np.ndarray | None = None) -> None:
+            nonlocal last
+            last = stage, step, of
+            if callback is not None:
+                callback(stage, step, of, preview)
+
+        waiting = None if callback is None else lambda: report(*last)
+        run = functools.partial(self.programs.run, waiting=waiting)
 
         def sample(name: str, stage: LatentDiffusion, given: tuple) -> jax.Array:
             """Latents after all steps of a stage; its end is told by the caller, with what is to be seen."""
             rows, scales = _rows(stage, request.settings[name]), _scales(request.settings[name])
-            report(name, 0, len(rows), None)
+            report(name, 0, len(rows))
             state, told = run(key(f"{name}_start", name), *given)
             for done, row in enumerate(rows, 1):
                 state = run(key(name, name), params[name], state, told, row, *scales)
                 if callback is not None and done < len(rows):
                     state.x.block_until_ready()
-                    report(name, done, len(rows), None)
+                    report(name, done, len(rows))
             return state.x
 
         def preview(latents: jax.Array) -> np.ndarray | None:
@@ -290,15 +299,15 @@ class VideoGenPipeline(VideoGenModel):
                 return None
             chunk = min(request.chunk, self.index.num_frames)
             program = key("preview", more=latents.shape[2:4])
-            decoded = self._decode(program, params[VAE], latents, latents.shape[1], chunk, 0)
+            decoded = self._decode(run, program, params[VAE], latents, latents.shape[1], chunk, 0)
             return np.concatenate([frames for _, frames in decoded], axis=1)
 
-        report("text", 0, 1, None)
+        report("text", 0, 1)
         context, null = run(key("text"), params[TEXT[0]], request.tokens[0])
         told, images = (Prompts(context), Prompts(null[None])), request.images
         if images is None and len(request.tokens) > 1:
             told = run(key("reference_text"), params[REFERENCE], request.tokens[1:])
-        report("text", 1, 1, None)
+        report("text", 1, 1)
         if images is None:
             latents = sample(REFERENCE, self.reference.stage, (request.seeds, *told))
             images = np.asarray(run(key("image"), params[REFERENCE], latents))
@@ -315,28 +324,31 @@ class VideoGenPipeline(VideoGenModel):
             report(name, steps, steps, preview(latents))
         timeline = request.timeline
         if timeline.factor > 1:
-            report("temporal", 0, 1, None)
+            report("temporal", 0, 1)
             latents = run(key(UPSAMPLER, more=timeline.factor), params[UPSAMPLER], latents)
             shown = preview(latents)
             report("temporal", 1, 1, None if shown is None else shown[:, : timeline.num_frames])
         decoder, overlap = (VAE, 0) if self.decoder is None else (DECODER, request.overlap)
         chunk = min(request.chunk, latents.shape[1])
-        decoded = self._decode(key("decode", more=chunk), params[decoder], latents, timeline.num_frames, chunk, overlap)
+        decoded = self._decode(
+            run, key("decode", more=chunk), params[decoder], latents, timeline.num_frames, chunk, overlap
+        )
         frames = np.empty((request.batch, timeline.num_frames, *images.shape[1:]), np.uint8)
         of = len(decoding_windows(timeline.num_frames, latents.shape[1], chunk, overlap))
-        report("decode", 0, of, None)
+        report("decode", 0, of)
         for done, (first, some) in enumerate(decoded, 1):
             frames[:, first : first + some.shape[1]] = some
             report("decode", done, of, some)
         return images, frames
 
+    @staticmethod
     def _decode(
-        self, program: tuple, params: Any, latents: jax.Array, count: int, chunk: int, overlap: int
+        run: Callable, program: tuple, params: Any, latents: jax.Array, count: int, chunk: int, overlap: int
     ) -> Iterator[tuple[int, np.ndarray]]:
         """The first `count` frames of latents, piece by piece: the number of its first frame, and the piece."""
         latents = np.asarray(latents)
         for start, first, end in decoding_windows(count, latents.shape[1], chunk, overlap):
-            decoded = self.programs.run(program, params, latents[:, start : start + chunk])
+            decoded = run(program, params, latents[:, start : start + chunk])
             yield first, np.asarray(decoded)[:, first - start : end - start]
 
 

@@ -1,10 +1,12 @@
 """Compiled programs, made in the background while the first of them run already."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
+
+WAITING = 0.2  # seconds
 
 
 class Programs:
@@ -36,9 +38,15 @@ class Programs:
         program.__name__ = program.__qualname__ = str(key[0])
         self._compiled[key] = self._pool.submit(lambda: jax.jit(program, donate_argnums=donate).lower(*args).compile())
 
-    def run(self, key: tuple, *args: Any) -> Any:
-        """Runs the program of a key, waiting until it is compiled; what went wrong in compiling is raised here."""
-        return self._compiled[key].result()(*args)
+    def run(self, key: tuple, *args: Any, waiting: Callable[[], None] | None = None) -> Any:
+        """Runs the program of a key when it is compiled; what went wrong in compiling is raised here.
+
+        waiting: called every WAITING seconds until it is compiled; what it raises ends the waiting.
+        """
+        future = self._compiled[key]
+        while waiting is not None and not wait([future], WAITING).done:
+            waiting()
+        return future.result()(*args)
 
     def cancel(self) -> None:
         """Drops what is not compiled yet: nothing starts any more, and what failed is tried anew when next prepared."""
