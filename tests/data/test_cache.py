@@ -102,6 +102,7 @@ def test_interrupted_filling_goes_on_to_the_same_cache(model_folder, tmp_path, m
     autoencoder, vae = load_autoencoder(model_folder)
     text = load_text_encoder(model_folder)
     clip = sample_clip(1, 9, "train")
+    assert source.caption(9) == clip.caption
     frames = to_unit(jnp.asarray(render(clip, [0.0, DURATION], 8)))
     np.testing.assert_allclose(expected["latents"][9], autoencoder.encode(vae, frames), atol=5e-3)
     np.testing.assert_allclose(expected["lower"][9], autoencoder.encode(vae, frames, 2), atol=5e-3)

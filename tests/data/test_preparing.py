@@ -141,6 +141,7 @@ def test_latents_and_text_states_are_those_of_the_networks(corpus, prepared, tin
         np.testing.assert_allclose(example[name], made[name][0], atol=2e-3, rtol=2e-3)
     np.testing.assert_array_equal(example["reference"], example["latents"][:1])
     assert example["fps"] == 8.0
+    assert source.caption(0) == videos[index].caption.decode()
 
 
 def test_a_finished_data_set_is_left_alone(corpus, prepared, tiny_model, compilations):

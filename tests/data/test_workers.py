@@ -108,6 +108,8 @@ def test_training_goes_on_past_what_cannot_be_used(module, entries, tmp_path):
     assert (tmp_path / "run" / "skipped.jsonl").read_text().splitlines() == lines
     reasons = ["decoding took longer than 2 s", "its caption is empty", "the decoder crashed (exit code -6)"]
     assert [reason in line for reason, line in zip(reasons, lines, strict=True)] == [True] * 3
+    captions = ["it is a", "it is b", "it is b", "it is a", "it is a"]  # of what stands in for the others
+    assert [again.caption(index) for index in range(5)] == captions
 
 
 def test_a_rate_is_drawn_that_the_file_can_give(tmp_path):

@@ -1,4 +1,9 @@
 import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +11,11 @@ import numpy as np
 import pytest
 
 from videogen_jax.data.loader import make_loader
+from videogen_jax.training import loop
 from videogen_jax.training.checkpoints import Checkpoints
 from videogen_jax.training.loop import TrainingDiverged, train
+
+EMPTY = np.zeros((1, 4, 4, 3), np.uint8)
 
 
 def poison(config, source, step):
@@ -71,3 +79,53 @@ def test_checkpoint_of_a_folder_without_one(tmp_path):
     with pytest.raises(ValueError, match="there is no checkpoint in"):
         checkpoints.restore(None)
     checkpoints.close()
+
+
+def test_samples_are_shown_with_the_captions_of_the_source(config, stage, source, tmp_path, monkeypatch):
+    config.steps, config.optimizer.warmup_steps = 1, 0
+    seen = []
+    monkeypatch.setattr(loop, "comparison", lambda columns, captions: seen.append((list(columns), captions)) or EMPTY)
+    captioned = type("Captioned", (type(source),), {"caption": lambda self, index: f"clip {index}" if index else None})
+    train(config, stage, source, tmp_path / "plain")
+    train(config, stage, captioned(), tmp_path / "captioned", decode=lambda latents: latents[..., :3])
+    assert seen == [(["picture"], None), (["latents", "picture"], ["", "clip 1"])]
+
+
+TWO_PROCESSES = """
+import sys
+import jax
+from configs.base import get_base_config
+from tests.training.conftest import LinearSource, LinearStage
+from videogen_jax import distributed
+from videogen_jax.training.loop import train
+
+distributed.initialize()
+config = get_base_config()
+config.stage, config.steps, config.batch_size, config.optimizer.warmup_steps = "linear", 2, 4, 1
+config.log_every = config.checkpoint_every = 1
+state = train(config, LinearStage(), LinearSource(), sys.argv[1], decode=lambda latents: latents[..., :3])
+print(jax.process_index(), jax.process_count(), int(state.step))
+"""
+
+
+def test_of_two_processes_one_writes(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    env = dict(os.environ, JAX_PLATFORMS="cpu", JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2")
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", TWO_PROCESSES, str(tmp_path)]
+    processes = [
+        subprocess.Popen(command, env={**env, "JAX_PROCESS_ID": str(index)}, stdout=subprocess.PIPE, text=True)
+        for index in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [output.splitlines()[-1] for output in outputs] == ["0 2 2", "1 2 2"]
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2]
+    (events,) = tmp_path.glob("events.out.tfevents.*")
+    assert b"GIF89a" in events.read_bytes()

@@ -93,6 +93,9 @@ class LatentSource:
             example["video"] = render(clip, self.recipe.times(index), self.video_resolution)
         return example
 
+    def caption(self, index: int) -> str:
+        return self.recipe.clip(index).caption
+
 
 def shapes_latents(
     model_folder: str | Path, *, cache_folder: str, video_resolution: int | None = None, **recipe: Any

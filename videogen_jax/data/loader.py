@@ -8,7 +8,10 @@ import numpy as np
 
 
 class Source(Protocol):
-    """What grain reads from: examples of equal shapes, by index."""
+    """What grain reads from: examples of equal shapes, by index.
+
+    A source may have a method `caption(index)`, with which its examples are shown in sample videos.
+    """
 
     def __len__(self) -> int: ...
 

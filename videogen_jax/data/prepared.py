@@ -150,3 +150,6 @@ class PreparedClips:
         }
         example["fps"] = np.float32(record["fps"])
         return example
+
+    def caption(self, index: int) -> str:
+        return self._source[index]["caption"].decode()

@@ -124,6 +124,11 @@ class VideoClips:
         """Always the same window."""
         return self.draw(index, np.random.default_rng(index))
 
+    def caption(self, index: int) -> str | None:
+        """The caption, if there is one, of entry `index`, or of the one known to stand in for it."""
+        used = (at % len(self) for at in range(index, index + len(self)) if at % len(self) not in self._bad)
+        return self._corpus.item(next(used)).caption
+
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A window drawn by `rng` of entry `index`, or of the next that can be used.
 

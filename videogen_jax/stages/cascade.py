@@ -271,7 +271,7 @@ class CascadeStage(LatentDiffusion):
             16,
             fps=batch["fps"][0] if "fps" in batch else None,
         )
-        return {"truth": batch["latents"], "drawn": drawn}
+        return {"reference": batch["reference"], "truth": batch["latents"], "drawn": drawn}
 
     def parts(self) -> dict[str, tuple[str, dict[str, Any]]]:
         names = ("resolution", "lower_resolution", "latent_channels", "reference_frames", "noise_level")

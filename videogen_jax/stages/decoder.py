@@ -94,8 +94,10 @@ class DecoderStage:
         return total, metrics
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
-        latents = batch["latents"].astype(jnp.float32) / frozen["scaling_factor"] + frozen["shift_factor"]
-        return {"truth": to_unit(batch["video"]), "decoded": self.decode(params["video_decoder"], latents)}
+        """The latents too, which are shown as the image decoder sees them."""
+        latents = batch["latents"].astype(jnp.float32)
+        decoded = self.decode(params["video_decoder"], latents / frozen["scaling_factor"] + frozen["shift_factor"])
+        return {"truth": to_unit(batch["video"]), "decoded": decoded, "image decoder": latents}
 
     def parts(self) -> dict[str, tuple[str, dict]]:
         return {"video_decoder": ("video_decoder", {"_class_name": "DecoderStage", "decoder": self.decoder})}

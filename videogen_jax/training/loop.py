@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jax.sharding import NamedSharding, PartitionSpec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from videogen_jax.data.loader import Source, make_loader, take
@@ -16,6 +17,7 @@ from videogen_jax.stages.stage import Params, Stage, to_uint8
 from videogen_jax.training.checkpoints import Checkpoints, abstract_state, write_json
 from videogen_jax.training.mesh import batch_sharding, make_mesh, shardings_for
 from videogen_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from videogen_jax.training.samples import column_order, comparison
 from videogen_jax.training.state import TrainState, count_parameters, init_state, make_train_step
 from videogen_jax.training.writers import MetricsWriter
 
@@ -42,8 +44,9 @@ def train(
     Args:
       config: a training config (configs/base.py lists the fields).
       stage: what is trained.
-      source: training examples.
-      workdir: receives config.json, metrics.jsonl, TensorBoard events and checkpoints/.
+      source: training examples; if it has a method `caption(index)`, sample videos stand below their captions.
+      workdir: receives config.json, metrics.jsonl, TensorBoard events and checkpoints/; of several processes the first
+        writes all but its share of the checkpoints.
       frozen: pytree that the loss reads and does not train.
       decode: latents `(..., h, w, C)` -> frames in [-1, 1], for the sample videos; None: latents are not shown.
       initial_params: changes fresh parameters into those to start from (a public checkpoint's); not called on resume.
@@ -57,7 +60,9 @@ def train(
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "config.json", config.to_dict())
+    writes = jax.process_index() == 0
+    if writes:
+        write_json(workdir / "config.json", config.to_dict())
     frozen = {} if frozen is None else frozen
 
     mesh = make_mesh(config.mesh)
@@ -82,7 +87,9 @@ def train(
             f"config.batch_size is {config.batch_size}, "
             f"which does not divide by the {split} devices of config.mesh's data and fsdp axes"
         )
-    example = take(source, np.arange(min(config.sample_count, len(source))))
+    shown = range(min(config.sample_count, len(source)))
+    example = take(source, shown)
+    captions = [source.caption(index) or "" for index in shown] if hasattr(source, "caption") else None
 
     optimizer = make_optimizer(config.optimizer, config.steps)
     init_rng = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)  # no step has this number
@@ -106,9 +113,10 @@ def train(
     first = int(state.step)
     logging.info("%s: %.2f M parameters, step %d", config.stage, count_parameters(state.params) / 1e6, first)
 
-    writer = MetricsWriter(workdir, first)
+    writer = MetricsWriter(workdir, first, enabled=writes)
+    writer.config(config.to_dict())
     learning_rate = learning_rate_schedule(config.optimizer, config.steps)
-    preview = jax.jit(stage.sample)
+    preview = jax.jit(stage.sample, out_shardings=NamedSharding(mesh, PartitionSpec()))  # whole in every process
     last = config.steps if stop_after is None else min(config.steps, stop_after)
     since, waited, counted = time.perf_counter(), 0.0, first
     columns = (
@@ -119,7 +127,7 @@ def train(
         TextColumn("{task.fields[status]}"),
     )
     try:
-        with Progress(*columns, disable=jax.process_index() != 0) as bar:
+        with Progress(*columns, disable=not writes) as bar:
             task = bar.add_task(config.stage, total=config.steps, completed=first, status="compiling")
             for step in range(first + 1, last + 1):
                 asked = time.perf_counter()
@@ -142,7 +150,9 @@ def train(
                 if saved:
                     checkpoints.save(state, loader.get_state())
                 if step % config.sample_every == 0 or step == config.steps:
-                    show(writer, step, preview(state.ema, frozen, example, jax.random.key(config.seed)), decode)
+                    made = preview(state.ema, frozen, example, jax.random.key(config.seed))
+                    if writes:
+                        show(writer, step, jax.tree.map(np.asarray, made), decode, captions)
                     since, waited, counted = time.perf_counter(), 0.0, step
     finally:
         checkpoints.close()
@@ -160,13 +170,18 @@ def check_finite(values: dict[str, float], step: int, stage: str) -> None:
             )
 
 
-def show(writer: MetricsWriter, step: int, arrays: dict[str, jax.Array], decode: Decode | None) -> None:
-    """Writes what `Stage.sample` returned as videos; latents are decoded first."""
-    for name, array in arrays.items():
+def show(
+    writer: MetricsWriter, step: int, made: dict[str, np.ndarray], decode: Decode | None, captions: list[str] | None
+) -> None:
+    """Writes what `Stage.sample` returned as one looping picture named by its columns; latents are decoded first."""
+    columns = {}
+    for name, array in made.items():
         if array.shape[-1] != 3:
             if decode is None:
                 continue
             array = decode(array)
         video = np.asarray(to_uint8(array))
-        writer.videos(step, name, video[:, None] if video.ndim == 4 else video)
+        columns[name] = video[:, None] if video.ndim == 4 else video
+    if columns:
+        writer.video(step, "samples/" + " | ".join(column_order(columns)), comparison(columns, captions))
     writer.flush()
