@@ -1,0 +1,63 @@
+"""The scripts that draw the README's pictures, and the notebook, run from its first cell to its last."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from nbclient import NotebookClient
+
+from examples import pipeline_picture, readme_gallery
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NOTEBOOK = EXAMPLES / "from_prompt_to_video.ipynb"
+
+
+def test_the_notebook_runs_with_few_steps():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (cell,) = (cell for cell in notebook.cells if "STEPS = None" in cell.source)
+    cell.source = cell.source.replace("STEPS = None", "STEPS = 2")
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": EXAMPLES}})
+    client.execute()  # raises what a cell raises; the last one compares the steps with the pipeline's one call
+    printed = "".join(
+        output.text for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "stream"
+    )
+    assert "cascade_16   2 of 2, showing (1, 16, 128, 128, 3)" in printed
+
+
+def test_the_notebook_is_kept_as_it_was_run():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    assert NOTEBOOK.stat().st_size < 2_000_000
+
+
+def test_a_gallery_shows_each_video_above_its_sentence():
+    videos = np.zeros((5, 2, 128, 128, 3), np.uint8)
+    videos[:, 1] = 10 + 20 * np.arange(5)[:, None, None, None]
+    frames = readme_gallery.gallery(videos, ["a small red circle growing on a striped gray background"] * 5)
+    assert frames.shape[0] == 2
+    places = [np.argwhere((frames[1] == 10 + 20 * number).all(axis=-1)) for number in range(5)]
+    assert [len(place) for place in places] == [128**2] * 5
+    tops, lefts = np.stack([place.min(axis=0) for place in places]).T
+    assert tops[0] == tops[1] == tops[2] == tops[3] < tops[4]
+    assert lefts[0] == lefts[4] < lefts[1] < lefts[2] < lefts[3]
+    np.testing.assert_array_equal(frames[0, 140:180], frames[1, 140:180])  # the sentences stand still
+    assert readme_gallery.short("a small red circle growing on a striped gray background") == (
+        "small red circle growing\non striped gray"
+    )
+
+
+def test_the_picture_of_the_pipeline_holds_what_the_stages_made():
+    pictures = {"reference": np.zeros((32, 32, 3), np.uint8), "decode": np.zeros((5, 32, 32, 3), np.uint8)}
+    pictures |= {"cascade_2": np.zeros((3, 16, 16, 3), np.uint8), "cascade_4": np.zeros((3, 32, 32, 3), np.uint8)}
+    svg = ElementTree.fromstring(pipeline_picture.draw({**pictures, "temporal": pictures["decode"]}, [2, 4], 2))
+    space = "{http://www.w3.org/2000/svg}"
+    texts = [text.text for text in svg.iter(f"{space}text")]
+    assert {"reference image", "cascade 2", "cascade 4", "video decoder"} <= set(texts)
+    assert len(list(svg.iter(f"{space}image"))) == 1 + 4 * 3
+    width, height = float(svg.get("width")), float(svg.get("height"))
+    for image in svg.iter(f"{space}image"):
+        assert 0 <= float(image.get("x")) <= width - float(image.get("width"))
+        assert 0 <= float(image.get("y")) <= height - float(image.get("height"))
