@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.data.made_videos import read_time, write_video
-from videogen_jax.interpolate import default_output
+from videogen_jax.interpolation.files import default_output
 from videogen_jax.video_io import read_video
 
 ROOT = Path(__file__).resolve().parents[1]

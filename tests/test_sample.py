@@ -8,8 +8,8 @@ import pytest
 
 from configs.shapes.sample import get_config
 from videogen_jax import compilation_cache, sampling
+from videogen_jax.command_line import read_prompts
 from videogen_jax.pipeline import VideoGenPipeline
-from videogen_jax.sample import read_prompts
 from videogen_jax.video_io import contact_sheet, read_image, read_video, write_image
 
 ROOT = Path(__file__).resolve().parents[1]

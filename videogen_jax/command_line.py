@@ -38,6 +38,31 @@ def parse(argv: Sequence[str], positional: int = 0) -> list[str]:
     return rest
 
 
+def read_prompts(prompt: str | None, prompts_file: str | None) -> list[str]:
+    """The prompts of --prompt or --prompts_file. ValueError: none or both are given, or one is empty."""
+    if (prompt is None) == (prompts_file is None):
+        raise ValueError("give either --prompt or --prompts_file")
+    if prompts_file is None:
+        if not prompt.strip():
+            raise ValueError("--prompt is empty")
+        return [prompt.strip()]
+    path = Path(prompts_file)
+    if not path.is_file():
+        raise ValueError(f"--prompts_file {path} does not exist" if not path.exists() else f"{path} is not a file")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--prompts_file {path} cannot be read as UTF-8 text: {error}") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise ValueError(f"--prompts_file {path} has no prompts")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise ValueError(f"--prompts_file {path}: line {number} is empty")
+    return [line.strip() for line in lines]
+
+
 def speak_plainly() -> None:
     """Warnings are lines on standard error, `warning: ...`, and the log holds no more than warnings unless asked to."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)

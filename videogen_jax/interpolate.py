@@ -39,13 +39,6 @@ _DTYPE = flags.DEFINE_enum(
 )
 
 
-def default_output(source: str, factor: int, slow_motion: bool) -> Path:
-    """`clip.mov` -> `clip-x4.mp4`, or `clip-slow-x4.mp4`; .webm and .gif keep their kind."""
-    path = Path(source)
-    suffix = path.suffix.lower() if path.suffix.lower() in (".webm", ".gif") else ".mp4"
-    return path.with_name(f"{path.stem}-{'slow-' if slow_motion else ''}x{factor}{suffix}")
-
-
 def interpolate(
     source: str,
     factor: int = 2,
@@ -62,7 +55,7 @@ def interpolate(
     Raises:
       ValueError: for input that cannot work, as far as possible before anything is compiled.
     """
-    from videogen_jax.interpolation.files import Plan, interpolate_file
+    from videogen_jax.interpolation.files import Plan, default_output, interpolate_file
     from videogen_jax.interpolation.interpolator import Interpolator, check_upsampler, factor_passes
     from videogen_jax.model_index import ModelIndex
     from videogen_jax.weights.hub import EMBEDDED, resolve

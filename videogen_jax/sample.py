@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from videogen_jax.command_line import fail, parse, speak_plainly
+from videogen_jax.command_line import fail, parse, read_prompts, speak_plainly
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_CONFIG = ROOT.parent / "configs" / "shapes" / "sample.py"
@@ -46,31 +46,6 @@ _REFERENCE_GUIDANCE_SCALE = flags.DEFINE_float("reference_guidance_scale", None,
 _STEPS = flags.DEFINE_integer("steps", None, "Sampling steps of every stage")
 _SAVE_REFERENCE = flags.DEFINE_boolean("save_reference", False, "Also write the reference image")
 _IN_A_RECIPE = (_PROMPT, _PROMPTS_FILE, _SEED, _FRAMES, _FPS, _SIZE, _GUIDANCE_SCALE, _REFERENCE_GUIDANCE_SCALE, _STEPS)
-
-
-def read_prompts(prompt: str | None, prompts_file: str | None) -> list[str]:
-    """The prompts of --prompt or --prompts_file. ValueError: none or both are given, or one is empty."""
-    if (prompt is None) == (prompts_file is None):
-        raise ValueError("give either --prompt or --prompts_file")
-    if prompts_file is None:
-        if not prompt.strip():
-            raise ValueError("--prompt is empty")
-        return [prompt.strip()]
-    path = Path(prompts_file)
-    if not path.is_file():
-        raise ValueError(f"--prompts_file {path} does not exist" if not path.exists() else f"{path} is not a file")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--prompts_file {path} cannot be read as UTF-8 text: {error}") from error
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if not lines:
-        raise ValueError(f"--prompts_file {path} has no prompts")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            raise ValueError(f"--prompts_file {path}: line {number} is empty")
-    return [line.strip() for line in lines]
 
 
 def _config() -> ConfigDict:

@@ -11,9 +11,7 @@ import os
 from absl import app, flags
 
 from videogen_jax.command_line import fail, parse, speak_plainly
-
-TOKEN_VARIABLE = "VIDEOGEN_JAX_TOKEN"
-TOKEN_CHARACTERS = 16  # at least
+from videogen_jax.studio.clients import TOKEN_VARIABLE, check_token
 
 _MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; the embedded model if not given")
 _REFERENCE_MODEL = flags.DEFINE_string(
@@ -31,22 +29,6 @@ _QUEUE = flags.DEFINE_integer("queue", 32, "Jobs that may wait, all clients' tog
 _TOKEN = flags.DEFINE_string(
     "token", None, f"Secret that clients have to send; better in the environment variable {TOKEN_VARIABLE}"
 )
-
-
-def check_token(host: str, token: str | None) -> None:
-    """ValueError: a token is needed and missing, or too short, or cannot be sent."""
-    from videogen_jax.studio.clients import LOOPBACK
-
-    if token is None:
-        if host not in LOOPBACK:
-            raise ValueError(
-                f"--host {host} can be reached from other machines: set a token in the environment variable "
-                f"{TOKEN_VARIABLE} or with --token, or listen at 127.0.0.1"
-            )
-    elif len(token) < TOKEN_CHARACTERS or not token.isascii() or not token.isprintable() or " " in token:
-        raise ValueError(
-            f"--token must have at least {TOKEN_CHARACTERS} characters, letters, digits and signs of ASCII"
-        )
 
 
 def serve() -> None:

@@ -130,7 +130,7 @@ class CutDetector:
             return False
         change = float(np.abs(thumbnail - last).mean())
         recent = self._recent
-        cut = bool(recent) and change > self.threshold and change > CUT_RATIO * np.mean(recent)
+        cut = bool(recent and change > self.threshold and change > CUT_RATIO * np.mean(recent))
         recent.append(change)
         return cut
 

@@ -191,3 +191,10 @@ def _warn_of_size(size: tuple[int, int], interpolator: Interpolator) -> None:
             "(width x height)",
             stacklevel=2,
         )
+
+
+def default_output(source: str, factor: int, slow_motion: bool) -> Path:
+    """`clip.mov` -> `clip-x4.mp4`, or `clip-slow-x4.mp4`; .webm and .gif keep their kind."""
+    path = Path(source)
+    suffix = path.suffix.lower() if path.suffix.lower() in (".webm", ".gif") else ".mp4"
+    return path.with_name(f"{path.stem}-{'slow-' if slow_motion else ''}x{factor}{suffix}")

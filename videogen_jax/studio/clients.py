@@ -12,6 +12,8 @@ from videogen_jax.studio.errors import Refused
 COOKIE = "videogen_client"
 COOKIE_BYTES = 16
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # what this machine calls itself
+TOKEN_VARIABLE = "VIDEOGEN_JAX_TOKEN"
+TOKEN_CHARACTERS = 16  # at least
 _COOKIE = re.compile(r"[0-9a-f]{32}")
 
 
@@ -67,3 +69,17 @@ class Slots:
 
     def __len__(self) -> int:
         return sum(count for key, count in self._open.items() if isinstance(key, Client))
+
+
+def check_token(host: str, token: str | None) -> None:
+    """ValueError: a token is needed and missing, or too short, or cannot be sent."""
+    if token is None:
+        if host not in LOOPBACK:
+            raise ValueError(
+                f"--host {host} can be reached from other machines: set a token in the environment variable "
+                f"{TOKEN_VARIABLE} or with --token, or listen at 127.0.0.1"
+            )
+    elif len(token) < TOKEN_CHARACTERS or not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError(
+            f"--token must have at least {TOKEN_CHARACTERS} characters, letters, digits and signs of ASCII"
+        )
