@@ -20,7 +20,7 @@ from videogen_jax.data.clips import ClipRules, read_clips
 from videogen_jax.data.corpora import build_corpus
 from videogen_jax.data.encoding import load_encoder
 from videogen_jax.data.prepared import PreparedClips
-from videogen_jax.data.preparing import prepare_from
+from videogen_jax.data.preparing import NOTES, prepare_from
 from videogen_jax.data.skipped import TooManySkipped
 
 REASONS = {
@@ -167,6 +167,7 @@ def test_three_processes_write_what_one_writes(corpus, tiny_model, tmp_path):
 
 def test_killed_again_and_again_it_ends_the_same(corpus, tiny_model, tmp_path):
     config = make_config(corpus, tiny_model, tmp_path / "alone", entries=24)
+    config.entries_per_shard = 2
     assert prepare_from(config, num_cores=2)
     fields = {
         "corpus.file": config.corpus.file,
@@ -176,7 +177,7 @@ def test_killed_again_and_again_it_ends_the_same(corpus, tiny_model, tmp_path):
         "data_dir": str(tmp_path / "killed"),
         "resolutions": "(4, 8)",
         "clips.num_frames": 4,
-        "entries_per_shard": 5,
+        "entries_per_shard": config.entries_per_shard,
         "batch_size": 8,
         "max_skipped_fraction": 0.5,
         "num_workers": 1,
@@ -186,17 +187,18 @@ def test_killed_again_and_again_it_ends_the_same(corpus, tiny_model, tmp_path):
     command += [f"--config.{name}={value}" for name, value in fields.items()]
     environment = {**os.environ, "VIDEOGEN_JAX_CACHE": str(tmp_path / "compiled")}
     rng, folder = random.Random(0), tmp_path / "killed" / "webvid" / "1.0.0"
-    unfinished = 0
+    shards = 0
     for _ in range(5):
         process = subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while not folder.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)  # it imports and compiles
-        time.sleep(rng.uniform(0.0, 2.0))
+        deadline, before = time.monotonic() + 60, shards
+        while shards == before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)  # it imports, compiles, and finishes the next of 12 shards
+            shards = len(list((folder / NOTES).glob("*.json")))
+        time.sleep(rng.uniform(0.0, 0.1))  # in the middle of the one after it
         process.kill()
         process.wait()
-        unfinished += not (folder / "dataset_info.json").exists()
-    assert unfinished >= 3
+        assert shards > before
+    assert not (folder / "dataset_info.json").exists()
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert contents(folder) == contents(tmp_path / "alone" / "webvid" / "1.0.0")
