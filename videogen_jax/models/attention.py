@@ -32,26 +32,77 @@ def blockwise(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     block = min(BLOCK, queries)
     fill = -queries % block
 
-    def flat(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-        x = x.transpose(axes)
+    def flat(x: jax.Array) -> jax.Array:
+        x = x.transpose(0, 2, 1, 3)
         return x.reshape(-1, *x.shape[2:])
 
-    rows = jnp.pad(flat(query, (0, 2, 1, 3)), ((0, 0), (0, fill), (0, 0)))
-    rows = rows.reshape(batch * heads, -1, block, dim)
-    columns, values = flat(key, (0, 2, 3, 1)), flat(value, (0, 2, 1, 3))
+    rows = jnp.pad(flat(query), ((0, 0), (0, fill), (0, 0))).reshape(batch * heads, -1, block, dim)
+    out = _heads(rows, flat(key), flat(value)).reshape(batch, heads, -1, dim)[:, :, :queries]
+    return out.transpose(0, 2, 1, 3)
 
-    def head(given: tuple[jax.Array, ...]) -> jax.Array:
+
+@jax.custom_vjp
+def _heads(rows: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+    """rows: queries `(N, blocks, BLOCK, D)` of N heads; keys, values: `(N, K, D)`; returns rows' shape."""
+    return _forward(rows, keys, values)[0]
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+
+
+def _turned(x: jax.Array) -> jax.Array:
+    return x.swapaxes(-1, -2)
+
+
+def _forward(rows, keys, values):
+    """Also what is kept for the backward pass: the logarithm of each query's sum of exponentials, `(N, blocks, BLOCK)`.
+
+    Both passes are those of FlashAttention-2 (Dao 2023, algorithms 1 and 2), whose blocks of keys are all of them here.
+    Products are taken so that no scores have to be transposed.
+    """
+    scale = rows.shape[-1] ** -0.5
+
+    def head(given):
         rows, columns, values = given
 
-        @jax.checkpoint
-        def attend(rows: jax.Array) -> jax.Array:
-            scores = jnp.matmul(rows, columns, preferred_element_type=jnp.float32) * dim**-0.5
-            weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-            summed = jnp.matmul(weights.astype(values.dtype), values, preferred_element_type=jnp.float32)
-            return (summed / weights.sum(-1, keepdims=True)).astype(query.dtype)
+        def attend(rows):
+            scores = _product(rows, columns) * scale
+            highest = scores.max(-1, keepdims=True)
+            weights = jnp.exp(scores - highest)
+            total = weights.sum(-1, keepdims=True)
+            out = (_product(weights.astype(values.dtype), values) / total).astype(rows.dtype)
+            return out, (highest + jnp.log(total))[:, 0]
 
-        return jax.lax.map(attend, rows) if len(rows) > 1 else attend(rows[0])[None]
+        return jax.lax.map(attend, rows)
 
-    out = jax.lax.map(head, (rows, columns, values))
-    out = out.reshape(batch, heads, -1, dim)[:, :, :queries]
-    return out.transpose(0, 2, 1, 3)
+    out, normalizers = jax.lax.map(head, (rows, _turned(keys), values))
+    return out, (rows, keys, values, out, normalizers)
+
+
+def _backward(kept, grads):
+    scale, dtype = grads.shape[-1] ** -0.5, grads.dtype
+    rows, keys, values, out, normalizers = kept
+    shared = (grads.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1)
+
+    def head(given):
+        keys, columns, value_columns, *blocks = given
+
+        def attend(sums, given):
+            rows, normalizers, shared, grads = given
+            weights = jnp.exp(_product(rows, columns) * scale - normalizers[:, None])
+            of_scores = (weights * (_product(grads, value_columns) - shared[:, None]) * scale).astype(dtype)
+            of_columns = sums[0] + _product(rows.T, of_scores)
+            of_values = sums[1] + _product(grads.T, weights.astype(dtype))
+            return (of_columns, of_values), _product(of_scores, keys).astype(dtype)
+
+        zeros = jnp.zeros(columns.shape, jnp.float32)
+        sums, of_rows = jax.lax.scan(attend, (zeros, zeros), tuple(blocks))
+        return of_rows, *sums
+
+    given = (keys, _turned(keys), _turned(values), rows, normalizers, shared, grads)
+    of_rows, of_columns, of_values = jax.lax.map(head, given)
+    return of_rows, _turned(of_columns).astype(dtype), _turned(of_values).astype(dtype)
+
+
+_heads.defvjp(_forward, _backward)
