@@ -260,7 +260,7 @@ class VideoGenPipeline(VideoGenModel):
             prepare(key(f"{name}_finish"), stage.finish, lower, shown)
             if request.previews:
                 window = floats(batch, min(request.chunk, base), *size, channels)
-                prepare(key("preview", more=size), self.decode_images, params[VAE], window)
+                prepare(key("preview", more=window.shape), self.decode_images, params[VAE], window)
         total = (base - 1) * request.timeline.factor + 1
         chunk = floats(batch, min(request.chunk, total), *lower.shape[2:])
         if request.timeline.factor > 1:
@@ -282,8 +282,8 @@ class VideoGenPipeline(VideoGenModel):
         waiting = None if callback is None else lambda: report(*last)
         run = functools.partial(self.programs.run, waiting=waiting)
 
-        def sample(name: str, stage: LatentDiffusion, given: tuple) -> jax.Array:
-            """Latents after all steps of a stage; its end is told by the caller, with what is to be seen."""
+        def sample(name: str, stage: LatentDiffusion, given: tuple) -> tuple[jax.Array, int]:
+            """Latents after all steps of a stage, and their number; the caller tells the end, with what is seen."""
             rows, scales = _rows(stage, request.settings[name]), _scales(request.settings[name])
             report(name, 0, len(rows))
             state, told = run(key(f"{name}_start", name), *given)
@@ -292,13 +292,13 @@ class VideoGenPipeline(VideoGenModel):
                 if callback is not None and done < len(rows):
                     state.x.block_until_ready()
                     report(name, done, len(rows))
-            return state.x
+            return state.x, len(rows)
 
         def preview(latents: jax.Array) -> np.ndarray | None:
             if not request.previews:
                 return None
             chunk = min(request.chunk, self.index.num_frames)
-            program = key("preview", more=latents.shape[2:4])
+            program = key("preview", more=(request.batch, chunk, *latents.shape[2:]))
             decoded = self._decode(run, program, params[VAE], latents, latents.shape[1], chunk, 0)
             return np.concatenate([frames for _, frames in decoded], axis=1)
 
@@ -309,18 +309,16 @@ class VideoGenPipeline(VideoGenModel):
             told = run(key("reference_text"), params[REFERENCE], request.tokens[1:])
         report("text", 1, 1)
         if images is None:
-            latents = sample(REFERENCE, self.reference.stage, (request.seeds, *told))
+            latents, steps = sample(REFERENCE, self.reference.stage, (request.seeds, *told))
             images = np.asarray(run(key("image"), params[REFERENCE], latents))
             images = fit_references(images, request.batch, request.size)
-            steps = len(_rows(self.reference.stage, request.settings[REFERENCE]))
             report(REFERENCE, steps, steps, images)
         references = run(key("encode"), params[VAE], images)
         latents = None
         for name, stage, shown in zip(self.index.cascade, self.cascade, references, strict=True):
-            at = request.settings[name]
-            latents = sample(name, stage, (request.seeds, context, null, shown, latents, _noise_level(stage, at)))
+            level = _noise_level(stage, request.settings[name])
+            latents, steps = sample(name, stage, (request.seeds, context, null, shown, latents, level))
             latents = run(key(f"{name}_finish"), latents, shown)
-            steps = len(_rows(stage, at))
             report(name, steps, steps, preview(latents))
         timeline = request.timeline
         if timeline.factor > 1:
