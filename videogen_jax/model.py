@@ -264,7 +264,7 @@ class VideoGenModel:
             at.sampler,
             noise_level=noise_level,
             fps=self.index.fps,
-            guided=at.guided,
+            branches=at.branches,
         )
 
     def step_cascade(

@@ -53,8 +53,15 @@ class StageSettings:
 
     @property
     def guided(self) -> bool:
-        """Whether a weight differs from 1, and the stage has to be run without its conditions too."""
-        return (self.guidance_scale, self.reference_guidance_scale) != (1.0, 1.0)
+        """Whether the weight of the text differs from 1, and the reference stage has to be run without it too."""
+        return self.guidance_scale != 1.0
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches of guidance that count for something in a stage of the cascade; see `CascadeStage.start`."""
+        text, reference = self.guidance_scale, self.reference_guidance_scale
+        weights = {"neither": 1.0 - reference, "reference": reference - text, "both": 1.0}
+        return tuple(branch for branch, weight in weights.items() if weight)
 
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(StageSettings))

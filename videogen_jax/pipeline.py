@@ -74,7 +74,7 @@ class _Request:
 
     def key(self, program: str, stage: str | None = None, more: Any = None) -> tuple:
         """All that a program depends on but its arguments; stage: whose sampling it belongs to."""
-        at = () if stage is None else (self.settings[stage].sampler, self.settings[stage].guided)
+        at = () if stage is None else (self.settings[stage].sampler, self.settings[stage].branches)
         return (program, self.batch, self.size, *at, more)
 
 

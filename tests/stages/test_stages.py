@@ -1,12 +1,15 @@
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from videogen_jax.model_index import StageSettings
 from videogen_jax.stages import build_stage
+from videogen_jax.stages.cascade import BRANCHES
 from videogen_jax.stages.decoder import hinge
 from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.stage import build_network, resize, to_uint8, to_unit
@@ -60,7 +63,7 @@ def test_a_clean_reference_is_the_first_frame_and_teaches_nothing():
     params = random_params(stage, batch, stage.name)
     keys = jax.random.split(jax.random.key(7), 2)
     arguments = (context, jnp.zeros((3, 6)), reference, None, 1.0, 1.0, 3, 2)
-    drawn = jax.jit(lambda p: stage.sample_latents(p, keys, *arguments, guided=False))(params)
+    drawn = jax.jit(lambda p: stage.sample_latents(p, keys, *arguments, branches=("both",)))(params)
     np.testing.assert_array_equal(drawn[:, :1], reference)
     assert jnp.abs(drawn[:, 1:] - reference).max() > 0.1
 
@@ -113,15 +116,15 @@ def random_params(stage, batch, part):
     return tree.unflatten([0.2 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)])
 
 
-def test_a_batch_of_videos_is_what_each_is_alone_and_guidance_of_one_may_be_left_out():
+def test_a_batch_of_videos_is_what_each_is_alone_and_branches_that_count_nothing_may_be_left_out():
     stage = cascade(lower_resolution=2)
     batch = {"latents": normal(2, 2, 4, 4, 4), "context": normal(2, 3, 6, seed=1)}
     params = random_params(stage, batch, stage.name)
 
-    @functools.partial(jax.jit, static_argnames="guided")
-    def sample(rng, context, reference, lower, scales=(3.0, 2.0), guided=True):
+    @functools.partial(jax.jit, static_argnames="branches")
+    def sample(rng, context, reference, lower, scales=(3.0, 2.0), branches=BRANCHES):
         null = jnp.zeros((3, 6))
-        return stage.sample_latents(params, rng, context, null, reference, lower, *scales, 2, 2, guided=guided)
+        return stage.sample_latents(params, rng, context, null, reference, lower, *scales, 2, 2, branches=branches)
 
     inputs = (
         jax.random.split(jax.random.key(7), 2),
@@ -135,9 +138,16 @@ def test_a_batch_of_videos_is_what_each_is_alone_and_guidance_of_one_may_be_left
     for i in range(2):
         alone = sample(*(x[i : i + 1] for x in inputs))
         np.testing.assert_allclose(alone[0], both[i], atol=1e-4)
-    plain = sample(*inputs, guided=False)
-    np.testing.assert_allclose(plain, sample(*inputs, (1.0, 1.0)), atol=1e-4)
-    assert jnp.abs(plain - both).max() > 0.1
+    drawn = [both]
+    for scales in ((3.0, 1.0), (2.0, 2.0), (1.0, 1.0)):
+        branches = StageSettings(guidance_scale=scales[0], reference_guidance_scale=scales[1]).branches
+        assert len(branches) < len(BRANCHES)
+        drawn.append(sample(*inputs, scales, branches))
+        np.testing.assert_allclose(drawn[-1], sample(*inputs, scales), atol=1e-4)
+    for i, j in itertools.combinations(range(len(drawn)), 2):
+        assert jnp.abs(drawn[i] - drawn[j]).max() > 5e-3
+    with pytest.raises(ValueError, match="branches"):
+        sample(*inputs, branches=("both", "neither"))
 
 
 def test_reference_without_guidance_is_that_of_scale_one():

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from videogen_jax.diffusion.augmentation import augment, random_level
-from videogen_jax.diffusion.guidance import text_and_reference
+from videogen_jax.diffusion.guidance import classifier_free, text_and_reference
 from videogen_jax.diffusion.samplers import SamplerState
 from videogen_jax.stages.latent_diffusion import LatentDiffusion, repeat_batch
 from videogen_jax.stages.stage import Batch, Metrics, Params, resize
@@ -34,6 +34,9 @@ class Conditions(NamedTuple):
     keep: jax.Array
     lower: jax.Array | None
     scalars: dict[str, jax.Array]
+
+
+BRANCHES = ("neither", "reference", "both")  # what the UNet is told in each: which of the reference and the text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +163,7 @@ class CascadeStage(LatentDiffusion):
         sampler: str = "dpmpp_2m",
         noise_level: jax.Array | int | None = None,
         fps: jax.Array | float | None = None,
-        guided: bool = True,
+        branches: tuple[str, ...] = BRANCHES,
     ) -> tuple[SamplerState, Conditions]:
         """The sampler's state before its first step, and what the UNet is told in every step.
 
@@ -174,7 +177,9 @@ class CascadeStage(LatentDiffusion):
           num_frames, sampler: static.
           noise_level: timestep to which `lower` is noised; None: the stage's own.
           fps: frame rate, for a UNet that takes it.
-          guided: False, static, leaves out what guidance needs, for scales of 1: a third of the work.
+          branches: static, those of BRANCHES that guidance needs, each of them a third of the work: all; without
+            "neither" where the reference's scale is 1; without "reference" where both scales are the same; "both"
+            alone where they are 1.
         """
         batch, size = context.shape[0], reference.shape[2:4]
         keys = jax.vmap(jax.random.split, out_axes=1)(rng)  # (2, B)
@@ -184,14 +189,16 @@ class CascadeStage(LatentDiffusion):
             upsampled = resize(lower, size)
             one = jax.vmap(lambda key, x, at: augment(key, x[None], self.noise_schedule, at[None])[0])
             lower = one(keys[1], upsampled, level)
-        branches = 3 if guided else 1  # without conditions, with the reference, with the reference and the text
+        if not set(branches) <= set(BRANCHES) or branches[-1:] != BRANCHES[-1:]:
+            raise ValueError(f"branches is {branches}, but must be some of {BRANCHES} with the last of them")
+        count = len(branches)
         empty = jnp.broadcast_to(null_context, context.shape)
         told = Conditions(
-            context=jnp.concatenate([empty, empty, context][-branches:]),
-            reference=repeat_batch(reference, branches),
-            keep=jnp.repeat(jnp.array([0.0, 1.0, 1.0][-branches:]), batch),
-            lower=None if lower is None else repeat_batch(lower, branches),
-            scalars=self.conditions(branches * batch, None if level is None else repeat_batch(level, branches), fps),
+            context=jnp.concatenate([context if branch == "both" else empty for branch in branches]),
+            reference=repeat_batch(reference, count),
+            keep=jnp.repeat(jnp.array([float(branch != "neither") for branch in branches]), batch),
+            lower=None if lower is None else repeat_batch(lower, count),
+            scalars=self.conditions(count * batch, None if level is None else repeat_batch(level, count), fps),
         )
         return self.start_sampler(sampler, keys[0], (batch, num_frames, *size, self.latent_channels)), told
 
@@ -210,7 +217,7 @@ class CascadeStage(LatentDiffusion):
         Args:
           params: the UNet's parameters.
           guidance_scale, reference_guidance_scale: weights of text and reference (guidance.text_and_reference), where
-            `start` was guided; may be traced.
+            `start` was given the branches that they need; may be traced.
         """
         branches = told.context.shape[0] // state.x.shape[0]
 
@@ -219,6 +226,8 @@ class CascadeStage(LatentDiffusion):
             out = self.predict(params, joined, repeat_batch(t, branches), told.context, told.scalars)
             if branches == 1:
                 return out
+            if branches == 2:  # without the one that would count nothing, this is what is left
+                return classifier_free(*jnp.split(out, branches), guidance_scale)
             return text_and_reference(*jnp.split(out, branches), guidance_scale, reference_guidance_scale)
 
         return self.sampler(sampler).step(denoise, state, row)
