@@ -1,7 +1,7 @@
 """Sentence to video, stage by stage: compiling, first run, next runs, memory; and how they grow.
 
     python benchmarks/sample.py [--batch 1 8] [--rounds 5] [--steps 20] [--sampler ddim] [--output sample.json]
-    python benchmarks/sample.py --scaling [--frames 4 8 16 32] [--batch 1 2 4 8] [--plot docs/sampling_scaling.png]
+    python benchmarks/sample.py --scaling [--frames 8 16 32 48] [--batch 1 2 4 8] [--plot docs/sampling_scaling.png]
 
 Each batch has a process of its own, so that its peak memory is its own; it includes compiling. Programs are compiled
 one after another here and waited for one by one, to be timed by themselves; the pipeline does both side by side.
@@ -76,7 +76,9 @@ def show(run: dict[str, Any]) -> None:
     from measured import median
 
     print(f"batch {run['batch']}, {run['base_frames']} base frames")
-    print(f"  {'stage':<20} {'compile s':>9} {'first s':>8} {'next s':>8} {'least':>8} {'most':>8} {'temporary MB':>13}")
+    print(
+        f"  {'stage':<20} {'compile s':>9} {'first s':>8} {'next s':>8} {'least':>8} {'most':>8} {'temporary MB':>13}"
+    )
     for stage in run["stages"][0]:
         own = [program for name, program in run["programs"].items() if stage_of(name) == stage]
         compiling, temporary = sum(p["compile_seconds"] for p in own), max(p["temporary_bytes"] for p in own) / 1e6
@@ -153,7 +155,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of every stage; left out, the model's own")
     parser.add_argument("--sampler", help="of every stage; left out, the model's own")
     parser.add_argument("--scaling", action="store_true", help="over the frames, and over --batch")
-    parser.add_argument("--frames", type=int, nargs="+", default=[4, 8, 16, 32], help="base frames of --scaling")
+    parser.add_argument("--frames", type=int, nargs="+", default=[8, 16, 32, 48], help="base frames of --scaling")
     parser.add_argument("--plot", help="a picture of --scaling")
     parser.add_argument("--output", help="a .json file for the figures")
     asked = parser.parse_args()
