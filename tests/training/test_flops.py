@@ -47,6 +47,13 @@ def test_blockwise_backward_pass_computes_scores_again():
     assert count_flops(gradient, query, query, query) == (2 + 5) * product
 
 
+def test_gradient_counts_the_default_way_of_attention():
+    query = shaped(2, 1024, 4, 16)
+    product = 2 * 2 * 4 * 1024 * 1024 * 16
+    gradient = jax.grad(lambda *given: jnp.sum(dot_product_attention(*given)), argnums=(0, 1, 2))
+    assert count_flops(gradient, query, query, query) == 3 * 2 * product
+
+
 def test_scan_counts_each_of_its_rounds():
     def rounds(x, weights):
         return jax.lax.scan(lambda x, _: (x @ weights, None), x, None, length=7)[0]
