@@ -86,8 +86,8 @@ def show(run: dict[str, Any]) -> None:
         times = f"{median(later):8.3f} {min(later):8.3f} {max(later):8.3f}"
         print(f"  {stage:<20} {compiling:9.2f} {first:8.3f} {times} {temporary:13.1f}")
     compiling = sum(program["compile_seconds"] for program in run["programs"].values())
-    first, *later = run["totals"]
-    times = f"{first - compiling:8.3f} {median(later):8.3f} {min(later):8.3f} {max(later):8.3f}"
+    later, first = run["totals"][1:], sum(run["stages"][0].values())  # the first call also counts operations
+    times = f"{first:8.3f} {median(later):8.3f} {min(later):8.3f} {max(later):8.3f}"
     print(f"  {'all':<20} {compiling:9.2f} {times}")
     print("  peak memory: " + ", ".join(f"{name} {held:.2f} GB" for name, held in run["peak_memory"].items()))
 
