@@ -4,9 +4,9 @@
     python -m videogen_jax.sample --aot out/aot --prompt "a small red circle moving right slowly on a gray background"
     python -m videogen_jax.serve --aot out/aot
 
-makes a video and writes each program that it took, and an index. It is the video of `videogen_jax.sample` with the same
-config; what is a part of a program, and so has to be the same later, is the model, its dtype, the batch, the size of the
-video, its frames, the samplers and whether guidance is used. Prompts, seeds, scales and the numbers of steps are not.
+makes a short run of each program that a video of this config takes, and writes the programs and an index. A part of a
+program, and so to be the same later, are the model, its dtype, the batch, the size of the video, its frames, the
+samplers and whether guidance is used; prompts, seeds, scales and the numbers of steps are not.
 """
 
 import re
