@@ -1,4 +1,4 @@
-"""How long it takes until something happens: imports, `--help`, and a video from the shell, each in a process of its own.
+"""How long it takes until something happens: imports, `--help`, a video from the shell; each in a process of its own.
 
     python benchmarks/start_up.py [--rounds 3] [--cold-rounds 1] [--output start_up.json]
 
