@@ -19,6 +19,7 @@ setup(
         "absl-py>=2.5",
         "array_record>=0.8.6",
         "av>=18.0",
+        "flatbuffers>=25.12",
         "flax>=0.12.8",
         "grain>=0.2.18",
         "huggingface_hub>=2.4",

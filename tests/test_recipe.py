@@ -23,7 +23,7 @@ def output(tiny_pipeline):
 def config(tiny_model, tiny_pipeline, tmp_path, monkeypatch):
     """A config for the tiny model, loaded once for all tests; what a command says of the model goes into its name."""
 
-    def loaded(folder, dtype, reference_model, name):
+    def loaded(folder, dtype, reference_model, name, aot=None):
         tiny_pipeline.name = name
         return tiny_pipeline
 

@@ -19,7 +19,7 @@ CIRCLE, SQUARE = "a small red circle moving right slowly on a gray background", 
 @pytest.fixture
 def config(tiny_model, tiny_pipeline, tmp_path, monkeypatch):
     """A config for the tiny model, which is loaded and compiled once for all tests; output goes to tmp_path/out."""
-    monkeypatch.setattr(VideoGenPipeline, "from_pretrained", lambda *_: tiny_pipeline)
+    monkeypatch.setattr(VideoGenPipeline, "from_pretrained", lambda *_, **__: tiny_pipeline)
     monkeypatch.setenv(compilation_cache.VARIABLE, "off")
     monkeypatch.chdir(tmp_path)
     config = get_config()

@@ -6,9 +6,10 @@ prompt -> text states -> reference latents -> reference image -> its latents at 
 
 import dataclasses
 import functools
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from videogen_jax import __version__
+from videogen_jax.aot import StoredPrograms
 from videogen_jax.data.vocabulary import tokenize
 from videogen_jax.model import DECODER, Size, VideoGenModel
 from videogen_jax.model_index import REFERENCE, UPSAMPLER, StageSettings, Timeline
@@ -88,6 +90,23 @@ class VideoGenPipeline(VideoGenModel):
     """
 
     programs: Programs = dataclasses.field(default_factory=Programs, repr=False)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, aot: str | os.PathLike | None = None, **named: Any) -> Self:
+        """Loads a model folder: see `VideoGenModel.from_pretrained`.
+
+        Args:
+          aot: a folder that `videogen_jax.export_sampler` wrote, whose programs need no tracing.
+
+        Raises:
+          ValueError: also where the folder is of another model, dtype, platform or version.
+        """
+        stored = None if aot is None else StoredPrograms.read(aot)
+        pipeline = super().from_pretrained(*args, **named)
+        if stored is not None:
+            stored.check(pipeline.fingerprint, pipeline.dtype)
+            pipeline.programs = Programs(store=stored)
+        return pipeline
 
     def __call__(
         self,

@@ -2,11 +2,20 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, Protocol
 
 import jax
+import jax.export
+from absl import logging
 
 WAITING = 0.2  # seconds
+
+
+class Store(Protocol):
+    """Where programs are that were traced ahead of time: `videogen_jax.aot.StoredPrograms`."""
+
+    def load(self, key: tuple) -> jax.export.Exported | None:
+        """The program of a key, or None where there is none."""
 
 
 class Programs:
@@ -17,9 +26,11 @@ class Programs:
 
     Args:
       workers: programs that are compiled at the same time.
+      store: programs that need no tracing; one that it lacks is traced, and the log says so.
     """
 
-    def __init__(self, workers: int = 2):
+    def __init__(self, workers: int = 2, store: Store | None = None):
+        self._store = store
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="compile")
         self._compiled: dict[tuple, Future] = {}
 
@@ -32,11 +43,23 @@ class Programs:
         if key in self._compiled:
             return
 
+        def compiled() -> jax.stages.Compiled:
+            program = self._program(key, function, args, donate)
+            return jax.jit(program, donate_argnums=donate).lower(*args).compile()
+
+        self._compiled[key] = self._pool.submit(compiled)
+
+    def _program(self, key: tuple, function: Callable, args: tuple, donate: tuple[int, ...]) -> Callable:
+        """What is compiled for a key: the stored program, or else the function, under the name of the key."""
+        exported = None if self._store is None else self._store.load(key)
+        if self._store is not None and exported is None:
+            logging.warning("The program %s was not exported: it is traced", key)
+
         def program(*args):
-            return function(*args)
+            return function(*args) if exported is None else exported.call(*args)
 
         program.__name__ = program.__qualname__ = str(key[0])
-        self._compiled[key] = self._pool.submit(lambda: jax.jit(program, donate_argnums=donate).lower(*args).compile())
+        return program
 
     def run(self, key: tuple, *args: Any, waiting: Callable[[], None] | None = None) -> Any:
         """Runs the program of a key when it is compiled; what went wrong in compiling is raised here.

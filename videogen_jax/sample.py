@@ -36,6 +36,7 @@ _MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; the embedde
 _REFERENCE_MODEL = flags.DEFINE_string(
     "reference_model", None, "A folder or hub id in diffusers' layout (Stable Diffusion) that draws the reference image"
 )
+_AOT = flags.DEFINE_string("aot", None, "A folder of programs that videogen_jax.export_sampler wrote, to start sooner")
 _SEED = flags.DEFINE_integer("seed", None, "Seed of the random numbers, the same for every prompt")
 _REFERENCE = flags.DEFINE_string("reference", None, "An image to take instead of drawing the reference image")
 _FRAMES = flags.DEFINE_integer("frames", None, "Frames of the video")
@@ -52,7 +53,7 @@ def _config() -> ConfigDict:
     """The config with the flags that were given written over it. ValueError: a field that they set is missing."""
     config = _CONFIG.value
     with config.unlocked():
-        for flag in (_MODEL, _REFERENCE_MODEL, _SEED, _FRAMES, _FPS, _SIZE):
+        for flag in (_MODEL, _REFERENCE_MODEL, _AOT, _SEED, _FRAMES, _FPS, _SIZE):
             if flag.value is not None:
                 config[flag.name] = flag.value
         for flag, sections in (

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from videogen_jax import compilation_cache
+from videogen_jax.aot import ExportingPrograms, StoredPrograms, platform
 from videogen_jax.model_index import SETTINGS, ModelIndex
 from videogen_jax.pipeline import VideoGenOutput, VideoGenPipeline, fit_references, software
 from videogen_jax.recipe import Recipe, pixel_digest
@@ -29,6 +30,7 @@ from videogen_jax.video_io import (
 from videogen_jax.weights.hub import EMBEDDED, resolve
 
 DEFAULT_FOLDER = Path("out")
+EXPORTED_STEPS = 2  # a program is one step, so few show that all of them run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +211,48 @@ def remake(
     return target
 
 
+def export_programs(
+    config: ConfigDict,
+    output: str,
+    batch_sizes: Sequence[int],
+    platforms: Sequence[str] | None = None,
+    previews: bool = True,
+) -> Path:
+    """Makes a video in each batch size with few steps, and writes the programs that it took into the folder `output`.
+
+    Args:
+      platforms: see `videogen_jax.aot.ExportingPrograms`; None: the one here.
+      previews: with the programs that show a video before it is decoded.
+
+    Raises:
+      ValueError: for a config that cannot work, before any program is compiled.
+    """
+    if config.aot:
+        raise ValueError("config.aot names programs that are exported already: leave it out")
+    check_config(config)
+    programs = ExportingPrograms([platform()] if platforms is None else platforms)
+    Path(output).mkdir(parents=True, exist_ok=True)
+    index = read_index(config, drawn=True)
+    size = read_size(config.size)
+    settings = stage_settings(config, index.cascade) | {"steps": EXPORTED_STEPS}
+    pipeline = load(config, index, drawn=True)
+    pipeline.programs = programs
+    prompt = " ".join(pipeline.known_words[:1]) or "a video"
+    for batch_size in batch_sizes:
+        pipeline(
+            prompt,
+            num_frames=config.frames,
+            temporal_factor=config.temporal_factor,
+            size=size,
+            decode_chunk=config.decode_chunk,
+            decode_overlap=config.decode_overlap,
+            batch_size=batch_size,
+            previews=previews,
+            **settings,
+        )
+    return programs.write(output, pipeline.fingerprint, pipeline.dtype)
+
+
 def check_config(config: ConfigDict) -> None:
     """Raises ValueError for fields that cannot work whatever the model."""
     if config.batch_size < 1:
@@ -219,6 +263,8 @@ def check_config(config: ConfigDict) -> None:
         raise ValueError(f"seed is {config.seed}, but must be from 0 to {2**32 - 1}")
     if config.dtype not in ("", "float32", "bfloat16", "float16"):
         raise ValueError(f"config.dtype is {config.dtype!r}, but must be float32, bfloat16 or float16")
+    if config.aot:
+        StoredPrograms.read(config.aot)
 
 
 def read_size(size: str) -> tuple[int, int] | None:
@@ -252,7 +298,7 @@ def load(config: ConfigDict, index: ModelIndex, drawn: bool) -> VideoGenPipeline
     compilation_cache.enable()
     reference_model = resolve(config.reference_model) if config.reference_model and drawn else None
     return VideoGenPipeline.from_pretrained(
-        index.folder, config.dtype or None, reference_model, config.model or EMBEDDED
+        index.folder, config.dtype or None, reference_model, config.model or EMBEDDED, aot=config.aot or None
     )
 
 

@@ -17,6 +17,7 @@ _MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; the embedde
 _REFERENCE_MODEL = flags.DEFINE_string(
     "reference_model", None, "A folder or hub id in diffusers' layout (Stable Diffusion) that draws the reference image"
 )
+_AOT = flags.DEFINE_string("aot", None, "A folder of programs that videogen_jax.export_sampler wrote, to start sooner")
 _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "Address to listen at; other than this machine's own only with a token"
 )
@@ -47,8 +48,12 @@ def serve() -> None:
     from videogen_jax.studio.server import bind, run
     from videogen_jax.weights.hub import EMBEDDED, is_id
 
+    if _AOT.value:
+        from videogen_jax.aot import StoredPrograms
+
+        StoredPrograms.read(_AOT.value)  # what is missing is told of at once
     names = [name for name in (_MODEL.value or EMBEDDED, _REFERENCE_MODEL.value) if name is not None]
-    model = Model(FolderSource(*names))
+    model = Model(FolderSource(*names, aot=_AOT.value))
     if not any(map(is_id, names)):
         model.read()  # a folder that holds no model is told of at once; a download is waited for by the page
     limits = Limits()

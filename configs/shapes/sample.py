@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     config.model = ""  # a model folder or hub id; "" is the embedded model, "embedded/shapes"
     config.reference_model = ""  # a text-to-image model in diffusers' layout that draws the reference images instead
     config.dtype = ""  # float32, bfloat16 or float16; "" is float32 on a CPU and bfloat16 elsewhere
+    config.aot = ""  # a folder that videogen_jax.export_sampler wrote, whose programs need no tracing
     config.seed = 0
     config.batch_size = 4  # prompts of a file that are sampled at once
     config.frames = placeholder(int)

@@ -57,10 +57,19 @@ class Source(Protocol):
 
 
 class FolderSource:
-    """A model folder, or the id of one on the hub, with another model that draws the reference images if wanted."""
+    """A model folder, or the id of one on the hub, with another model that draws the reference images if wanted.
 
-    def __init__(self, model: str | os.PathLike, reference_model: str | os.PathLike | None = None):
+    aot: a folder of its programs, written by `videogen_jax.export_sampler`.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike,
+        reference_model: str | os.PathLike | None = None,
+        aot: str | os.PathLike | None = None,
+    ):
         self.name = str(model)
+        self._aot = aot
         self._model, self._reference_model = model, reference_model
         self._folder: Path | None = None
         self._reference_folder: Path | None = None
@@ -89,7 +98,7 @@ class FolderSource:
         from videogen_jax.pipeline import VideoGenPipeline
 
         compilation_cache.enable()
-        return VideoGenPipeline.from_pretrained(self._folder, None, self._reference_folder, self.name)
+        return VideoGenPipeline.from_pretrained(self._folder, None, self._reference_folder, self.name, aot=self._aot)
 
 
 @dataclasses.dataclass
