@@ -40,7 +40,7 @@ class StoredPrograms:
     Attributes:
       fingerprint, dtype: of the model that they were made for; see `VideoGenModel`.
       platforms: that they run on.
-      files: each program's file, by the `repr` of its key.
+      files: each program's file and the SHA-256 of its content, by the `repr` of its key.
       jax, version: releases of JAX and of this package that wrote it.
     """
 
@@ -48,7 +48,7 @@ class StoredPrograms:
     fingerprint: str
     dtype: str
     platforms: tuple[str, ...]
-    files: Mapping[str, str]
+    files: Mapping[str, tuple[str, str]]
     jax: str
     version: str
 
@@ -84,13 +84,16 @@ class StoredPrograms:
 
     def load(self, key: tuple) -> jax.export.Exported | None:
         """The program of a key, or None where the folder has none. ValueError: its file cannot be read."""
-        name = self.files.get(repr(key))
-        if name is None:
+        if repr(key) not in self.files:
             return None
+        name, digest = self.files[repr(key)]
         path = self.folder / name
+        content = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != digest:  # the reader of damaged bytes raises all sorts of errors
+            raise ValueError(f"{path} is not what was exported: export anew")
         try:
-            return jax.export.deserialize(bytearray(path.read_bytes()))
-        except (OSError, ValueError, KeyError) as error:
+            return jax.export.deserialize(bytearray(content))
+        except (ValueError, KeyError) as error:
             raise ValueError(f"{path} cannot be read with JAX {jax.__version__}: {error}") from error
 
 
@@ -123,8 +126,10 @@ class ExportingPrograms(Programs):
         folder.mkdir(parents=True, exist_ok=True)
         files = {}
         for key, exported in self._exported.items():
-            files[repr(key)] = name = f"{key[0]}-{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}.bin"
-            (folder / name).write_bytes(exported.serialize())
+            name = f"{key[0]}-{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}.bin"
+            content = exported.serialize()
+            (folder / name).write_bytes(content)
+            files[repr(key)] = name, hashlib.sha256(content).hexdigest()
         content = {
             "fingerprint": fingerprint,
             "dtype": dtype,

@@ -1,0 +1,22 @@
+"""Memory that the C library keeps when it is freed, so that it need not be mapped anew for every run of a program."""
+
+import ctypes
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # glibc's malloc.h
+_KEPT = 2**31 - 1  # bytes at the end of the heap below which none are given back
+_STEP = 2**26  # bytes by which the heap grows at least
+
+
+def keep_freed_memory() -> bool:
+    """Has glibc's malloc take large blocks from the heap and keep them when they are freed.
+
+    XLA's CPU backend asks for the temporary memory of a program in each run and frees it at the end. By default glibc
+    maps such a block anew each time and the kernel clears its pages one by one, which in a step of training takes as
+    long as the products themselves. What a process holds at most stays the same; it holds it for longer.
+
+    Returns: whether the C library is one that can; elsewhere nothing is changed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, _KEPT), mallopt(_TOP_PAD, _STEP)])
