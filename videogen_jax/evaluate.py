@@ -22,10 +22,11 @@ SPLIT = flags.DEFINE_enum("split", "held_out", ["train", "held_out"], "Which cap
 
 def main(argv: list[str]) -> None:
     del argv
-    from videogen_jax import compilation_cache
+    from videogen_jax import compilation_cache, host_memory
     from videogen_jax.metrics.evaluation import evaluate, print_table
 
     compilation_cache.enable()
+    host_memory.keep_freed_memory()
     try:
         print_table(evaluate(CONFIG.value, MODEL.value, OUTPUT.value, SPLIT.value))
     except (ValueError, OSError) as error:

@@ -66,9 +66,10 @@ def interpolate(
     target = default_output(source, factor, slow_motion) if output is None else Path(output)
     plan = Plan.of(source, target, factor, slow_motion)
 
-    from videogen_jax import compilation_cache
+    from videogen_jax import compilation_cache, host_memory
 
     compilation_cache.enable()
+    host_memory.keep_freed_memory()
     interpolator = Interpolator.from_pretrained(index.folder, dtype, window, cut_threshold)
     with FrameBar(source) as bar:
         interpolate_file(interpolator, plan, keep_frames, bar)

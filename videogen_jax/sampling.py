@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from videogen_jax import compilation_cache
+from videogen_jax import compilation_cache, host_memory
 from videogen_jax.aot import ExportingPrograms, StoredPrograms, platform
 from videogen_jax.model_index import SETTINGS, ModelIndex
 from videogen_jax.pipeline import VideoGenOutput, VideoGenPipeline, fit_references, software
@@ -296,6 +296,7 @@ def read_index(config: ConfigDict, drawn: bool) -> ModelIndex:
 def load(config: ConfigDict, index: ModelIndex, drawn: bool) -> VideoGenPipeline:
     """The pipeline of the config's model, whose programs are kept for the next run."""
     compilation_cache.enable()
+    host_memory.keep_freed_memory()
     reference_model = resolve(config.reference_model) if config.reference_model and drawn else None
     return VideoGenPipeline.from_pretrained(
         index.folder, config.dtype or None, reference_model, config.model or EMBEDDED, aot=config.aot or None

@@ -17,9 +17,11 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metri
 
 def main(argv: list[str]) -> None:
     del argv
+    from videogen_jax.host_memory import keep_freed_memory
     from videogen_jax.training.loop import TrainingDiverged
     from videogen_jax.training.run import run
 
+    keep_freed_memory()
     try:
         run(CONFIG.value, WORKDIR.value)
     except (ValueError, OSError) as error:

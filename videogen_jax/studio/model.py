@@ -94,10 +94,11 @@ class FolderSource:
         return Vocabulary(known_words(tokenizer), lambda prompt: unknown_words(tokenizer, prompt))
 
     def load(self) -> Pipeline:
-        from videogen_jax import compilation_cache
+        from videogen_jax import compilation_cache, host_memory
         from videogen_jax.pipeline import VideoGenPipeline
 
         compilation_cache.enable()
+        host_memory.keep_freed_memory()
         return VideoGenPipeline.from_pretrained(self._folder, None, self._reference_folder, self.name, aot=self._aot)
 
 
