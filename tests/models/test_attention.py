@@ -5,7 +5,7 @@ import pytest
 
 from videogen_jax.models import attention
 from videogen_jax.models.attention import blockwise, dot_product_attention, fits_cudnn, in_blocks
-from videogen_jax.models.layers import convolve
+from videogen_jax.models.layers import Upsample, convolve
 
 
 def normal(*shape, seed=0, dtype=jnp.float32):
@@ -110,3 +110,23 @@ def test_patches_give_what_the_convolution_gives(shape, features, strides):
     )
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 6), (1, 3, 5, 4), (2, 16, 8, 3)])
+def test_doubling_is_left_out_of_what_it_gives(shape):
+    layer, x = Upsample(5), normal(*shape)
+    params = jax.tree.map(lambda leaf: normal(*leaf.shape, seed=1), layer.init(jax.random.key(0), x))
+    weights = normal(1, 1, 1, 5, seed=2)
+
+    def doubled(params, x):
+        conv = params["params"]["conv"]
+        x = x.repeat(2, axis=1).repeat(2, axis=2)
+        settings = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        return jax.lax.conv_general_dilated(x, conv["kernel"], (1, 1), ((1, 1), (1, 1)), **settings) + conv["bias"]
+
+    def both(way):
+        return jax.jit(jax.value_and_grad(lambda *given: jnp.sum(weights * way(*given) ** 2), (0, 1)))(params, x)
+
+    np.testing.assert_allclose(layer.apply(params, x), doubled(params, x), atol=1e-4)
+    for one, other in zip(jax.tree.leaves(both(layer.apply)), jax.tree.leaves(both(doubled)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-2)
