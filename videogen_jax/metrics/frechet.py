@@ -61,8 +61,12 @@ class BlockMoments:
         self.count = 0
         self._blocks: list[Moments | None] = [None] * blocks
 
-    def update(self, features: np.ndarray) -> None:
+    def update(self, features: np.ndarray, unit: int | None = None) -> None:
         """Takes in features `(N, D)`.
+
+        Args:
+          unit: the number of the independent sample that all of them belong to, as the frames of one video do; they
+            come into one block. None: each is one for itself.
 
         Raises:
           ValueError: for another shape, or features that are not finite.
@@ -73,7 +77,8 @@ class BlockMoments:
             raise ValueError(f"features must be (N, D), D always the same; got shape {features.shape}")
         if not np.isfinite(features).all():
             raise ValueError("features are not finite")
-        numbers = (self.count + np.arange(len(features))) % len(self._blocks)
+        units = self.count + np.arange(len(features)) if unit is None else np.full(len(features), unit)
+        numbers = units % len(self._blocks)
         for number in np.unique(numbers):
             moments = Moments.of(features[numbers == number])
             block = self._blocks[number]

@@ -1,4 +1,4 @@
-"""The Inception score (Salimans et al. 2016) of a stream of class probabilities: on video with C3D (Saito et al. 2017)."""
+"""The Inception score (Salimans et al. 2016) of a stream of logits; on video they are C3D's (Saito et al. 2017)."""
 
 from typing import Any
 
@@ -54,7 +54,9 @@ class InceptionScore:
           ValueError: a split has no sample.
         """
         if self._probabilities is None or not self._counts.all():
-            raise ValueError(f"an Inception score in {len(self._counts)} splits takes as many samples; got {self.count}")
+            raise ValueError(
+                f"an Inception score in {len(self._counts)} splits takes as many samples; got {self.count}"
+            )
         mean = self._probabilities / self._counts[:, None]
         scores = np.exp(self._negative_entropies / self._counts - xlogy(mean, mean).sum(axis=1))
         result = {"value": float(scores.mean()), "std": float(scores.std()), "count": self.count, "interval": None}

@@ -63,7 +63,7 @@ def preprocess(video: jax.Array, mean: jax.Array) -> jax.Array:
 
 
 def read_mean(tensor: np.ndarray) -> np.ndarray:
-    """The mean cube of a weights file, `(16, 112, 112, 3)` from `(3, 16, 128, 171)`, `(3, 16, 112, 112)` or per channel.
+    """The mean of a weights file, `(3, 16, 128, 171)`, `(3, 16, 112, 112)` or `(3,)`, as `(16, 112, 112, 3)`.
 
     As published it is BGR, channels first and 128 by 171 pixels, of which the protocol takes rows and columns 8 to 120.
 

@@ -1,0 +1,54 @@
+"""A small 3D convolutional classifier of the shapes world, whose features the shapes Fréchet distance is taken on."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from videogen_jax.models.layers import group_norm
+
+
+class ShapesClassifier(nn.Module):
+    """Clips to the attributes that their captions name.
+
+    Attributes:
+      num_classes: of each attribute.
+      widths: of the convolutions 3x3x3; each halves the frames, and all but the first the number of frames.
+      features: size of the layer before the logits.
+      num_frames, resolution: of the clips that it takes.
+    """
+
+    num_classes: tuple[int, ...]
+    widths: tuple[int, ...] = (16, 32, 48, 64)
+    features: int = 96
+    num_frames: int = 8
+    resolution: int = 64
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, video: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+        """video: `(B, num_frames, resolution, resolution, 3)` in [-1, 1].
+
+        Returns: for each attribute its logits `(B, classes)`, and the features `(B, features)`.
+
+        Raises:
+          ValueError: for a video of another size.
+        """
+        size = (self.num_frames, self.resolution, self.resolution, 3)
+        if video.shape[1:] != size:
+            raise ValueError(f"the shapes classifier takes clips of {size}, not {video.shape[1:]}")
+        x = video
+        for i, width in enumerate(self.widths):
+            x = nn.Conv(width, (3, 3, 3), (2 if i else 1, 2, 2), padding=1, dtype=self.dtype, name=f"conv_{i}")(x)
+            x = nn.relu(group_norm(8, 1e-6, self.dtype, f"norm_{i}")(x))
+        x = x.reshape(x.shape[0], -1)  # places are kept: where to a thing moves is an attribute
+        features = nn.Dense(self.features, dtype=self.dtype, name="features")(x)
+        logits = nn.Dense(sum(self.num_classes), dtype=self.dtype, name="logits")(nn.relu(features))
+        ends = [sum(self.num_classes[: i + 1]) for i in range(len(self.num_classes))]
+        return jnp.split(logits, ends[:-1], axis=-1), features
+
+
+def classifier_fields(config: Mapping[str, object]) -> dict[str, object]:
+    """Fields of `ShapesClassifier` in a part's `config.json`."""
+    return {name: value for name, value in config.items() if not name.startswith("_")}
