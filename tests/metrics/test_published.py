@@ -1,4 +1,4 @@
-"""The measures with feature networks: what is kept, what is told when weights lack, and that values stream from files."""
+"""Measures with feature networks: what is kept, what is told when weights lack, that values stream from files."""
 
 import jax
 import numpy as np
@@ -106,7 +106,7 @@ def test_what_to_pass():
 
 
 def test_weights_that_cannot_be_read(tmp_path):
-    with pytest.raises(ValueError, match="weights.i3d is nowhere, which does not exist"):
+    with pytest.raises(ValueError, match=r"weights\.i3d is nowhere, which does not exist"):
         published.PublishedMeasures({**NONE, "i3d": "nowhere"}, tmp_path, "tensorflow")
     with pytest.raises(ValueError, match="fvd_protocol is 'mine'"):
         published.PublishedMeasures(NONE, tmp_path, "mine")
