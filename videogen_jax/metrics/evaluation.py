@@ -1,5 +1,6 @@
 """The evaluation of a model folder: its parts one after another, their results in `metrics.json` and in a table."""
 
+import hashlib
 import json
 import os
 import platform
@@ -72,13 +73,12 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
     folders = sorted(p.name for p in index.folder.iterdir() if p.is_dir() and any(q.is_file() for q in p.iterdir()))
     identity = fingerprint(read_model_index(index.folder), index.folder, folders)
     weights = config.weights.to_dict()
-    published = PublishedMeasures(weights, output / "features", config.fvd_protocol)
     dtype = config.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     same = {"model": identity, "split": split, "seed": config.seed, "dtype": dtype}
-    logs = {
-        part: ResultLog(output / f"{part}.jsonl", {**same, **(_prompts_settings(config) if part == "prompts" else {})})
-        for part in config.parts
-    }
+    videos = {**same, **_prompts_settings(config)}
+    name = hashlib.sha256(json.dumps(videos, sort_keys=True).encode()).hexdigest()[:16]
+    published = PublishedMeasures(weights, output / "features" / name, config.fvd_protocol)
+    logs = {part: ResultLog(output / f"{part}.jsonl", videos if part == "prompts" else same) for part in config.parts}
     metrics = {
         "model": str(model),
         "fingerprint": identity,

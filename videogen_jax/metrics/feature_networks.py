@@ -67,7 +67,10 @@ def c3d_extractor(path: str, mean_path: str = "") -> Extractor:
     tensors = dict(c3d.public_names(read_weights(path)))
     mean = tensors.pop(c3d.MEAN_NAME, None)
     if mean_path:
-        (mean,) = read_weights(mean_path).values()
+        arrays = read_weights(mean_path)
+        if c3d.MEAN_NAME not in arrays and len(arrays) != 1:
+            raise ValueError(f"{mean_path} holds {len(arrays)} arrays, none called {c3d.MEAN_NAME}")
+        mean = arrays[c3d.MEAN_NAME] if c3d.MEAN_NAME in arrays else next(iter(arrays.values()))
     if mean is None:
         raise ValueError(f"{path} has no tensor called {c3d.MEAN_NAME}: pass the mean, --config.weights.c3d_mean=FILE")
     mean, network = c3d.read_mean(mean), c3d.C3D()

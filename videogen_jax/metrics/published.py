@@ -61,7 +61,8 @@ class PublishedMeasures:
 
     Args:
       weights: network -> path, "" for none; and `c3d_mean`.
-      folder: where features are kept, in a folder for each network and its weights.
+      folder: where features are kept, in a folder for each network and its weights. It is that of one model and way of
+        sampling: the keys of its videos name no more.
       fvd_protocol: of I3D; see `feature_networks.i3d_extractor`.
 
     Raises:
