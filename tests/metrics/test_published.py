@@ -5,26 +5,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.metrics.tiny_classifier import write_tiny_classifier
 from videogen_jax.metrics import feature_networks, published
 from videogen_jax.metrics.frechet import BlockMoments, frechet_distance
-from videogen_jax.models.shapes_classifier import ShapesClassifier
-from videogen_jax.weights.folder import save_part
 
-FIELDS = {"num_classes": (2, 3), "widths": (8, 8), "features": 6, "num_frames": 4, "resolution": 16}
 NONE = {**dict.fromkeys(published.NETWORKS, ""), "c3d_mean": ""}
 
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """A folder with an untrained classifier."""
-    folder = tmp_path_factory.mktemp("classifier")
-    params = ShapesClassifier(**FIELDS).init(jax.random.key(0), np.zeros((1, 4, 16, 16, 3)))["params"]
-    config = {
-        "_class_name": "ShapesClassifier",
-        **{k: list(v) if isinstance(v, tuple) else v for k, v in FIELDS.items()},
-    }
-    save_part(folder, config, params, weights_name="diffusion_pytorch_model.safetensors", dtype="float32")
-    return str(folder)
+    return write_tiny_classifier(tmp_path_factory.mktemp("classifier"))
 
 
 def _videos(seed, count):
