@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.classifier = ConfigDict(
         {
             "num_classes": (2, 8, 4, 20, 4, 3),  # size, colour, shape, motion, background's tone and pattern
-            "widths": (16, 32, 48, 64),
+            "widths": (24, 48, 64),
             "features": 96,
             "num_frames": 8,
             "resolution": 64,

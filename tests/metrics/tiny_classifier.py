@@ -8,7 +8,7 @@ import numpy as np
 from videogen_jax.models.shapes_classifier import ShapesClassifier
 from videogen_jax.weights.folder import save_part
 
-FIELDS = {"num_classes": [2, 3], "widths": [8, 8], "features": 6, "num_frames": 4, "resolution": 16}
+FIELDS = {"num_classes": [2, 3], "widths": [8, 8], "patch": 2, "features": 6, "num_frames": 4, "resolution": 16}
 
 
 def write_tiny_classifier(folder: Path) -> str:

@@ -56,7 +56,12 @@ SHRUNK = {
         "data.resolution": 4,
         "data.video_resolution": 8,
     },
-    "classifier": {"model.classifier.widths": (8,), "model.classifier.features": 8},
+    "classifier": {
+        "model.classifier.widths": (8,),
+        "model.classifier.features": 8,
+        "model.classifier.num_frames": 2,
+        "model.classifier.resolution": 8,
+    },
 }
 
 
