@@ -101,7 +101,8 @@ def test_what_lacks_weights_is_not_in_the_report_which_says_what_to_pass(evaluat
     assert "Fréchet" not in printed.split("not measured")[0]
 
 
-def test_a_network_that_comes_later_sees_the_same_videos(evaluated, model, tmp_path, capsys):
+def test_a_network_that_comes_later_sees_the_same_videos(evaluated, model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # no line is to be broken
     _, metrics = evaluated
     config = _config(parts=("prompts",), real_clips=3)
     evaluation.evaluate(config, model, tmp_path)

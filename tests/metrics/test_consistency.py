@@ -47,7 +47,7 @@ def test_what_changes_is_counted():
     assert consistency.warping_error(brighter, flow, valid) == pytest.approx(3 * (5 / 255) ** 2, rel=0.05)
     frozen = np.repeat(frames[:1], 16, axis=0)
     moving = consistency.warping_error(frozen, flow, valid)  # the shape stays, its flow says that it moves
-    assert moving > 1e-3
+    assert moving > 5e-4  # of ground truth it is nothing but rounding, 1e-14
 
 
 def test_warping_by_hand():
