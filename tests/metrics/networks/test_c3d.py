@@ -66,7 +66,9 @@ def test_preprocess():
     frames = torch.from_numpy(video[0, ..., ::-1].astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
     resized = F.interpolate(128 * frames, (112, 112), mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
     expected = resized.numpy() + 128 - cube[0, :, :, 8:120, 8:120].transpose(1, 2, 3, 0)
-    np.testing.assert_allclose(c3d.preprocess(video, mean)[0], expected, atol=1e-2)  # of numbers up to 256, positions in float32
+    np.testing.assert_allclose(
+        c3d.preprocess(video, mean)[0], expected, atol=1e-2
+    )  # of numbers up to 256, positions in float32
     assert (c3d.read_mean(np.array([1.0, 2.0, 3.0]))[3, 4, 5] == [1, 2, 3]).all()
     with pytest.raises(ValueError, match=r"mean has shape \(4,\)"):
         c3d.read_mean(np.zeros(4))

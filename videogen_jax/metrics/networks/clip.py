@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from transformers import CLIPTokenizer
 from videogen_jax.data.vocabulary import load_tokenizer, tokenize
 from videogen_jax.models.text_encoder import CLIPEncoder, CLIPTextEncoder, layer_norm
 from videogen_jax.weights import naming
-from videogen_jax.weights.folder import load_config
+from videogen_jax.weights.diffusers_config import text_encoder_fields
+from videogen_jax.weights.folder import CONFIG_NAME, load_config
 from videogen_jax.weights.tensors import load_tensors
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -29,16 +30,6 @@ _VISION_FIELDS = {  # as CLIPVisionConfig has them by default, which is ViT-B/32
     "image_size": 224,
     "patch_size": 32,
     "hidden_act": "quick_gelu",
-}
-_TEXT_FIELDS = {
-    "vocab_size": 49408,
-    "hidden_size": 512,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 8,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-    "eos_token_id": 2,
 }
 
 
@@ -168,19 +159,13 @@ def load_clip(folder: str | Path) -> CLIP:
     folder = Path(folder)
     config = load_config(folder)
     projection = config.get("projection_dim", 512)
-    of_text = _TEXT_FIELDS | _known(config.get("text_config"), _TEXT_FIELDS)
-    of_vision = _VISION_FIELDS | _known(config.get("vision_config"), _VISION_FIELDS)
-    text = CLIPTextEncoder(
-        of_text["vocab_size"],
-        of_text["hidden_size"],
-        of_text["intermediate_size"],
-        of_text["num_hidden_layers"],
-        of_text["num_attention_heads"],
-        of_text["eos_token_id"],
-        of_text["max_position_embeddings"],
-        of_text["hidden_act"],
-        projection,
-    )
+    of_text = {
+        **(config.get("text_config") or {}),
+        "architectures": ["CLIPTextModelWithProjection"],
+        "projection_dim": projection,
+    }
+    of_vision = {**_VISION_FIELDS, **(config.get("vision_config") or {})}
+    text = CLIPTextEncoder(**text_encoder_fields(of_text, f"{folder / CONFIG_NAME}, text_config"))
     vision = CLIPVisionEncoder(
         of_vision["hidden_size"],
         of_vision["intermediate_size"],
@@ -209,7 +194,3 @@ def load_clip(folder: str | Path) -> CLIP:
         size,
         load_tokenizer(folder),
     )
-
-
-def _known(section: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in (section or {}).items() if name in fields}
