@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from configs.shapes.evaluate import get_config
+from tests.metrics.tiny_classifier import write_tiny_classifier
 from tests.tiny_model import write_tiny_model
 from videogen_jax.data import shapes
 from videogen_jax.metrics import evaluation, fidelity, prompts, statistics
 from videogen_jax.metrics.image import psnr
+from videogen_jax.metrics.published import MEASURES
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.metrics.shapes_reader import ATTRIBUTES, IMAGE_ATTRIBUTES, compare, read_image
 from videogen_jax.metrics.sheets import captioned_sheet, strip
@@ -87,6 +89,37 @@ def test_sheets_and_table(evaluated, pipeline, capsys):
     assert "flicker" in printed
 
 
+def test_what_lacks_weights_is_not_in_the_report_which_says_what_to_pass(evaluated, capsys):
+    _, metrics = evaluated
+    section = metrics["prompts"]
+    assert section["published"] == {}
+    assert set(section["not_measured"]) == set(MEASURES)
+    evaluation.print_table(metrics)
+    printed = capsys.readouterr().out
+    for measure in MEASURES.values():
+        assert f"not measured: {measure.title}: pass --config.weights.{measure.network}=PATH" in printed
+    assert "Fréchet" not in printed.split("not measured")[0]
+
+
+def test_a_network_that_comes_later_sees_the_same_videos(evaluated, model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # no line is to be broken
+    _, metrics = evaluated
+    config = _config(parts=("prompts",), real_clips=3)
+    evaluation.evaluate(config, model, tmp_path)
+    config.weights.shapes_classifier = write_tiny_classifier(tmp_path / "classifier")
+    added = evaluation.evaluate(config, model, tmp_path)
+    distance = added["prompts"]["published"]["shapes_frechet_distance"]
+    assert distance["counts"] == [3, 3]
+    assert distance["value"] > 0
+    assert "shapes_frechet_distance" not in added["prompts"]["not_measured"]
+    assert added["prompts"]["results"] == metrics["prompts"]["results"]
+    evaluation.print_table(added)
+    assert "shapes Fréchet distance (not FVD)" in capsys.readouterr().out
+    before = (tmp_path / "metrics.json").read_bytes()
+    evaluation.evaluate(config, model, tmp_path)
+    assert (tmp_path / "metrics.json").read_bytes() == before
+
+
 def test_stopped_and_started_again(evaluated, model, tmp_path, monkeypatch):
     folder, metrics = evaluated
     stop_after = {"left": 1}
@@ -138,6 +171,10 @@ def test_sections_of_other_parts_stay(evaluated, model):
         ({"rates": (0,)}, "config.rates has 0"),
         ({"dtype": "int8"}, "config.dtype is 'int8'"),
         ({"seed": -1}, "config.seed is -1"),
+        ({"real_clips": 0}, "config.real_clips is 0"),
+        ({"fvd_protocol": "mine"}, "config.fvd_protocol is 'mine'"),
+        ({"weights": {"i3d": "nowhere"}}, "the model makes .* frames, but i3d takes 16"),
+        ({"weights": {"clip": "nowhere"}}, "config.weights.clip is nowhere, which does not exist"),
     ],
 )
 def test_wrong_config(model, tmp_path, fields, message):

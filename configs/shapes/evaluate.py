@@ -32,6 +32,18 @@ def get_config() -> ConfigDict:
     config.sampling.cascade.sampler = placeholder(str)
     config.sampling.cascade.noise_level = placeholder(int)
 
+    # Feature networks of published measures, each with weights of your own (docs/metrics.md says where from); a measure
+    # whose network has none is not in the report, which says what to pass.
+    config.weights = ConfigDict()
+    config.weights.i3d = ""  # Fréchet video distance: a file
+    config.weights.inception = ""  # Fréchet inception distance: a file
+    config.weights.c3d = ""  # Inception score on video: a file
+    config.weights.c3d_mean = ""  # its mean, where the file has none
+    config.weights.clip = ""  # CLIPSIM and CLIP frame consistency: a folder
+    config.weights.shapes_classifier = ""  # shapes Fréchet distance: a folder
+    config.fvd_protocol = "tensorflow"  # or "videogpt"
+    config.real_clips = 256  # rendered clips that distances are taken to
+
     config.clips = 32  # ground-truth clips that the other parts are measured on
     config.frame_batch = 16  # frames that the autoencoder takes at once
     config.factors = ()  # of temporal upsampling; () is all that the model takes

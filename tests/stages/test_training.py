@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from videogen_jax.metrics.feature_networks import load_shapes_classifier
 from videogen_jax.stages import STAGES
 from videogen_jax.training.exporting import export_stage
 from videogen_jax.training.loop import TrainingDiverged
@@ -55,6 +56,12 @@ SHRUNK = {
         "data.resolution": 4,
         "data.video_resolution": 8,
     },
+    "classifier": {
+        "model.classifier.widths": (8,),
+        "model.classifier.features": 8,
+        "model.classifier.num_frames": 2,
+        "model.classifier.resolution": 8,
+    },
 }
 
 
@@ -85,7 +92,7 @@ class World:
     def train(self, name):
         if name not in self.done:
             config, workdir = self.config(name), self.root / name.replace(":", "_")
-            if name not in ("text", "autoencoder"):
+            if name not in ("text", "autoencoder", "classifier"):
                 self.train("autoencoder")
                 self.train("text")
             if config.init_from:
@@ -115,6 +122,10 @@ def read_part(config, folder):
         assert part.stage.noise_schedule.alphas_cumprod[-1] == 0
         assert part.sample_size == config.data.resolution
         return part.params
+    if config.stage == "classifier":
+        network, params = load_shapes_classifier(folder)
+        assert network.features == 8
+        return params
     stage, params = load_stage(folder, STAGES[config.stage], 4, WIDTH)
     if config.stage == "cascade":
         assert stage.lower_resolution == config.model.lower_resolution

@@ -10,14 +10,14 @@ from videogen_jax.data.encoding import Encoder, load_encoder
 from videogen_jax.data.loader import Source
 from videogen_jax.data.prepared import PreparedClips
 from videogen_jax.data.shapes import BACKGROUNDS, SIZES, ShapesClip, all_triples
-from videogen_jax.data.sources import ShapesCaptionedClips, ShapesFrames
+from videogen_jax.data.sources import ShapesCaptionedClips, ShapesFrames, ShapesLabelledClips
 from videogen_jax.data.videos import VideoClips, Window
 from videogen_jax.data.vocabulary import load_tokenizer, train_tokenizer
 from videogen_jax.stages.stage import Params
 from videogen_jax.weights.hub import resolve
 from videogen_jax.weights.parts import load_autoencoder_config
 
-SOURCES = ("shapes_frames", "shapes_captions", "shapes_latents", "prepared", "videos")
+SOURCES = ("shapes_frames", "shapes_captions", "shapes_labels", "shapes_latents", "prepared", "videos")
 STAGES_ON_PIXELS = ("autoencoder",)
 STAGES_WITH_TEXT = ("reference", "cascade")
 
@@ -40,6 +40,8 @@ def build_source(config: Any, data: Any = None, skipped_file: str | Path | None 
             return ShapesFrames(**data)
         if kind == "shapes_captions":
             return ShapesCaptionedClips(**data, tokenizer=_shapes_tokenizer(config))
+        if kind == "shapes_labels":
+            return ShapesLabelledClips(**data)
         if kind == "shapes_latents":
             from videogen_jax.data.cache import shapes_latents
 

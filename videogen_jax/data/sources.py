@@ -5,8 +5,30 @@ import dataclasses
 import numpy as np
 from transformers import CLIPTokenizer
 
-from videogen_jax.data.shapes import DURATION, SHAPES, all_triples, frame_times, render, sample_clip
+from videogen_jax.data.shapes import (
+    COLOURS,
+    DURATION,
+    MOTIONS,
+    PATTERNS,
+    SHAPES,
+    SIZES,
+    TONES,
+    all_triples,
+    frame_times,
+    parse_caption,
+    render,
+    sample_clip,
+)
 from videogen_jax.data.vocabulary import tokenize
+
+LABELS = {  # attribute of a caption -> its values, in the order of their numbers
+    "size": tuple(SIZES),
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "motion": MOTIONS,
+    "tone": tuple(TONES),
+    "pattern": PATTERNS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,3 +77,24 @@ class ShapesCaptionedClips:
             "video": np.stack([render(clip, times, self.resolution) for clip in clips]),
             "tokens": tokenize(self.tokenizer, [clip.caption for clip in clips]),
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapesLabelledClips:
+    """Clips and what they show: `video` uint8 `(T, R, R, 3)`, `labels` int32, a number in each of `LABELS`."""
+
+    split: str
+    seed: int
+    num_clips: int
+    num_frames: int
+    resolution: int
+
+    def __len__(self) -> int:
+        return self.num_clips
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        clip = sample_clip(self.seed, index, self.split)
+        said = parse_caption(clip.caption)
+        labels = [values.index(getattr(said, name)) for name, values in LABELS.items()]
+        video = render(clip, frame_times(self.num_frames), self.resolution)
+        return {"video": video, "labels": np.asarray(labels, np.int32)}

@@ -1,5 +1,6 @@
 """The evaluation of a model folder: its parts one after another, their results in `metrics.json` and in a table."""
 
+import hashlib
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ from videogen_jax.metrics.fidelity import (
     temporal_factors,
 )
 from videogen_jax.metrics.prompts import measure_prompts, sampling_settings
+from videogen_jax.metrics.published import LEAST_FRAMES, MEASURES, NETWORKS, PublishedMeasures, not_measured
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.model_index import ModelIndex
 from videogen_jax.pipeline import DECODER, VideoGenPipeline
@@ -34,12 +36,18 @@ _MEASURES = {"temporal": measure_temporal, "decoder": measure_decoder, "autoenco
 PARTS = ("prompts", *_MEASURES)
 _CLIPS = ("clips", "seed", "frame_batch")
 _FIELDS = {  # of the config, that say what a part measures
-    "prompts": ("prompts", "seeds", "seed", "sampling"),
+    "prompts": ("prompts", "seeds", "seed", "sampling", "real_clips", "fvd_protocol"),
     "temporal": (*_CLIPS, "factors"),
     "decoder": (*_CLIPS, "rates"),
     "autoencoder": _CLIPS,
 }
 _LEAST_FRAMES = 4  # that the reader takes
+_CONSISTENCY = {  # of `shapes_consistency`: what a table calls it, unit, scale
+    "warping_error": ("warping error, times 1000", "", 1000.0),
+    "still_flicker": ("flicker of the background", "", 1.0),
+    "reference_psnr": ("PSNR of frame 1 to the reference", " dB", 1.0),
+    "reference_ssim": ("SSIM of frame 1 to the reference", "", 1.0),
+}
 
 
 def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, split: str = "held_out") -> dict:
@@ -64,14 +72,13 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
     check_writable(path, (".json",))
     folders = sorted(p.name for p in index.folder.iterdir() if p.is_dir() and any(q.is_file() for q in p.iterdir()))
     identity = fingerprint(read_model_index(index.folder), index.folder, folders)
+    weights = config.weights.to_dict()
     dtype = config.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     same = {"model": identity, "split": split, "seed": config.seed, "dtype": dtype}
-    logs = {
-        part: ResultLog(
-            output / f"{part}.jsonl", {**same, **({"sampling": config.sampling.to_dict()} if part == "prompts" else {})}
-        )
-        for part in config.parts
-    }
+    videos = {**same, **_prompts_settings(config)}
+    name = hashlib.sha256(json.dumps(videos, sort_keys=True).encode()).hexdigest()[:16]
+    published = PublishedMeasures(weights, output / "features" / name, config.fvd_protocol)
+    logs = {part: ResultLog(output / f"{part}.jsonl", videos if part == "prompts" else same) for part in config.parts}
     metrics = {
         "model": str(model),
         "fingerprint": identity,
@@ -80,11 +87,15 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
         "versions": _versions(),
         **_sections(path, identity, split),
     }
+    if "prompts" in config.parts:
+        published.load()
     pipeline = VideoGenPipeline.from_pretrained(index.folder, dtype)
     codec = Codec(pipeline, config.frame_batch)
     for part in config.parts:
         if part == "prompts":
-            section = measure_prompts(pipeline, config, split, logs[part], output)
+            section = measure_prompts(pipeline, config, split, logs[part], output, published)
+            section["not_measured"] = not_measured(weights)
+            section["weights"] = published.identities
         else:
             section = _MEASURES[part](codec, config, split, logs[part])
         metrics[part] = {"settings": {name: config.to_dict()[name] for name in _FIELDS[part]}, **section}
@@ -101,7 +112,15 @@ def print_table(metrics: Mapping[str, Any]) -> None:
             table.add_section()
         table.add_row("" if part == last else part, name, value, interval, count)
         last = part
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for name, what in metrics.get("prompts", {}).get("not_measured", {}).items():
+        console.print(f"not measured: {MEASURES[name].title}: {what}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _prompts_settings(config: Any) -> dict[str, Any]:
+    """What a video's record depends on; `record` grows when more is measured of each."""
+    return {"sampling": config.sampling.to_dict(), "record": 2}
 
 
 def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
@@ -110,7 +129,9 @@ def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]
             low, high = at["interval"]
             yield f"{title}: {name}", f"{at['fraction']:.1%}", f"{low:.1%} to {high:.1%}", str(at["count"])
 
-    def number(title: str, at: Any, unit: str, count: int) -> tuple[str, str, str, str]:
+    def number(title: str, at: Any, unit: str, count: int | str) -> tuple[str, str, str, str]:
+        if isinstance(at, Mapping) and at["interval"] is None:
+            return title, f"{at['value']:.2f}{unit}", "", str(count)
         if isinstance(at, Mapping):
             low, high = at["interval"]
             return title, f"{at['value']:.2f}{unit}", f"{low:.2f} to {high:.2f}", str(count)
@@ -120,6 +141,13 @@ def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]
         if part == "prompts":
             for title in ("video", "reference", "video_of_right_reference"):
                 yield from percent(title.replace("_", " "), section[title])
+            for name, at in section["consistency"].items():
+                title, unit, scale = _CONSISTENCY[name]
+                scaled = {"value": scale * at["value"], "interval": [scale * end for end in at["interval"]]}
+                yield number(f"video: {title}", scaled, unit, at["count"])
+            for name, at in section["published"].items():
+                count = at["count"] if "count" in at else f"{at['counts'][0]} to {at['counts'][1]}"
+                yield number(MEASURES[name].title, at, "", count)
             return
         clips = section["settings"]["clips"]
         if part == "autoencoder":
@@ -160,7 +188,7 @@ def _check(config: Any, index: ModelIndex, split: str) -> None:
     for part in config.parts:
         if part not in PARTS:
             raise ValueError(f"config.parts has {part!r}, but may have {', '.join(PARTS)}")
-    for name in ("prompts", "seeds", "batch_size", "clips", "frame_batch"):
+    for name in ("prompts", "seeds", "batch_size", "clips", "frame_batch", "real_clips"):
         if config[name] < 1:
             raise ValueError(f"config.{name} is {config[name]}, but must be at least 1")
     if not 0 <= config.seed < 2**32:
@@ -176,6 +204,12 @@ def _check(config: Any, index: ModelIndex, split: str) -> None:
         index.settings(**sampling_settings(sampling, index.cascade))
         if made < _LEAST_FRAMES:
             raise ValueError(f"the model makes {made} frames, but to be read a video needs at least {_LEAST_FRAMES}")
+        for network in NETWORKS:
+            if config.weights[network] and made < (least := LEAST_FRAMES.get(network, 1)):
+                raise ValueError(
+                    f"the model makes {made} frames, but {network} takes {least}: leave out config.weights.{network}, "
+                    "or raise config.sampling.temporal_factor"
+                )
     if "temporal" in config.parts:
         temporal_factors(config, index.factors)
     if "decoder" in config.parts:

@@ -9,6 +9,8 @@ import numpy as np
 from rich.progress import Progress
 
 from videogen_jax.data import shapes
+from videogen_jax.metrics.consistency import shapes_consistency
+from videogen_jax.metrics.published import PublishedMeasures
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.metrics.shapes_reader import (
     ATTRIBUTES,
@@ -19,7 +21,7 @@ from videogen_jax.metrics.shapes_reader import (
     read_image,
 )
 from videogen_jax.metrics.sheets import captioned_sheet, strip
-from videogen_jax.metrics.statistics import tally
+from videogen_jax.metrics.statistics import bootstrap, tally
 from videogen_jax.pipeline import VideoGenPipeline
 from videogen_jax.video_io import read_image as load_image
 from videogen_jax.video_io import write_image
@@ -78,19 +80,30 @@ def sampling_settings(sampling: Mapping[str, Any], cascade: Sequence[str]) -> di
     return settings
 
 
-def measure_prompts(pipeline: VideoGenPipeline, config: Any, split: str, log: ResultLog, folder: Path) -> dict:
+def measure_prompts(
+    pipeline: VideoGenPipeline,
+    config: Any,
+    split: str,
+    log: ResultLog,
+    folder: Path,
+    published: PublishedMeasures,
+) -> dict[str, Any]:
     """Generates a video of each prompt and seed that is not in the log yet, and scores all of them.
 
     Args:
       pipeline: of a model of the shapes world.
-      config: `prompts`, `seeds`, `seed`, `batch_size`, `sampling`.
+      config: `prompts`, `seeds`, `seed`, `batch_size`, `sampling`, `real_clips`.
       split: of the captions.
       log: where each video's scores are kept. Of the videos themselves `folder/strips` keeps a few frames of the first
         SHEET_ROWS and of those that are not all right.
       folder: for `contact_sheet.png`, and `failures.png` where there are any.
+      published: the feature networks that have weights; they see each video as it is made. A video that was made
+        before a network came is made again.
 
     Returns: `video` and `reference`, `tally`s by attribute, which take the seeds of one prompt for independent;
-      `video_of_right_reference`, the videos' where everything in the reference image is right; `results`, all scores
+      `video_of_right_reference`, the videos' where everything in the reference image is right; `consistency`, means
+      with intervals of what `shapes_consistency` measures, over the videos that have it; `published`, see
+      `PublishedMeasures.summary`, distances being to `real_clips` rendered clips of the split; `results`, all scores
       and readings.
     """
     captions = sample_captions(config.prompts, split, config.seed)
@@ -109,7 +122,7 @@ def measure_prompts(pipeline: VideoGenPipeline, config: Any, split: str, log: Re
     shown = [f"0-{number:04d}" for number in range(min(SHEET_ROWS, len(captions)))]
     shown_at_most = {f"0-{number:04d}" for number in range(SHEET_ROWS)}  # more prompts may be asked for later
     strips = folder / "strips"
-    left = [key for key in examples if key not in log.records]
+    left = [key for key in examples if key not in log.records or not published.has(key)]
     with Progress() as progress:
         task = progress.add_task("prompts", total=len(examples), completed=len(examples) - len(left))
         for first in range(0, len(left), config.batch_size):
@@ -122,13 +135,15 @@ def measure_prompts(pipeline: VideoGenPipeline, config: Any, split: str, log: Re
                     keys, prompts, seeds, made.frames, made.reference, strict=True
                 )
             ]
+            published.add(keys, prompts, made.frames)
             for record, frames, reference in zip(records, made.frames, made.reference, strict=True):
                 if record["key"] in shown_at_most or _failed(record):
                     write_image(strips / f"{record['key']}.png", strip(frames, reference))
-            log.append(records)
+            log.append([record for record in records if record["key"] not in log.records])
             progress.advance(task, len(keys))
 
     results = [log.records[key] for key in examples]
+    real = _see_real_clips(pipeline, config, split, published, made_frames=_num_frames(pipeline, sampling))
 
     def sheet(keys: Sequence[str]) -> np.ndarray:
         return captioned_sheet(
@@ -146,8 +161,40 @@ def measure_prompts(pipeline: VideoGenPipeline, config: Any, split: str, log: Re
         "video": tally_attributes([record["right"] for record in results], ATTRIBUTES),
         "reference": tally_attributes([record["reference_right"] for record in results], IMAGE_ATTRIBUTES),
         "video_of_right_reference": tally_attributes([record["right"] for record in right_reference], ATTRIBUTES),
+        "consistency": _means([record["consistency"] for record in results]),
+        "published": published.summary(list(examples), real),
         "results": results,
     }
+
+
+def _num_frames(pipeline: VideoGenPipeline, sampling: Mapping[str, Any]) -> int:
+    return pipeline.index.timeline(temporal_factor=sampling["temporal_factor"]).num_frames
+
+
+def _see_real_clips(
+    pipeline: VideoGenPipeline, config: Any, split: str, published: PublishedMeasures, made_frames: int
+) -> list[str]:
+    """Shows the networks rendered clips, of the frames and resolution that the model makes; returns their keys."""
+    if not published.networks:
+        return []
+    size = f"{made_frames}x{pipeline.resolution}"
+    keys = [f"real-{split}-{config.seed}-{size}-{number:05d}" for number in range(config.real_clips)]
+    times = shapes.frame_times(made_frames)
+    for number, key in enumerate(keys):
+        if not published.has(key):
+            clip = shapes.sample_clip(config.seed, number, split)
+            published.add([key], [clip.caption], [shapes.render(clip, times, pipeline.resolution)])
+    return keys
+
+
+def _means(records: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
+    """The mean of each number over the records that have it, with its interval and `count`."""
+    result = {}
+    for name in records[0]:
+        values = [record[name] for record in records if record[name] is not None]
+        if values:
+            result[name] = {**bootstrap(lambda x: x.mean(axis=-1), values), "count": len(values)}
+    return result
 
 
 def tally_attributes(scores: Sequence[Mapping[str, bool]], attributes: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -167,6 +214,7 @@ def _judge(key: str, prompt: str, seed: int, frames: np.ndarray, reference: np.n
         "read": _words(seen, ATTRIBUTES),
         "reference_right": compare(seen_in_reference, prompt, IMAGE_ATTRIBUTES),
         "reference_read": _words(seen_in_reference, IMAGE_ATTRIBUTES),
+        "consistency": shapes_consistency(frames, reference, seen),
     }
 
 

@@ -65,10 +65,11 @@ class CLIPTextEmbeddings(nn.Module):
 
 
 class CLIPAttention(nn.Module):
-    """Causal multi-head self-attention: `(B, L, D)` -> `(B, L, D)`."""
+    """Multi-head self-attention, causal in text and not in images: `(B, L, D)` -> `(B, L, D)`."""
 
     num_heads: int
     dtype: jnp.dtype = jnp.float32
+    causal: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -79,7 +80,7 @@ class CLIPAttention(nn.Module):
             project(name, x).reshape(*x.shape[:2], self.num_heads, x.shape[-1] // self.num_heads)
             for name in ("q_proj", "k_proj", "v_proj")
         )
-        return project("out_proj", jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(x.shape))
+        return project("out_proj", jax.nn.dot_product_attention(q, k, v, is_causal=self.causal).reshape(x.shape))
 
 
 class CLIPMLP(nn.Module):
@@ -100,11 +101,12 @@ class CLIPEncoderLayer(nn.Module):
     num_heads: int
     hidden_act: str
     dtype: jnp.dtype = jnp.float32
+    causal: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         h = layer_norm(self.dtype, "layer_norm1")(x)
-        x = x + CLIPAttention(self.num_heads, self.dtype, name="self_attn")(h)
+        x = x + CLIPAttention(self.num_heads, self.dtype, self.causal, name="self_attn")(h)
         h = layer_norm(self.dtype, "layer_norm2")(x)
         return x + CLIPMLP(self.intermediate_size, self.hidden_act, self.dtype, name="mlp")(h)
 
@@ -117,13 +119,19 @@ class CLIPEncoder(nn.Module):
     num_heads: int
     hidden_act: str
     dtype: jnp.dtype = jnp.float32
+    causal: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
         states = [x]
         for i in range(self.num_layers):
             layer = CLIPEncoderLayer(
-                self.intermediate_size, self.num_heads, self.hidden_act, self.dtype, name=f"layers_{i}"
+                self.intermediate_size,
+                self.num_heads,
+                self.hidden_act,
+                self.dtype,
+                self.causal,
+                name=f"layers_{i}",
             )
             states.append(layer(states[-1]))
         return tuple(states)

@@ -2,6 +2,7 @@
 
 from videogen_jax.stages.autoencoder import AutoencoderStage
 from videogen_jax.stages.cascade import CascadeStage
+from videogen_jax.stages.classifier import ClassifierStage
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.reference import ReferenceStage
 from videogen_jax.stages.stage import Stage, build_network
@@ -15,6 +16,7 @@ STAGES: dict[str, type[Stage]] = {
     "cascade": CascadeStage,
     "temporal": TemporalStage,
     "decoder": DecoderStage,
+    "classifier": ClassifierStage,
 }
 
 __all__ = ["STAGES", "Stage", "build_network", "build_stage"]

@@ -52,7 +52,7 @@ def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> Trai
 
 def frozen_parts(config: Any) -> tuple[Params, Callable[[jax.Array], jax.Array] | None]:
     """What the stage's loss reads and does not train, and the decoding of latents for its sample videos."""
-    if config.stage in ("text", "autoencoder"):
+    if config.stage in ("text", "autoencoder", "classifier"):
         return {}, None
     autoencoder, vae = load_autoencoder(config.model_folder)
     frozen: dict[str, Any] = {}

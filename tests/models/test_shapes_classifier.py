@@ -1,0 +1,77 @@
+"""The classifier of the shapes world: sizes, and that it learns to tell clips apart by what they show."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from videogen_jax.data.shapes import sample_clip
+from videogen_jax.data.sources import LABELS, ShapesLabelledClips
+from videogen_jax.models.shapes_classifier import ShapesClassifier
+from videogen_jax.stages.classifier import ClassifierStage
+
+FIELDS = {
+    "num_classes": tuple(len(values) for values in LABELS.values()),
+    "widths": (8, 16),
+    "features": 32,
+    "num_frames": 4,
+    "resolution": 16,
+}
+
+
+def test_labels_say_what_the_caption_says():
+    source = ShapesLabelledClips("all", 0, 50, 4, 16)
+    for index in range(50):
+        example, clip = source[index], sample_clip(0, index, "all")
+        said = [values[number] for values, number in zip(LABELS.values(), example["labels"], strict=True)]
+        assert said[:4] == [clip.size, clip.colour, clip.shape, clip.motion]
+        assert " ".join(["" if said[5] == "plain" else said[5], said[4]]).strip() == clip.background
+
+
+def test_logits_features_and_sizes():
+    network = ShapesClassifier(**FIELDS)
+    video = jax.random.normal(jax.random.key(0), (3, 4, 16, 16, 3))
+    params = network.init(jax.random.key(1), video)
+    logits, features = network.apply(params, video)
+    assert [of_one.shape for of_one in logits] == [(3, len(values)) for values in LABELS.values()]
+    assert features.shape == (3, 32)
+    with pytest.raises(ValueError, match="takes clips of"):
+        network.apply(params, video[:, :2])
+    with pytest.raises(ValueError, match="num_frames divisible by 4"):
+        ShapesClassifier(**{**FIELDS, "num_frames": 6}).init(jax.random.key(0), video)
+
+
+def test_a_patch_is_one_place():
+    """Moving the picture by a patch moves the first layer's output by a place: pixels are not mixed up."""
+    network = ShapesClassifier(**FIELDS)
+    video = jax.random.normal(jax.random.key(0), (1, 4, 16, 16, 3))
+    params = network.init(jax.random.key(1), video)
+
+    def patches(x):
+        found = network.apply(params, x, capture_intermediates=lambda module, _: module.name == "patches")[1]
+        return found["intermediates"]["patches"]["__call__"][0]
+
+    moved = patches(jnp.roll(video, (4, 8), axis=(2, 3)))
+    np.testing.assert_allclose(moved, jnp.roll(patches(video), (1, 2), axis=(2, 3)), atol=1e-5)
+
+
+def test_it_learns_a_few_clips_by_heart():
+    stage = ClassifierStage(FIELDS, noise=0.0)
+    source = ShapesLabelledClips("all", 0, 16, 4, 16)
+    examples = [source[i] for i in range(16)]
+    batch = {name: jnp.stack([example[name] for example in examples]) for name in ("video", "labels")}
+    rng = jax.random.key(0)
+    params = stage.init(rng, batch)
+    optimizer = optax.adam(1e-2)
+
+    @jax.jit
+    def step(params, state):
+        (_, metrics), gradient = jax.value_and_grad(stage.loss, has_aux=True)(params, {}, batch, rng)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(params, updates), state, metrics
+
+    state = optimizer.init(params)
+    for _ in range(60):
+        params, state, metrics = step(params, state)
+    assert metrics["accuracy_all"] > 0.9

@@ -1,0 +1,67 @@
+"""A small 3D convolutional classifier of the shapes world, whose features the shapes Fréchet distance is taken on."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from videogen_jax.models.layers import group_norm
+
+
+class ShapesClassifier(nn.Module):
+    """Clips to the attributes that their captions name.
+
+    Attributes:
+      num_classes: of each attribute.
+      widths: of the convolutions 3x3x3; after each, time, height and width are halved by their maximum. They have no
+        strides: the gradient of a strided convolution in three dimensions is slow on a CPU.
+      patch: side of the squares of pixels that become one place.
+      features: size of the layer before the logits.
+      num_frames, resolution: of the clips that it takes.
+    """
+
+    num_classes: tuple[int, ...]
+    widths: tuple[int, ...] = (24, 48, 64)
+    patch: int = 4
+    features: int = 96
+    num_frames: int = 8
+    resolution: int = 64
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, video: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+        """video: `(B, num_frames, resolution, resolution, 3)` in [-1, 1].
+
+        Returns: for each attribute its logits `(B, classes)`, and the features `(B, features)`.
+
+        Raises:
+          ValueError: for a video of another size, or a size that patches and halving do not divide.
+        """
+        halvings = 2 ** len(self.widths)
+        if self.num_frames % halvings or self.resolution % (halvings * self.patch):
+            raise ValueError(
+                f"{len(self.widths)} widths take num_frames divisible by {halvings} and a resolution divisible by "
+                f"{halvings * self.patch}, not {self.num_frames} and {self.resolution}"
+            )
+        size = (self.num_frames, self.resolution, self.resolution, 3)
+        if video.shape[1:] != size:
+            raise ValueError(f"the shapes classifier takes clips of {size}, not {video.shape[1:]}")
+        b, t, side, p = len(video), self.num_frames, self.resolution // self.patch, self.patch
+        x = video.reshape(b, t, side, p, side, p, 3).swapaxes(3, 4).reshape(b, t, side, side, 3 * p * p)
+        x = nn.relu(nn.Dense(self.widths[0], dtype=self.dtype, name="patches")(x))
+        for i, width in enumerate(self.widths):
+            x = nn.Conv(width, (3, 3, 3), padding=1, dtype=self.dtype, name=f"conv_{i}")(x)
+            x = nn.relu(group_norm(8, 1e-6, self.dtype, f"norm_{i}")(x))
+            t, side = t // 2, side // 2
+            x = x.reshape(b, t, 2, side, 2, side, 2, width).max(axis=(2, 4, 6))
+        x = x.reshape(x.shape[0], -1)  # places are kept: where to a thing moves is an attribute
+        features = nn.Dense(self.features, dtype=self.dtype, name="features")(x)
+        logits = nn.Dense(sum(self.num_classes), dtype=self.dtype, name="logits")(nn.relu(features))
+        ends = [sum(self.num_classes[: i + 1]) for i in range(len(self.num_classes))]
+        return jnp.split(logits, ends[:-1], axis=-1), features
+
+
+def classifier_fields(config: Mapping[str, object]) -> dict[str, object]:
+    """Fields of `ShapesClassifier` in a part's `config.json`."""
+    return {name: value for name, value in config.items() if not name.startswith("_")}
