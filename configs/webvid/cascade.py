@@ -5,8 +5,8 @@
 
 The argument is the resolution of the stage, 16, 32 or 64. "16,v5e" has the batch, mesh and precision for that
 hardware (configs/webvid/hardware.py). "16,folder" trains straight from the files of a corpus of that kind
-(configs/webvid/corpora.py), for small sets, instead of from a prepared data set. With --config.image_fraction that share
-of the batches is of still images, from config.image_data.
+(configs/webvid/corpora.py), for small sets, instead of from a prepared data set. With --config.image_fraction that
+share of the batches is of still images, from config.image_data.
 """
 
 from ml_collections import ConfigDict
@@ -18,14 +18,18 @@ from configs.webvid.hardware import set_hardware, split_argument
 
 RESOLUTIONS = ("16", "32", "64")
 FRAMES, FPS = 16, (8.0,)
-CLIPS_PER_DEVICE = {("v5p", "16"): 4, ("h100", "16"): 4, ("h200", "16"): 4, ("v5p", "32"): 4, ("h200", "32"): 4}
+# At the lower resolutions one clip would be computed faster than the parameters that it needs are gathered.
+CLIPS_PER_DEVICE = {
+    "v5e": {"16": 4, "32": 2, "64": 1},
+    "v5p": {"16": 16, "32": 8, "64": 4},
+    "h100": {"16": 16, "32": 8, "64": 2},
+    "h200": {"16": 16, "32": 8, "64": 4},
+}
 
 
 def get_config(arg: str = "16") -> ConfigDict:
-    (resolution, *corpora), hardware = split_argument(arg or "16")
-    if len(corpora) > 1:
-        raise ValueError(f"the argument of this config is {arg!r}: {corpora[1]!r} is no hardware that it knows")
-    corpus = corpora[0] if corpora else ""
+    parts, hardware = split_argument(arg)
+    resolution, corpus = parts[0] if parts else "", ",".join(parts[1:])
     if resolution not in RESOLUTIONS:
         raise ValueError(f"the argument begins with a resolution, {', '.join(RESOLUTIONS)}, not {resolution!r}")
     side = int(resolution)
@@ -70,5 +74,5 @@ def get_config(arg: str = "16") -> ConfigDict:
         config.example.lower = ((FRAMES, lower, lower, 4), "float16")
     config.example.context = ((77, 768), "float16")
     config.example.fps = ((), "float32")
-    set_hardware(config, hardware, "unet", CLIPS_PER_DEVICE.get((hardware, resolution), 1))
+    set_hardware(config, hardware, "unet", CLIPS_PER_DEVICE[hardware][resolution] if hardware else 1)
     return config

@@ -1,6 +1,7 @@
 """Precision, mesh and batch for the devices that the configs of this folder are meant for.
 
-A batch is that of all devices; "data" takes the devices that "fsdp" leaves. Parameters, their moving average and the
+A batch is that of all devices; "data" takes the devices that "fsdp" leaves. Where it is larger than without hardware
+there are as many fewer steps, so that as many examples are seen. Parameters, their moving average and the
 optimizer's moments are float32 everywhere, 16 bytes a parameter, and are spread over "fsdp"; networks compute in
 bfloat16. What a step needs on each pod, as the TPU compiler says, is in docs/scaling.md.
 """
@@ -40,7 +41,9 @@ def set_hardware(config: ConfigDict, hardware: str | None, network: str | None, 
         return
     fsdp, devices = HARDWARE[hardware]
     config.mesh.fsdp = fsdp
+    examples = config.steps * config.batch_size
     config.batch_size = devices * clips_per_device
+    config.steps = round(examples / config.batch_size)
     if network is not None:
         config.model[network].dtype = "bfloat16"
     if "encoder_dtype" in config.data:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from videogen_jax.models import attention
-from videogen_jax.models.attention import blockwise, dot_product_attention
+from videogen_jax.models.attention import blockwise, dot_product_attention, in_turns
 from videogen_jax.models.layers import convolve
 
 
@@ -21,9 +21,11 @@ def exact(query, key, value):
 
 
 @pytest.mark.parametrize("queries", [7, 512, 513, 1100])
-def test_blocks_give_what_the_definition_gives(queries):
+def test_blocks_give_what_the_definition_gives(monkeypatch, queries):
     query, key, value = normal(2, queries, 3, 8), normal(2, 77, 3, 8, seed=1), normal(2, 77, 3, 8, seed=2)
     np.testing.assert_allclose(blockwise(query, key, value), exact(query, key, value), atol=2e-6)
+    monkeypatch.setattr(attention, "_SCORES_OF_A_BLOCK", 100 * 77)  # blocks of 100 queries, the last one filled up
+    np.testing.assert_allclose(in_turns(query, key, value), exact(query, key, value), atol=2e-6)
 
 
 def test_large_scores_do_not_overflow():
@@ -31,14 +33,16 @@ def test_large_scores_do_not_overflow():
     np.testing.assert_allclose(blockwise(query, key, value), exact(query, key, value), atol=5e-4)
 
 
-def test_gradients_are_those_of_all_scores_at_once():
+@pytest.mark.parametrize("way", [blockwise, in_turns])
+def test_gradients_are_those_of_all_scores_at_once(monkeypatch, way):
+    monkeypatch.setattr(attention, "_SCORES_OF_A_BLOCK", 300 * 90)
     given = normal(1, 700, 2, 8), normal(1, 90, 2, 8, seed=1), normal(1, 90, 2, 8, seed=2)
     weights = normal(1, 700, 2, 8, seed=3)
 
     def gradient(attend):
         return jax.jit(jax.grad(lambda given: jnp.sum(weights * attend(*given))))(given)
 
-    for ours, theirs in zip(gradient(blockwise), gradient(jax.nn.dot_product_attention), strict=True):
+    for ours, theirs in zip(gradient(way), gradient(jax.nn.dot_product_attention), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
@@ -53,6 +57,9 @@ def test_the_way_of_a_backend_is_chosen_where_it_pays(monkeypatch, dtype):
     assert "while" in lowered
     elsewhere = blocks.trace(query, key, key).lower(lowering_platforms=("tpu",)).as_text()
     assert "while" not in elsewhere
+    monkeypatch.setattr(attention, "_MOST_SCORES_OF_A_HEAD", 128 * 64 - 1)
+    too_many = jax.jit(lambda *given: dot_product_attention(*given)).trace(query, key, key)
+    assert "while" in too_many.lower(lowering_platforms=("tpu",)).as_text()
     found = blocks(query, key, key)
     assert found.dtype == dtype
     np.testing.assert_allclose(

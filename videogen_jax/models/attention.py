@@ -5,13 +5,15 @@ import jax.numpy as jnp
 
 BLOCK = 512  # queries at once
 _LEAST_SCORES, _LEAST_SCORES_OF_A_HEAD = 2**20, 2**13  # below which all scores at once are as fast
+_MOST_SCORES_OF_A_HEAD, _SCORES_OF_A_BLOCK = 2**23, 2**20  # on accelerators, where they are a matter of memory
 
 
 def dot_product_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """softmax(query key^T / sqrt(D)) value, with the softmax in float32.
 
     On a CPU a head at a time, in blocks of queries, so that the scores of a block stay in the cache: all scores at once
-    take four to six times as long at the 4,096 positions of 64x64 latents, and two to three times at 256.
+    take four to six times as long at the 4,096 positions of 64x64 latents, and two to three times at 256. Elsewhere all
+    at once, unless they would fill the memory: those of 16 frames of 64x64 positions are 8 GiB.
 
     Args:
       query: `(B, Q, H, D)`.
@@ -23,7 +25,19 @@ def dot_product_attention(query: jax.Array, key: jax.Array, value: jax.Array) ->
     of_a_head = queries * keys
     if of_a_head < _LEAST_SCORES_OF_A_HEAD or of_a_head * batch * heads < _LEAST_SCORES:
         return jax.nn.dot_product_attention(query, key, value)
-    return jax.lax.platform_dependent(query, key, value, cpu=blockwise, default=jax.nn.dot_product_attention)
+    elsewhere = jax.nn.dot_product_attention if of_a_head <= _MOST_SCORES_OF_A_HEAD else in_turns
+    return jax.lax.platform_dependent(query, key, value, cpu=blockwise, default=elsewhere)
+
+
+def in_turns(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """As `dot_product_attention`: some queries of all examples and heads at a time; the backward pass computes scores
+    again. Examples and heads stay whole axes, over which the arrays may be spread on devices."""
+    queries, keys = query.shape[1], key.shape[1]
+    block = max(1, min(queries, _SCORES_OF_A_BLOCK // keys))
+    rows = jnp.pad(query, ((0, 0), (0, -queries % block), (0, 0), (0, 0)))
+    rows = rows.reshape(rows.shape[0], -1, block, *rows.shape[2:]).swapaxes(0, 1)
+    out = jax.lax.map(jax.checkpoint(lambda q: jax.nn.dot_product_attention(q, key, value)), rows)
+    return out.swapaxes(0, 1).reshape(query.shape[0], -1, *query.shape[2:])[:, :queries]
 
 
 def blockwise(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:

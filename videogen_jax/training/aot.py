@@ -1,6 +1,7 @@
 """Training steps compiled for a TPU pod that is not there: does it fit, what does it cost, what is it waiting for?
 
-`libtpu` (the extra `aot`) compiles for any pod on a CPU host. All arrays are shapes with shardings: no data, no weights.
+`libtpu` (the extra `aot`) compiles for any pod on a CPU host. All arrays are shapes with shardings: there are no data
+and no weights.
 """
 
 import dataclasses
@@ -116,9 +117,7 @@ class Report:
             f"work a device     {self.flops / 1e12:.2f} TFLOP, {self.traffic_bytes / 1e9:.1f} GB to and from memory",
         ]
         for kind, of_kind in self.collectives.items():
-            lines.append(
-                f"{kind:<18}{of_kind.count} of {of_kind.bytes / 1e6:.1f} MB, {of_kind.sent / 1e6:.1f} MB sent"
-            )
+            lines.append(f"{kind:<18}{of_kind.count} of {of_kind.bytes / 1e6:.1f} MB, {of_kind.sent / 1e6:.1f} MB sent")
         least = self.least
         lines.append(
             f"at least          {least.seconds * 1e3:.1f} ms a step, bound by {least.bound_by} (compute "

@@ -17,11 +17,13 @@ _INSTRUCTION = re.compile(r"^  (?:ROOT )?%?([\w.\-]+) = (.*)$")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^{}]*\})?")
 _OPCODE = re.compile(r"(?:^|[\s)}\]])([a-z][a-z0-9\-]*)\(")
 # What moves no data of its own, or whose bodies are counted instead.
-_NO_TRAFFIC = (
-    "parameter constant tuple get-tuple-element bitcast while conditional call after-all partition-id replica-id "
-    "opt-barrier copy-done slice-done all-gather-done all-reduce-done reduce-scatter-done all-to-all-done "
-    "collective-permute-done async-done async-update add-dependency"
-).split()
+_NO_TRAFFIC = frozenset(
+    (
+        *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "add-dependency"),
+        *("while", "conditional", "call", "opt-barrier", "partition-id", "replica-id", "copy-done", "slice-done"),
+        *("async-update", "async-done", *(f"{kind}-done" for kind in KINDS)),
+    )
+)
 
 
 @dataclasses.dataclass(frozen=True)
