@@ -48,7 +48,7 @@ def compile_only() -> None:
 
     try:
         effort = aot.FAST if AOT_EFFORT.value == "fast" else aot.FULL
-        aot.write(aot.train_report(CONFIG.value, AOT_TOPOLOGY.value, effort), AOT_OUTPUT.value)
+        aot.write([aot.train_report(CONFIG.value, AOT_TOPOLOGY.value, effort)], AOT_OUTPUT.value)
     except (ValueError, OSError) as error:
         fail(error)
 

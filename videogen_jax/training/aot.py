@@ -9,9 +9,8 @@ import importlib.util
 import json
 import math
 import os
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from videogen_jax.data.build import STAGES_ON_PIXELS, STAGES_WITH_TEXT
 from videogen_jax.data.encoding import Encoder
@@ -33,7 +33,7 @@ from videogen_jax.training.flops import count_flops
 from videogen_jax.training.hlo import Collectives, collectives, memory_traffic
 from videogen_jax.training.mesh import batch_sharding, make_mesh, shardings_for
 from videogen_jax.training.optimizer import make_optimizer
-from videogen_jax.training.state import count_parameters, init_state, make_train_step
+from videogen_jax.training.state import TrainState, count_parameters, init_state, make_train_step
 
 # At this effort a step of Stable Diffusion's width compiles in minutes rather than hours, with a program that is a
 # little slower and larger; collectives fused with other work would be cut into pieces that are hard to count.
@@ -55,7 +55,7 @@ class Report:
       devices: of the pod.
       mesh: sizes of its axes.
       batch_size: examples a step, over all devices.
-      parameters: scalars that are trained.
+      parameters: scalars of the trained parts.
       argument_bytes: of what the program is given; of a training step that is the state, the frozen parts, the batch.
       temporary_bytes: beside them, at the worst moment; results that are no arguments written over are counted here.
       code_bytes: of the program itself, which lies in the same memory.
@@ -65,6 +65,7 @@ class Report:
       collectives: by kind.
       least: the time that it takes at least.
       compile_seconds: on this host.
+      steps: of a training, 0 of other programs.
     """
 
     name: str
@@ -94,7 +95,7 @@ class Report:
         """For all steps, at the least time."""
         return chip_hours(self.least.seconds, self.steps, (self.devices,))
 
-    def to_json(self) -> str:
+    def to_dict(self) -> dict[str, Any]:
         """All fields and what follows from them."""
         derived = {
             "used": self.used,
@@ -102,7 +103,7 @@ class Report:
             "bound_by": self.least.bound_by,
             "chip_hours": self.chip_hours,
         }
-        return json.dumps({**dataclasses.asdict(self), **derived}, indent=2)
+        return {**dataclasses.asdict(self), **derived}
 
     def __str__(self) -> str:
         mesh = ", ".join(f"{axis} {size}" for axis, size in self.mesh.items())
@@ -156,7 +157,7 @@ def compile_report(
     topology: str,
     program: Callable,
     args: tuple,
-    mesh: Any,
+    mesh: Mesh,
     effort: dict[str, Any] = FAST,
     **fields: Any,
 ) -> Report:
@@ -234,46 +235,93 @@ def abstract_frozen(config: Any) -> tuple[Params, Encoder | None]:
     return frozen, Encoder(FrozenAutoencoder(network, 0.18215), {"latents": config.data.resolution})
 
 
+@dataclasses.dataclass(frozen=True)
+class _Abstract:
+    """What a config's programs are made of and given, as shapes."""
+
+    name: str
+    stage: Any
+    optimizer: Any
+    state: TrainState
+    frozen: Params
+    batch: dict[str, jax.ShapeDtypeStruct]
+
+    @classmethod
+    def of(cls, config: Any) -> "_Abstract":
+        stage, batch = build_stage(config.stage, config.model.to_dict()), abstract_batch(config)
+        name = getattr(stage, "name", config.stage)
+        frozen, encoder = abstract_frozen(config)
+        if encoder is not None:
+            stage = EncodedStage(stage, encoder)
+        optimizer = make_optimizer(config.optimizer, config.steps)
+        state = jax.eval_shape(lambda rng, batch: init_state(stage, optimizer, rng, batch), jax.random.key(0), batch)
+        return cls(name, stage, optimizer, state, frozen, batch)
+
+
+def _mesh_for(config: Any, topology: str, accumulation: int) -> Mesh:
+    mesh = make_mesh(config.mesh, pod_devices(topology)[1])
+    split = mesh.shape["data"] * mesh.shape["fsdp"]
+    if config.batch_size % (split * accumulation):
+        parts = f" in {accumulation} parts (config.accumulation)" if accumulation > 1 else ""
+        raise ValueError(
+            f"config.batch_size is {config.batch_size}, which does not divide by the {split} devices of config.mesh's "
+            f"data and fsdp axes{parts}"
+        )
+    return mesh
+
+
 def train_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> Report:
     """The training step of a config on a pod.
 
     Raises:
       ValueError: for a config or a pod that cannot work, before anything is compiled.
     """
-    _, devices = pod_devices(topology)
-    mesh = make_mesh(config.mesh, devices)
-    split = mesh.shape["data"] * mesh.shape["fsdp"]
-    if config.batch_size % (split * config.accumulation):
-        raise ValueError(
-            f"config.batch_size is {config.batch_size}, which does not divide by the {split} devices of config.mesh's "
-            f"data and fsdp axes in {config.accumulation} parts (config.accumulation)"
-        )
-    stage, batch = build_stage(config.stage, config.model.to_dict()), abstract_batch(config)
-    frozen, encoder = abstract_frozen(config)
-    if encoder is not None:
-        stage = EncodedStage(stage, encoder)
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    state = jax.eval_shape(lambda rng, batch: init_state(stage, optimizer, rng, batch), jax.random.key(0), batch)
-    placed = [shardings_for(tree, config.sharding_rules, mesh) for tree in (state, frozen)]
-    step = make_train_step(stage, optimizer, config, *placed, batch_sharding(mesh))
+    mesh = _mesh_for(config, topology, config.accumulation)
+    made = _Abstract.of(config)
+    placed = [shardings_for(tree, config.sharding_rules, mesh) for tree in (made.state, made.frozen)]
+    step = make_train_step(made.stage, made.optimizer, config, *placed, batch_sharding(mesh))
     return compile_report(
-        f"train {config.stage}" + (f"_{config.model.resolution}" if "resolution" in config.model else ""),
+        f"train {made.name}",
         topology,
         step,
-        (state, frozen, batch),
+        (made.state, made.frozen, made.batch),
         mesh,
         effort,
         batch_size=config.batch_size,
-        parameters=count_parameters(state.params),
+        parameters=count_parameters(made.state.params),
         steps=config.steps,
     )
 
 
-def write(report: Report, output: str | Path | None) -> None:
-    """Prints a report, and writes it as JSON."""
-    print(report)
+def sample_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> Report:
+    """What the stage of a training config makes of a batch (`Stage.sample`), all sampling steps as one program.
+
+    Raises:
+      ValueError: as `train_report`.
+    """
+    mesh = _mesh_for(config, topology, 1)
+    made = _Abstract.of(config)
+    params, frozen = (shardings_for(tree, config.sharding_rules, mesh) for tree in (made.state.params, made.frozen))
+    batch, whole = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+    program = jax.jit(made.stage.sample, in_shardings=(params, frozen, batch, whole), out_shardings=batch)
+    rng = jax.eval_shape(lambda: jax.random.key(0))
+    return compile_report(
+        f"sample {made.name}",
+        topology,
+        program,
+        (made.state.params, made.frozen, made.batch, rng),
+        mesh,
+        effort,
+        batch_size=config.batch_size,
+        parameters=count_parameters(made.state.params),
+    )
+
+
+def write(reports: Sequence[Report], output: str | Path | None) -> None:
+    """Prints reports, and writes them as a JSON list."""
+    for report in reports:
+        print(report)
     if output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
-        Path(output).write_text(report.to_json() + "\n", encoding="utf-8")
+        Path(output).write_text(json.dumps([report.to_dict() for report in reports], indent=2) + "\n", encoding="utf-8")
         print(output)
-    sys.stdout.flush()
