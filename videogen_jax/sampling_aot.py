@@ -93,7 +93,8 @@ def pipeline_reports(config: ConfigDict, topology: str, effort: dict[str, Any] =
 def _placed(leaf: Any, batch: int, mesh: Mesh) -> jax.ShapeDtypeStruct:
     """The shape of an argument, and where it lies: what has the batch as its first axis is spread over the devices.
 
-    Parameters, which are arrays already, lie whole on each. Under guidance the first axis holds the batch several times.
+    Parameters, which are arrays already, lie whole on each. Under guidance the first axis holds the batch
+    several times.
     """
     leaf = leaf if hasattr(leaf, "shape") else jnp.asarray(leaf)
     spread = not isinstance(leaf, jax.Array) and len(leaf.shape) > 0 and leaf.shape[0] % batch == 0

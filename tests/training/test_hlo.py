@@ -1,52 +1,68 @@
 """Collectives and memory traffic read from programs that were sharded by hand."""
 
+import json
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from videogen_jax.training.hlo import collectives, memory_traffic, shape_bytes
 
-N = 2
+# Programs on two devices, each written as {name: text of the compiled program}; a process of its own, since the number
+# of devices is settled when JAX starts.
+PROGRAMS = """
+import json
+import jax, jax.numpy as jnp
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+mesh = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Auto,))
+given = jax.ShapeDtypeStruct((8, 16), jnp.float32, sharding=NamedSharding(mesh, P("x")))
+programs = {
+    "all-gather": (lambda x: lax.all_gather(x, "x", tiled=True), P()),
+    "all-reduce": (lambda x: lax.psum(x, "x"), P()),
+    "reduce-scatter": (lambda x: lax.psum_scatter(x, "x", tiled=True), P("x")),
+    "all-to-all": (lambda x: lax.all_to_all(x, "x", 0, 1, tiled=True), P("x")),
+    "collective-permute": (lambda x: lax.ppermute(x, "x", [(0, 1), (1, 0)]), P("x")),
+    "loop": (lambda x: lax.fori_loop(0, 7, lambda _, x: jnp.sin(lax.psum(x, "x")), x), P()),
+}
+texts = {}
+for name, (function, out) in programs.items():
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=P("x"), out_specs=out, check_vma=False)
+    texts[name] = jax.jit(mapped).lower(given).compile().as_text()
+print(json.dumps(texts))
+"""
 
 
 @pytest.fixture(scope="module")
-def mesh():
-    if jax.device_count() < N:
-        pytest.skip("needs two devices")
-    return jax.make_mesh((N,), ("x",), axis_types=(AxisType.Auto,), devices=jax.devices()[:N])
-
-
-def compiled(function, mesh, *shapes, specs, out):
-    placed = zip(shapes, specs, strict=True)
-    args = [jax.ShapeDtypeStruct(s, jnp.float32, sharding=NamedSharding(mesh, spec)) for s, spec in placed]
-    mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
-    return jax.jit(mapped).lower(*args).compile().as_text()
+def programs() -> dict[str, str]:
+    env = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=2", JAX_PLATFORMS="cpu")
+    done = subprocess.run([sys.executable, "-c", PROGRAMS], env=env, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize(
-    ("kind", "function", "out", "size", "sent"),
+    ("kind", "size", "sent"),
     [
         # of (8, 16) float32 split in two: 256 bytes a device, 512 together
-        ("all-gather", lambda x: jax.lax.all_gather(x, "x", tiled=True), P(), 512, 256),
-        ("all-reduce", lambda x: jax.lax.psum(x, "x"), P(), 256, 256),
-        ("reduce-scatter", lambda x: jax.lax.psum_scatter(x, "x", tiled=True), P("x"), 128, 128),
-        ("all-to-all", lambda x: jax.lax.all_to_all(x, "x", 0, 1, tiled=True), P("x"), 256, 128),
-        ("collective-permute", lambda x: jax.lax.ppermute(x, "x", [(0, 1), (1, 0)]), P("x"), 256, 256),
+        ("all-gather", 512, 256),
+        ("all-reduce", 256, 256),
+        ("reduce-scatter", 128, 128),
+        ("all-to-all", 256, 128),
+        ("collective-permute", 256, 256),
     ],
 )
-def test_collectives_of_a_program_sharded_by_hand(mesh, kind, function, out, size, sent):
-    found = collectives(compiled(function, mesh, (8, 16), specs=(P("x"),), out=out), N)
+def test_collectives_of_a_program_sharded_by_hand(programs, kind, size, sent):
+    found = collectives(programs[kind], 2)
     assert list(found) == [kind]
     assert (found[kind].count, found[kind].bytes, found[kind].sent) == (1, size, sent)
 
 
-def test_a_loop_counts_as_often_as_it_runs(mesh):
-    def looped(x):
-        return jax.lax.fori_loop(0, 7, lambda _, x: jnp.sin(jax.lax.psum(x, "x")), x)
-
-    found = collectives(compiled(looped, mesh, (8, 16), specs=(P("x"),), out=P()), N)
+def test_a_loop_counts_as_often_as_it_runs(programs):
+    found = collectives(programs["loop"], 2)
     assert (found["all-reduce"].count, found["all-reduce"].bytes) == (7, 7 * 256)
 
 

@@ -138,6 +138,7 @@ def pod_devices(topology: str) -> tuple[Chip, list[jax.Device]]:
     chip, shape = parse_topology(topology)
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError("--aot_topology needs libtpu, which compiles for TPUs: pip install 'videogen_jax[aot]'")
+    jax.config.update("jax_platforms", "cpu")  # JAX is not to look for a TPU or to take a GPU's memory
     # libtpu would ask the machine's metadata server for a TPU, and let one process at a time use it.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
