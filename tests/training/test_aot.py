@@ -64,7 +64,7 @@ def test_a_config_that_cannot_work_is_refused(change, message):
 
 
 def test_a_config_that_tells_no_example_is_refused():
-    with pytest.raises(ValueError, match="config.example is empty"):
+    with pytest.raises(ValueError, match=r"config\.example is empty"):
         aot.abstract_batch(text.get_config())
 
 
