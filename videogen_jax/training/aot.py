@@ -106,7 +106,7 @@ class Report:
         return {**dataclasses.asdict(self), **derived}
 
     def __str__(self) -> str:
-        mesh = ", ".join(f"{axis} {size}" for axis, size in self.mesh.items())
+        mesh = ", ".join(f"{axis} {size}" for axis, size in self.mesh.items() if size > 1)
         gib = [self.argument_bytes / GIB, self.temporary_bytes / GIB, self.code_bytes / GIB, self.memory_bytes / GIB]
         lines = [
             f"{self.name} on {self.topology} ({self.devices} devices: {mesh}), batch {self.batch_size}, "
