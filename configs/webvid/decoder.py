@@ -37,7 +37,7 @@ def get_config(arg: str = "folder") -> ConfigDict:
     config.data = get_videos_data(corpus, resolution=64, num_frames=8, fps=(8.0, 15.0, 30.0))
     config.data.crop = config.data.flip = True
     config.example = ConfigDict({"video": ((8, 512, 512, 3), "uint8")})
-    set_hardware(config, hardware, "decoder")
+    set_hardware(config, hardware, "decoder", spread=False)
     if hardware is not None:
         config.model.discriminator.dtype = "bfloat16"
     return config

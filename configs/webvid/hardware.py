@@ -30,21 +30,23 @@ def split_argument(arg: str) -> tuple[list[str], str | None]:
     return [part for part in parts if part not in HARDWARE], named[0] if named else None
 
 
-def set_hardware(config: ConfigDict, hardware: str | None, network: str | None, clips_per_device: int = 1) -> None:
+def set_hardware(
+    config: ConfigDict, hardware: str | None, network: str, clips_per_device: int = 1, spread: bool = True
+) -> None:
     """Sets the fields that depend on the hardware; without any, all stays float32 on as many devices as there are.
 
     Args:
       network: the section of `config.model` with the network that computes in bfloat16.
       clips_per_device: examples of a batch on each device.
+      spread: lay the parameters over "fsdp"; networks of less than 100 M parameters need not be.
     """
     if hardware is None:
         return
     fsdp, devices = HARDWARE[hardware]
-    config.mesh.fsdp = fsdp
+    config.mesh.fsdp = fsdp if spread else 1
     examples = config.steps * config.batch_size
     config.batch_size = devices * clips_per_device
     config.steps = round(examples / config.batch_size)
-    if network is not None:
-        config.model[network].dtype = "bfloat16"
+    config.model[network].dtype = "bfloat16"
     if "encoder_dtype" in config.data:
         config.data.encoder_dtype = "bfloat16"

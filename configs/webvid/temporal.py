@@ -34,5 +34,5 @@ def get_config(arg: str = "folder") -> ConfigDict:
         config.data = get_videos_data(corpus, resolution=64, num_frames=17, fps=(30.0,))
         config.data.crop = config.data.flip = True
         config.example = ConfigDict({"video": ((17, 512, 512, 3), "uint8")})
-    set_hardware(config, hardware, "upsampler")
+    set_hardware(config, hardware, "upsampler", spread=False)
     return config

@@ -3,11 +3,16 @@
 import importlib.util
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from configs.shapes import text
 from configs.webvid import cascade, decoder, temporal
 from videogen_jax.training import aot
+from videogen_jax.training.mesh import make_mesh
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu (the extra aot) is not installed"
@@ -75,35 +80,57 @@ def test_a_pod_that_does_not_exist_is_refused():
 
 
 @needs_libtpu
-def test_the_training_step_of_a_tiny_cascade(tmp_path, capsys):
-    config = tiny(32)
-    report = aot.train_report(config, "v5e:2x2")
-    assert (report.name, report.devices) == ("train cascade_32", 4)
-    assert {axis: size for axis, size in report.mesh.items() if size > 1} == {"data": 2, "fsdp": 2}
-    # Parameters, moving average and two moments, float32; kernels are on half of the devices each, the rest on all.
-    state = 16 * report.parameters
-    assert state / 2 < report.argument_bytes < state + 2**20
-    kinds = report.collectives
-    assert kinds["all-gather"].bytes > report.parameters  # bfloat16, in the forward and in the backward pass
-    assert kinds["all-reduce"].sent > 0
-    assert 0 < report.used < 0.1
-    assert report.least.seconds > 0
-    assert report.chip_hours == pytest.approx(report.least.seconds * config.steps * 4 / 3600)
+def test_a_program_sharded_by_hand(tmp_path, capsys):
+    """Rows of x over all of four devices, w over two: w is gathered, and the sum over rows is taken together."""
+    _, devices = aot.pod_devices("v5e:2x2")
+    mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 1}, devices)
+    rows, columns = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P("fsdp"))
+    program = jax.jit(lambda x, w: (x @ w).sum(0), in_shardings=(rows, columns), out_shardings=NamedSharding(mesh, P()))
+    shapes = jax.ShapeDtypeStruct((1024, 512), jnp.float32), jax.ShapeDtypeStruct((512, 256), jnp.float32)
+    given = {"batch_size": 1024, "parameters": 512 * 256, "steps": 7200}
+    report = aot.compile_report("product", "v5e:2x2", program, shapes, mesh, **given)
+    assert report.argument_bytes == 4 * (1024 * 512 // 4 + 512 * 256 // 2)
+    assert report.flops == 2 * 1024 * 512 * 256 / 4
+    assert report.collectives["all-gather"].bytes in (2 * 512 * 256, 4 * 512 * 256)  # as bfloat16, or as it is
+    assert report.collectives["all-reduce"].bytes == 4 * 256
+    assert report.collectives["all-reduce"].sent == 4 * 256 * 2 * 3 / 4
+    assert report.traffic_bytes >= report.argument_bytes
+    assert report.memory_bytes == 16 * 2**30
+    assert report.chip_hours == pytest.approx(8 * report.least.seconds)
     aot.write([report], tmp_path / "made" / "report.json")
     (read,) = json.loads((tmp_path / "made" / "report.json").read_text())
     assert read["bound_by"] == report.least.bound_by
-    assert read["collectives"]["all-reduce"]["count"] == kinds["all-reduce"].count
+    assert read["collectives"]["all-reduce"]["count"] == 1
     shown = capsys.readouterr().out
-    assert "train cascade_32 on v5e:2x2 (4 devices: data 2, fsdp 2), batch 4" in shown
-    assert "all-gather" in shown
+    assert "product on v5e:2x2 (4 devices: data 2, fsdp 2), batch 1024" in shown
+    assert "all-reduce" in shown
 
 
 @needs_libtpu
-def test_sampling_of_a_tiny_cascade():
-    report = aot.sample_report(tiny(), "v5e:2x2")
-    assert report.name == "sample cascade_16"
-    assert report.steps == report.chip_hours == 0
-    assert report.argument_bytes < 16 * report.parameters  # no optimizer's state
+def test_what_does_not_fit_is_said():
+    _, devices = aot.pod_devices("v5e:2x2")
+    mesh = make_mesh({"data": 4, "fsdp": 1, "tensor": 1}, devices)
+    whole = NamedSharding(mesh, P())
+    large = jax.ShapeDtypeStruct((2**17, 2**17), jnp.bfloat16)  # 32 GiB
+    program = jax.jit(lambda x: jnp.sin(x), in_shardings=whole, out_shardings=whole)
+    with pytest.raises(ValueError, match="too much with a batch of 8 on v5e:2x2: .*emory"):
+        aot.compile_report("too much", "v5e:2x2", program, (large,), mesh, batch_size=8, parameters=0)
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_training_and_sampling_of_a_tiny_cascade():
+    train, sample = aot.train_report(tiny(32), "v5e:2x2"), aot.sample_report(tiny(32), "v5e:2x2")
+    assert (train.name, sample.name) == ("train cascade_32", "sample cascade_32")
+    # Parameters, moving average and two moments, float32; kernels are on half of the devices each, the rest on all.
+    assert train.argument_bytes > 8 * train.parameters
+    assert sample.argument_bytes < train.argument_bytes / 2  # no optimizer's state
+    kinds = train.collectives
+    assert kinds["all-gather"].bytes > train.parameters  # bfloat16, in the forward and in the backward pass
+    assert kinds["all-reduce"].sent > 0
+    assert train.chip_hours == pytest.approx(train.least.seconds * train.steps * 4 / 3600)
+    assert sample.steps == sample.chip_hours == 0
+    assert train.used < 0.1
 
 
 @pytest.mark.parametrize("hardware", ["v5e", "v5p", "h100", "h200"])

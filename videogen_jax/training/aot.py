@@ -169,12 +169,21 @@ def compile_report(
       args: its arguments, as `jax.ShapeDtypeStruct`.
       effort: compiler options.
       fields: those of the report that the program does not tell: batch_size, parameters, steps.
+
+    Raises:
+      ValueError: it does not fit the memory of the chip.
     """
     chip, _ = parse_topology(topology)
     traced = program.trace(*args)
     started = time.perf_counter()
     logging.info("compiling %s for %s", name, topology)
-    compiled = traced.lower(lowering_platforms=("tpu",)).compile(compiler_options=effort)
+    try:
+        compiled = traced.lower(lowering_platforms=("tpu",)).compile(compiler_options=effort)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
+        raise ValueError(f"{name} with a batch of {fields.get('batch_size')} on {topology}: {reason}") from error
     elapsed = time.perf_counter() - started
     devices = math.prod(mesh.shape.values())
     memory, text = compiled.memory_analysis(), compiled.as_text()
