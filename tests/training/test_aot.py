@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_said():
     whole = NamedSharding(mesh, P())
     large = jax.ShapeDtypeStruct((2**17, 2**17), jnp.bfloat16)  # 32 GiB
     program = jax.jit(lambda x: jnp.sin(x), in_shardings=whole, out_shardings=whole)
-    with pytest.raises(ValueError, match="too much with a batch of 8 on v5e:2x2: .*emory"):
+    with pytest.raises(ValueError, match=r"too much with a batch of 8 on v5e:2x2: .*emory"):
         aot.compile_report("too much", "v5e:2x2", program, (large,), mesh, batch_size=8, parameters=0)
 
 
