@@ -5,6 +5,7 @@ import importlib.util
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from configs.shapes.sample import get_config
 from videogen_jax import sampling_aot
@@ -34,12 +35,12 @@ def test_every_program_is_compiled_with_the_batch_spread_and_the_parameters_whol
     sampling_aot.pipeline_reports(config, "v5e:1x1")
     cascade = [f"sample {name}" for name in tiny_pipeline.index.cascade]
     assert {"sample text", "sample reference", "sample encode", *cascade, "sample decode"} < set(asked)
-    spread = batch_sharding(make_mesh({"data": -1}, devices))
+    mesh = make_mesh({"data": -1}, devices)
+    spread, whole = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
     params, state, *_ = asked[cascade[0]]
     assert state.x.sharding == spread
     assert state.x.shape[0] == 4
-    for leaf in jax.tree.leaves(params):
-        assert leaf.sharding.spec == ()
+    assert all(leaf.sharding == whole for leaf in jax.tree.leaves(params))
     ours = [leaf.shape for leaf in jax.tree.leaves(params)]
     assert ours == [np.shape(leaf) for leaf in jax.tree.leaves(tiny_pipeline.params[tiny_pipeline.index.cascade[0]])]
 
