@@ -58,6 +58,7 @@ setup(
             "tensorboard>=2.21",
             "torch==2.13.0",
         ],
+        "aot": ["libtpu>=0.0.42"],
         "gpu": ["jax[cuda13]>=0.10.2"],
         "tpu": ["jax[tpu]>=0.10.2"],
     },

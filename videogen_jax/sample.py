@@ -8,6 +8,11 @@ line: `--config.cascade.steps=30`. A video holds what it was made from, and
     python -m videogen_jax.sample --recipe out/video.mp4
 
 makes it again.
+
+    python -m videogen_jax.sample --aot_topology v5e:2x2
+
+makes nothing: it compiles the programs for that TPU pod on this machine and says what they need. With a training config
+(configs/webvid) it is the sampling of that stage, for which there need be no weights.
 """
 
 import re
@@ -46,6 +51,8 @@ _GUIDANCE_SCALE = flags.DEFINE_float("guidance_scale", None, "Weight of the text
 _REFERENCE_GUIDANCE_SCALE = flags.DEFINE_float("reference_guidance_scale", None, "Weight of the reference image")
 _STEPS = flags.DEFINE_integer("steps", None, "Sampling steps of every stage")
 _SAVE_REFERENCE = flags.DEFINE_boolean("save_reference", False, "Also write the reference image")
+_AOT_TOPOLOGY = flags.DEFINE_string("aot_topology", None, "Only compile the programs for this TPU pod, e.g. v5e:2x2")
+_AOT_OUTPUT = flags.DEFINE_string("aot_output", None, "With --aot_topology: a file for what was found, as JSON")
 _IN_A_RECIPE = (_PROMPT, _PROMPTS_FILE, _SEED, _FRAMES, _FPS, _SIZE, _GUIDANCE_SCALE, _REFERENCE_GUIDANCE_SCALE, _STEPS)
 
 
@@ -67,6 +74,19 @@ def _config() -> ConfigDict:
     return config
 
 
+def _compile_only(topology: str) -> None:
+    """Reports on the programs for a pod: those of a pipeline, or of the stage of a training config."""
+    from videogen_jax.training import aot
+
+    if "stage" in _CONFIG.value:
+        reports = [aot.sample_report(_CONFIG.value, topology)]
+    else:
+        from videogen_jax.sampling_aot import pipeline_reports
+
+        reports = pipeline_reports(_config(), topology)
+    aot.write(reports, _AOT_OUTPUT.value)
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags, with the default config where none is named."""
     named = any(re.fullmatch(r"--?config(=.*)?", argument) for argument in argv[1:])
@@ -77,6 +97,9 @@ def main(argv: list[str]) -> None:
     del argv
     speak_plainly()
     try:
+        if _AOT_TOPOLOGY.value is not None:
+            _compile_only(_AOT_TOPOLOGY.value)
+            return
         config, common = _config(), (_OUTPUT.value, _REFERENCE.value, _SAVE_REFERENCE.value)
         prompts = None if _RECIPE.value else read_prompts(_PROMPT.value, _PROMPTS_FILE.value)
         given = [flag.name for flag in _IN_A_RECIPE if flag.present]

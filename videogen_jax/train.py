@@ -4,6 +4,10 @@
 
 Started again with the same --workdir it goes on from the newest checkpoint. Any field of the config can be set from
 the command line: `--config.batch_size=16`.
+
+    python -m videogen_jax.train --config configs/webvid/cascade.py:16,v5e --aot_topology v5e:16x16
+
+trains nothing: it compiles the step for that TPU pod on this machine and says what it needs (docs/scaling.md).
 """
 
 from absl import app, flags
@@ -13,10 +17,20 @@ from videogen_jax.command_line import fail, parse
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Training config, e.g. configs/shapes/autoencoder.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metrics; a run in it is resumed")
+AOT_TOPOLOGY = flags.DEFINE_string("aot_topology", None, "Only compile the step for this TPU pod, e.g. v5e:16x16")
+AOT_OUTPUT = flags.DEFINE_string("aot_output", None, "With --aot_topology: a file for what was found, as JSON")
+AOT_EFFORT = flags.DEFINE_enum(
+    "aot_effort", "fast", ["fast", "full"], "With --aot_topology: full compiles as for a run, which may take hours"
+)
 
 
 def main(argv: list[str]) -> None:
     del argv
+    if AOT_TOPOLOGY.value is not None:
+        compile_only()
+        return
+    if WORKDIR.value is None:
+        fail("--workdir must be given")
     from videogen_jax.host_memory import keep_freed_memory
     from videogen_jax.training.loop import TrainingDiverged
     from videogen_jax.training.run import run
@@ -30,6 +44,17 @@ def main(argv: list[str]) -> None:
         fail(error, status=1)
 
 
+def compile_only() -> None:
+    """Reports on the training step for the pod of --aot_topology."""
+    from videogen_jax.training import aot
+
+    try:
+        effort = aot.FAST if AOT_EFFORT.value == "fast" else aot.FULL
+        aot.write([aot.train_report(CONFIG.value, AOT_TOPOLOGY.value, effort)], AOT_OUTPUT.value)
+    except (ValueError, OSError) as error:
+        fail(error)
+
+
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flags_as_required(["config"])
     app.run(main, flags_parser=parse)

@@ -3,9 +3,10 @@
     python -m videogen_jax.train --config configs/webvid/cascade.py:16 --workdir runs/webvid/cascade_16 \\
         --config.model_folder=stable-diffusion-v1-5 --config.data.folder=data/webvid/1.0.0
 
-The argument is the resolution of the stage, 16, 32 or 64. "16,folder" trains straight from the files of a corpus of
-that kind (configs/webvid/corpora.py), for small sets, instead of from a prepared data set. With --config.image_fraction
-that share of the batches is of still images, from config.image_data.
+The argument is the resolution of the stage, 16, 32 or 64. "16,v5e" has the batch, mesh and precision for that
+hardware (configs/webvid/hardware.py). "16,folder" trains straight from the files of a corpus of that kind
+(configs/webvid/corpora.py), for small sets, instead of from a prepared data set. With --config.image_fraction that
+share of the batches is of still images, from config.image_data.
 """
 
 from ml_collections import ConfigDict
@@ -13,13 +14,22 @@ from ml_collections.config_dict import placeholder
 
 from configs.base import get_base_config
 from configs.webvid.corpora import get_prepared_data, get_videos_data
+from configs.webvid.hardware import set_hardware, split_argument
 
 RESOLUTIONS = ("16", "32", "64")
 FRAMES, FPS = 16, (8.0,)
+# At the lower resolutions one clip would be computed faster than the parameters that it needs are gathered.
+CLIPS_PER_DEVICE = {
+    "v5e": {"16": 4, "32": 2, "64": 1},
+    "v5p": {"16": 16, "32": 8, "64": 4},
+    "h100": {"16": 16, "32": 8, "64": 2},
+    "h200": {"16": 16, "32": 8, "64": 4},
+}
 
 
 def get_config(arg: str = "16") -> ConfigDict:
-    resolution, _, corpus = arg.partition(",")
+    parts, hardware = split_argument(arg)
+    resolution, corpus = parts[0] if parts else "", ",".join(parts[1:])
     if resolution not in RESOLUTIONS:
         raise ValueError(f"the argument begins with a resolution, {', '.join(RESOLUTIONS)}, not {resolution!r}")
     side = int(resolution)
@@ -58,4 +68,11 @@ def get_config(arg: str = "16") -> ConfigDict:
         config.data = get_prepared_data(side, lower)
         config.image_data = get_prepared_data(side, lower)
         config.image_data.folder = "data/images/1.0.0"
+    latents = {"latents": FRAMES, "reference": 1}
+    config.example = ConfigDict({name: ((frames, side, side, 4), "float16") for name, frames in latents.items()})
+    if lower is not None:
+        config.example.lower = ((FRAMES, lower, lower, 4), "float16")
+    config.example.context = ((77, 768), "float16")
+    config.example.fps = ((), "float32")
+    set_hardware(config, hardware, "unet", CLIPS_PER_DEVICE[hardware][resolution] if hardware else 1)
     return config

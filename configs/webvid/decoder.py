@@ -3,16 +3,20 @@
     python -m videogen_jax.train --config configs/webvid/decoder.py --workdir runs/webvid/decoder \\
         --config.model_folder=stable-diffusion-v1-5 --config.data.corpus.folder=videos
 
-The argument is the kind of corpus (configs/webvid/corpora.py). It starts from the image decoder of `model_folder`.
+The argument is the kind of corpus (configs/webvid/corpora.py), the hardware (configs/webvid/hardware.py), or both:
+"csv,v5e". It starts from the image decoder of `model_folder`.
 """
 
 from ml_collections import ConfigDict
 
 from configs.base import get_base_config
 from configs.webvid.corpora import get_videos_data
+from configs.webvid.hardware import set_hardware, split_argument
 
 
 def get_config(arg: str = "folder") -> ConfigDict:
+    corpora, hardware = split_argument(arg)
+    corpus = ",".join(corpora) or "folder"
     config = get_base_config()
     config.stage = "decoder"
     config.steps = 100_000
@@ -30,6 +34,10 @@ def get_config(arg: str = "folder") -> ConfigDict:
     config.model.adversarial_weight = 0.05
     config.model.latent_noise = 0.05
     # the rates at which videos are generated, before and after upsampling
-    config.data = get_videos_data(arg, resolution=64, num_frames=8, fps=(8.0, 15.0, 30.0))
+    config.data = get_videos_data(corpus, resolution=64, num_frames=8, fps=(8.0, 15.0, 30.0))
     config.data.crop = config.data.flip = True
+    config.example = ConfigDict({"video": ((8, 512, 512, 3), "uint8")})
+    set_hardware(config, hardware, "decoder", spread=False)
+    if hardware is not None:
+        config.model.discriminator.dtype = "bfloat16"
     return config

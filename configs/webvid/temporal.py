@@ -3,16 +3,20 @@
     python -m videogen_jax.train --config configs/webvid/temporal.py --workdir runs/webvid/temporal \\
         --config.model_folder=stable-diffusion-v1-5 --config.data.corpus.folder=videos
 
-The argument is the kind of corpus (configs/webvid/corpora.py), or "prepared" for a prepared data set.
+The argument is the kind of corpus (configs/webvid/corpora.py), or "prepared" for a prepared data set, the hardware
+(configs/webvid/hardware.py), or both: "prepared,v5e".
 """
 
 from ml_collections import ConfigDict
 
 from configs.base import get_base_config
 from configs.webvid.corpora import get_prepared_data, get_videos_data
+from configs.webvid.hardware import set_hardware, split_argument
 
 
 def get_config(arg: str = "folder") -> ConfigDict:
+    corpora, hardware = split_argument(arg)
+    corpus = ",".join(corpora) or "folder"
     config = get_base_config()
     config.stage = "temporal"
     config.steps = 100_000
@@ -22,10 +26,13 @@ def get_config(arg: str = "folder") -> ConfigDict:
     config.optimizer.warmup_steps = 1000
     config.model_folder = "stable-diffusion-v1-5"
     config.model = ConfigDict({"upsampler": {}, "factor": 4})
-    if arg == "prepared":
+    if corpus == "prepared":
         config.data = get_prepared_data(64)
+        config.example = ConfigDict({"latents": ((17, 64, 64, 4), "float16")})
     else:
         # five frames at 7.5 a second and the three between each two
-        config.data = get_videos_data(arg, resolution=64, num_frames=17, fps=(30.0,))
+        config.data = get_videos_data(corpus, resolution=64, num_frames=17, fps=(30.0,))
         config.data.crop = config.data.flip = True
+        config.example = ConfigDict({"video": ((17, 512, 512, 3), "uint8")})
+    set_hardware(config, hardware, "upsampler", spread=False)
     return config

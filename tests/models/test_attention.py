@@ -22,7 +22,8 @@ def exact(query, key, value):
 
 @pytest.mark.parametrize("way", [blockwise, in_blocks])
 @pytest.mark.parametrize("queries", [7, 512, 513, 1100])
-def test_blocks_give_what_the_definition_gives(queries, way):
+def test_blocks_give_what_the_definition_gives(queries, way, monkeypatch):
+    monkeypatch.setattr(attention, "_SCORES_OF_A_BLOCK", 77 * 512)
     query, key, value = normal(2, queries, 3, 8), normal(2, 77, 3, 8, seed=1), normal(2, 77, 3, 8, seed=2)
     np.testing.assert_allclose(way(query, key, value), exact(query, key, value), atol=2e-6)
 
@@ -33,7 +34,8 @@ def test_large_scores_do_not_overflow():
 
 
 @pytest.mark.parametrize("way", [blockwise, in_blocks])
-def test_gradients_are_those_of_all_scores_at_once(way):
+def test_gradients_are_those_of_all_scores_at_once(way, monkeypatch):
+    monkeypatch.setattr(attention, "_SCORES_OF_A_BLOCK", 90 * 512)
     given = normal(1, 700, 2, 8), normal(1, 90, 2, 8, seed=1), normal(1, 90, 2, 8, seed=2)
     weights = normal(1, 700, 2, 8, seed=3)
 

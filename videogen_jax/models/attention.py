@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 BLOCK = 512  # queries at once
 _LEAST_SCORES, _LEAST_SCORES_OF_A_HEAD = 2**20, 2**13  # below which all scores at once are as fast on a CPU
-_MOST_SCORES_OF_A_HEAD = 2**21  # above which, elsewhere, the scores of all heads are not held at once
+_MOST_SCORES_OF_A_HEAD = 2**23  # above which, elsewhere, the scores of all heads are not held at once
+_SCORES_OF_A_BLOCK = 2**20  # of a head, where they are not
 _LEAST_CUDNN_KEYS, _MOST_CUDNN_DIM = 64, 128  # fewer are small products, for which a fused kernel is no gain
 
 
@@ -18,8 +19,8 @@ def dot_product_attention(query: jax.Array, key: jax.Array, value: jax.Array) ->
       once take four to six times as long at the 4,096 positions of 64x64 latents, and two to three times at 256.
     - On NVIDIA's GPUs by cuDNN's fused kernel, where it takes the shapes: 16-bit types, heads of a multiple of 8 up to
       128 channels, even numbers of queries and keys.
-    - Elsewhere all heads at once, in blocks of queries where there are many: 64x64 latents make no 4,096 x 4,096 matrix
-      for each head. XLA partitions these products as it does any; a Pallas kernel would have to be told the mesh.
+    - Elsewhere all heads at once, in blocks of queries where there are many: the scores of 16 frames of 64x64 latents
+      would be 8 GiB. XLA partitions these products as it does any; a Pallas kernel would have to be told the mesh.
 
     Args:
       query: `(B, Q, H, D)`.
@@ -52,9 +53,10 @@ def fits_cudnn(query: jax.Array, key: jax.Array) -> bool:
 
 
 def in_blocks(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """As `dot_product_attention`: for all heads at once BLOCK queries at a time, recomputed in the backward pass."""
+    """As `dot_product_attention`: some queries of all examples and heads at a time; the backward pass computes scores
+    again. Examples and heads stay whole axes, over which the arrays may be spread on devices."""
     batch, queries, *rest = query.shape
-    block = min(BLOCK, queries)
+    block = max(1, min(queries, _SCORES_OF_A_BLOCK // key.shape[1]))
     rows = jnp.pad(query, ((0, 0), (0, -queries % block), (0, 0), (0, 0))).reshape(batch, -1, block, *rest)
     attend = jax.checkpoint(lambda some: jax.nn.dot_product_attention(some, key, value))
     out = jax.lax.map(attend, rows.swapaxes(0, 1))

@@ -224,16 +224,21 @@ class SpatioTemporalResBlock(nn.Module):
         return AlphaBlender(name="time_mixer")(spatial, temporal).reshape(x.shape)
 
 
+def _res_block(remat: bool) -> type[nn.Module]:
+    return nn.remat(SpatioTemporalResBlock, static_argnums=(2,)) if remat else SpatioTemporalResBlock
+
+
 class TemporalMidBlock(nn.Module):
     features: int
     num_layers: int
     groups: int
+    remat: bool
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
         def block(i):
-            return SpatioTemporalResBlock(self.features, self.groups, self.dtype, name=f"resnets_{i}")
+            return _res_block(self.remat)(self.features, self.groups, self.dtype, name=f"resnets_{i}")
 
         x = block(0)(x, num_frames)
         if self.num_layers > 1:
@@ -249,12 +254,13 @@ class TemporalUpBlock(nn.Module):
     num_layers: int
     upsample: bool
     groups: int
+    remat: bool
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
         for i in range(self.num_layers):
-            x = SpatioTemporalResBlock(self.features, self.groups, self.dtype, name=f"resnets_{i}")(x, num_frames)
+            x = _res_block(self.remat)(self.features, self.groups, self.dtype, name=f"resnets_{i}")(x, num_frames)
         if self.upsample:
             x = Upsample(self.features, dtype=self.dtype, name="upsamplers_0")(x)
         return x
@@ -270,7 +276,8 @@ class TemporalDecoder(nn.Module):
 
     `mid_block_layers` is 2 where `layers_per_block` is 2 in Stable Video Diffusion; it is a field of its own because
     an image decoder always has two residual blocks there. Stable Video Diffusion has no `post_quant_conv`; a decoder
-    that starts from an autoencoder with one keeps it (`use_post_quant_conv`).
+    that starts from an autoencoder with one keeps it (`use_post_quant_conv`). `remat` computes each residual block
+    again in the backward pass: at 512x512 the activations of a whole level would fill a chip.
     """
 
     out_channels: int = 3
@@ -287,15 +294,17 @@ class TemporalDecoder(nn.Module):
     def __call__(self, latents: jax.Array) -> jax.Array:
         batch, num_frames = latents.shape[:2]
         groups, dtype, channels = self.norm_num_groups, self.dtype, tuple(self.block_out_channels)
-        up_block = nn.remat(TemporalUpBlock, static_argnums=(2,)) if self.remat else TemporalUpBlock
         x = latents.reshape(-1, *latents.shape[2:])
         if self.use_post_quant_conv:
             x = nn.Conv(self.latent_channels, (1, 1), dtype=dtype, name="post_quant_conv")(x)
         x = conv3x3(channels[-1], dtype, "conv_in")(x)
-        x = TemporalMidBlock(channels[-1], self.mid_block_layers, groups, dtype, name="mid_block")(x, num_frames)
+        x = TemporalMidBlock(channels[-1], self.mid_block_layers, groups, self.remat, dtype, name="mid_block")(
+            x, num_frames
+        )
         for i, features in enumerate(reversed(channels)):
             upsample = i < len(channels) - 1
-            block = up_block(features, self.layers_per_block + 1, upsample, groups, dtype, name=f"up_blocks_{i}")
+            layers = self.layers_per_block + 1
+            block = TemporalUpBlock(features, layers, upsample, groups, self.remat, dtype, name=f"up_blocks_{i}")
             x = block(x, num_frames)
         x = nn.silu(group_norm(groups, EPS, dtype, "conv_norm_out")(x))
         x = conv3x3(self.out_channels, dtype, "conv_out")(x)

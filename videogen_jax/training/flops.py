@@ -25,15 +25,16 @@ def count_flops(function: Callable, *args: Any) -> int:
     Raises:
       ValueError: products in a loop of unknown length or in a Pallas kernel.
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    return count_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _count(jaxpr: Any) -> int:
+def count_jaxpr(jaxpr: Any) -> int:
+    """As `count_flops`, of what has been traced."""
     return sum(_COUNTERS.get(equation.primitive.name, _count_inner)(equation) for equation in jaxpr.eqns)
 
 
 def _count_inner(equation: Any) -> int:
-    return sum(_count(inner) for inner in _inner(tuple(equation.params.values())))
+    return sum(count_jaxpr(inner) for inner in _inner(tuple(equation.params.values())))
 
 
 def _inner(values: tuple) -> Iterator[Any]:
@@ -62,7 +63,7 @@ def _count_cond(equation: Any) -> int:
     branches, platforms = equation.params["branches"], equation.params.get("branches_platforms")
     if platforms is not None:
         branches = [branch for branch, names in zip(branches, platforms, strict=True) if names is None] or branches
-    return max(_count(branch.jaxpr) for branch in branches)
+    return max(count_jaxpr(branch.jaxpr) for branch in branches)
 
 
 def _count_unknown(equation: Any) -> int:

@@ -1,0 +1,204 @@
+"""What a compiled program does, read from its text (HLO): collectives and traffic with memory, loops counted in full.
+
+XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs.
+"""
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_BITS = {"pred": 8, "token": 0, "opaque": 0}  # of an element, where the name does not tell
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^  (?:ROOT )?%?([\w.\-]+) = (.*)$")
+_SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^{}]*\})?")
+_OPCODE = re.compile(r"(?:^|[\s)}\]])([a-z][a-z0-9\-]*)\(")
+# What moves no data of its own, or whose bodies are counted instead.
+_NO_TRAFFIC = frozenset(
+    (
+        *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "add-dependency"),
+        *("while", "conditional", "call", "opt-barrier", "partition-id", "replica-id", "copy-done", "slice-done"),
+        *("async-update", "async-done", *(f"{kind}-done" for kind in KINDS)),
+    )
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of HLO: its name, the text of its result's type, its opcode, its operands' names and the whole line."""
+
+    name: str
+    result: str
+    opcode: str
+    operands: tuple[str, ...]
+    line: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Collectives:
+    """The collectives of one kind that a device takes part in during one run of the program.
+
+    Attributes:
+      count: how many are run.
+      bytes: of their results, on one device.
+      sent: bytes that one device sends, if a ring is used: of n devices (n - 1) / n of what is gathered or exchanged,
+        and twice that for what is summed everywhere.
+    """
+
+    count: int
+    bytes: int
+    sent: float
+
+
+def shape_bytes(text: str, memory_only: bool = False) -> int:
+    """Bytes of all arrays in a type, `(f32[2,3]{1,0}, bf16[4])`; memory_only: without those in on-chip memory, S(n)."""
+    total = 0
+    for name, dims, layout in _SHAPE.findall(text):
+        if memory_only and "S(" in layout:
+            continue
+        digits = re.search(r"\d+", name)
+        bits = _BITS[name] if name in _BITS else int(digits[0]) if digits else 0
+        total += math.prod(int(d) for d in dims.split(",") if d) * bits // 8
+    return total
+
+
+def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    """The computations of a module, and the name of the entry.
+
+    Raises:
+      ValueError: the text has no entry.
+    """
+    computations: dict[str, list[Instruction]] = {}
+    entry, current = None, None
+    for line in text.splitlines():
+        header = _COMPUTATION.match(line)
+        if header:
+            current = computations.setdefault(header[2], [])
+            entry = header[2] if header[1] else entry
+            continue
+        match = _INSTRUCTION.match(line)
+        if match is None or current is None:
+            continue
+        name, rest = match.groups()
+        opcode = _OPCODE.search(rest)
+        if opcode is None:
+            continue
+        arguments = rest[opcode.end() : _closing(rest, opcode.end())]
+        operands = tuple(re.findall(r"%([\w.\-]+)", arguments))
+        current.append(Instruction(name, rest[: opcode.start(1)], opcode[1], operands, rest))
+    if entry is None:
+        raise ValueError("the text is no HLO module: it has no entry computation")
+    return computations, entry
+
+
+def _closing(text: str, start: int) -> int:
+    depth = 1
+    for position in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[position], 0)
+        if depth == 0:
+            return position
+    return len(text)
+
+
+def runs(computations: dict[str, list[Instruction]], entry: str) -> Iterator[tuple[list[Instruction], int]]:
+    """The computations that are run as such, and how often: the entry, bodies of loops and branches.
+
+    A loop whose number of turns is not known counts once. What is fused is part of the instruction that calls it.
+    """
+
+    def visit(name: str, times: int) -> Iterator[tuple[list[Instruction], int]]:
+        yield computations[name], times
+        for instruction in computations[name]:
+            line = instruction.line
+            if instruction.opcode == "while":
+                turns = re.search(r'"known_trip_count":\{"n":"?(\d+)', line)
+                for called in re.findall(r"(?:body|condition)=%?([\w.\-]+)", line):
+                    yield from visit(called, times * (int(turns[1]) if turns else 1))
+            elif instruction.opcode in ("call", "conditional", "async-start"):
+                listed = re.search(r"branch_computations=\{([^}]*)\}", line)
+                names = re.findall(r"[\w.\-]+", listed[1]) if listed else []
+                names += re.findall(r"(?:to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)", line)
+                for called in names:
+                    yield from visit(called, times)
+
+    return visit(entry, 1)
+
+
+def collectives(text: str, num_devices: int) -> dict[str, Collectives]:
+    """The collectives of a compiled program by kind; those that were fused with other work are found too."""
+    computations, entry = parse(text)
+    count, size, sent = Counter(), Counter(), Counter()
+
+    def add(instruction: Instruction, times: int) -> None:
+        kind = instruction.opcode.removesuffix("-start")
+        result = shape_bytes(instruction.result)
+        n = _group_size(instruction.line, num_devices)
+        if instruction.opcode.endswith("-start") and kind in ("all-gather", "collective-permute"):
+            # (operands, results, ...): what comes out is what is there beside the operands
+            result = _start_result(instruction.result, kind, n)
+        share = (n - 1) / n
+        count[kind] += times
+        size[kind] += times * result
+        if kind == "all-reduce":
+            sent[kind] += times * 2 * share * result
+        elif kind == "reduce-scatter":
+            sent[kind] += times * (n - 1) * result
+        elif kind == "collective-permute":
+            sent[kind] += times * result
+        else:
+            sent[kind] += times * share * result
+
+    for instructions, times in runs(computations, entry):
+        for instruction in instructions:
+            if instruction.opcode.removesuffix("-start") in KINDS:
+                add(instruction, times)
+            elif instruction.opcode == "fusion":
+                called = re.search(r"calls=%?([\w.\-]+)", instruction.line)
+                for inner in computations.get(called[1], []) if called else []:
+                    if inner.opcode.removesuffix("-start") in KINDS:
+                        add(inner, times)
+    return {kind: Collectives(count[kind], size[kind], sent[kind]) for kind in KINDS if count[kind]}
+
+
+def _start_result(result: str, kind: str, n: int) -> int:
+    """Bytes that come out of `all-gather-start` or `collective-permute-start`, whose type holds the operands too."""
+    arrays = shape_bytes(re.sub(r"[us]32\[\][^,)]*", "", result))
+    return arrays * n // (n + 1) if kind == "all-gather" else arrays // 2
+
+
+def _group_size(line: str, num_devices: int) -> int:
+    """Devices in each group of a collective, from any of the ways in which HLO writes them."""
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", line)
+    if listed:
+        return len(listed[1].split(","))
+    tiled = re.search(r"replica_groups=\[(\d+),(\d+)\]", line)
+    if tiled:
+        return int(tiled[2])
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line)
+    if mesh:
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
+        return math.prod(sizes[name] for name in re.findall(r"'([^']+)'", mesh[2]))
+    return num_devices
+
+
+def memory_traffic(text: str) -> int:
+    """Bytes that one device moves between its memory and its cores: operands and results of all that is run.
+
+    What lies in on-chip memory is left out. An operand of which only a slice is read counts in full, so this is rather
+    too much.
+    """
+    computations, entry = parse(text)
+    total = 0
+    for instructions, times in runs(computations, entry):
+        sizes = {i.name: shape_bytes(i.result, memory_only=True) for i in instructions}
+        for instruction in instructions:
+            if instruction.opcode in _NO_TRAFFIC:
+                continue
+            if instruction.opcode in ("copy-start", "slice-start"):  # to or from on-chip memory: (result, operand, ...)
+                total += times * shape_bytes(instruction.result.rpartition("u32")[0], memory_only=True)
+                continue
+            total += times * (sizes[instruction.name] + sum(sizes.get(name, 0) for name in instruction.operands))
+    return total
