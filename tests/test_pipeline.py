@@ -60,7 +60,6 @@ def test_another_prompt_compiles_nothing(pipeline, pair, compilations):
         [SQUARE, CIRCLE],
         seed=11,
         guidance_scale=3.5,
-        reference_guidance_scale=1.5,
         noise_level=20,
         num_frames=6,
         fps=9,
