@@ -94,7 +94,7 @@ def test_a_model_without_an_upsampler_is_refused(tiny_model, tmp_path, clip):
 
 
 def test_a_stop_leaves_nothing(tiny_model, tmp_path):
-    write_video(tmp_path / "a.mp4", np.arange(400) / 30, codec="h264", size=(48, 64))
+    write_video(tmp_path / "a.mp4", np.arange(1500) / 120, codec="h264", size=(48, 64))
     process = start("a.mp4", "--factor=4", f"--model={tiny_model}", "--output=out/b.mp4", cwd=tmp_path)
     while process.poll() is None and not list(tmp_path.glob("out/.b.*")):  # until it writes
         time.sleep(0.05)
