@@ -18,6 +18,20 @@ def count_flops(run: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
+def step_of(model: torch.nn.Module, arguments: tuple, backward: bool) -> Callable[[], Any]:
+    """One forward pass of a denoising network, or one forward and backward pass of the mean square of its output."""
+
+    def forward_pass():
+        with torch.no_grad():
+            return model(*arguments).sample
+
+    def backward_pass():
+        model.zero_grad()
+        model(*arguments).sample.square().mean().backward()
+
+    return backward_pass if backward else forward_pass
+
+
 def channels_last(model: torch.nn.Module) -> torch.nn.Module:
     """The model with the weights of its convolutions in channels last, PyTorch's better format on a CPU."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+import torch_side
 from side_by_side import in_turns, machine, relative_difference, report, write_json
-from torch.utils.flop_counter import FlopCounterMode
 
 from videogen_jax.weights.parts import load_reference
 
@@ -57,19 +57,9 @@ def main() -> None:
     ours = (params, jnp.asarray(x)[:, None], jnp.asarray(time), jnp.asarray(context))
 
     def torch_way(model):
-        def forward():
-            with torch.no_grad():
-                return model(*arguments).sample
+        return torch_side.step_of(model, arguments, asked.backward)
 
-        def backward():
-            model.zero_grad()
-            model(*arguments).sample.square().mean().backward()
-
-        return backward if asked.backward else forward
-
-    with FlopCounterMode(display=False) as counter:
-        torch_way(theirs)()
-    flops = counter.get_total_flops()
+    flops = torch_side.count_flops(torch_way(theirs))
     theirs.zero_grad()
     forward = jax.jit(stage.predict)
     with torch.no_grad():

@@ -105,15 +105,7 @@ def main() -> None:
     arguments = (torch.from_numpy(x).movedim(-1, 1), torch.from_numpy(time), told)
 
     def torch_way(model):
-        def forward():
-            with torch.no_grad():
-                return model(*arguments).sample
-
-        def backward():
-            model.zero_grad()
-            model(*arguments).sample.square().mean().backward()
-
-        return backward if asked.backward else forward
+        return torch_side.step_of(model, arguments, asked.backward)
 
     def predict(params, *given):
         return network.apply({"params": params}, *given)

@@ -38,6 +38,12 @@ def parse(argv: Sequence[str], positional: int = 0) -> list[str]:
     return rest
 
 
+def parse_with_default(argv: Sequence[str], config: Path) -> list[str]:
+    """As `parse`, with the file `config` where no --config is named."""
+    named = any(re.fullmatch(r"--?config(=.*)?", argument) for argument in argv[1:])
+    return parse(argv if named else [argv[0], f"--config={config}", *argv[1:]])
+
+
 def read_prompts(prompt: str | None, prompts_file: str | None) -> list[str]:
     """The prompts of --prompt or --prompts_file. ValueError: none or both are given, or one is empty."""
     if (prompt is None) == (prompts_file is None):

@@ -9,14 +9,13 @@ program, and so to be the same later, are the model, its dtype, the batch, the s
 samplers and whether guidance is used; prompts, seeds, scales and the numbers of steps are not.
 """
 
-import re
-from collections.abc import Sequence
+import functools
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from videogen_jax.command_line import fail, parse, speak_plainly
+from videogen_jax.command_line import fail, parse_with_default, speak_plainly
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "shapes" / "sample.py"
 
@@ -26,11 +25,6 @@ _MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; the embedde
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1"], "Batches that videos are to be made in, as 1,4")
 _PLATFORMS = flags.DEFINE_list("platforms", None, "cpu, cuda, rocm, tpu; the one here if not given")
 _PREVIEWS = flags.DEFINE_boolean("previews", True, "With the programs that the studio shows each stage with")
-
-
-def _parse(argv: Sequence[str]) -> list[str]:
-    named = any(re.fullmatch(r"--?config(=.*)?", argument) for argument in argv[1:])
-    return parse(argv if named else [argv[0], f"--config={DEFAULT_CONFIG}", *argv[1:]])
 
 
 def main(argv: list[str]) -> None:
@@ -55,4 +49,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("output")
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=functools.partial(parse_with_default, config=DEFAULT_CONFIG))

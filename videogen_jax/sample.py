@@ -15,14 +15,13 @@ makes nothing: it compiles the programs for that TPU pod on this machine and say
 (configs/webvid) it is the sampling of that stage, for which there need be no weights.
 """
 
-import re
-from collections.abc import Sequence
+import functools
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from videogen_jax.command_line import fail, parse, read_prompts, speak_plainly
+from videogen_jax.command_line import fail, parse_with_default, read_prompts, speak_plainly
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_CONFIG = ROOT.parent / "configs" / "shapes" / "sample.py"
@@ -87,12 +86,6 @@ def _compile_only(topology: str) -> None:
     aot.write(reports, _AOT_OUTPUT.value)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    """Parses the flags, with the default config where none is named."""
-    named = any(re.fullmatch(r"--?config(=.*)?", argument) for argument in argv[1:])
-    return parse(argv if named else [argv[0], f"--config={DEFAULT_CONFIG}", *argv[1:]])
-
-
 def main(argv: list[str]) -> None:
     del argv
     speak_plainly()
@@ -119,4 +112,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=functools.partial(parse_with_default, config=DEFAULT_CONFIG))
