@@ -31,6 +31,7 @@ import jax
 import numpy as np
 from side_by_side import in_turns, machine, relative_difference, report, write_json
 
+from videogen_jax.host_memory import keep_freed_memory
 from videogen_jax.pipeline import VideoGenPipeline, decoding_windows
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.stage import to_uint8
@@ -228,6 +229,7 @@ def main() -> None:
     asked = parser.parse_args()
     if min(asked.frames) < asked.chunk or asked.chunk <= 2 * asked.overlap:
         parser.error("--frames must be at least --chunk, and --chunk more than twice --overlap")
+    keep_freed_memory()  # as the entry points do; it holds for both sides
     if asked.memory_of:
         print(json.dumps(measure_memory(asked, asked.folder)))
         return

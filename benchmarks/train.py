@@ -58,6 +58,7 @@ def measure(name: str, model: str | None, rounds: int) -> dict[str, Any]:
 
     from videogen_jax.data.build import build_encoder, build_source
     from videogen_jax.data.loader import make_loader, take
+    from videogen_jax.host_memory import keep_freed_memory
     from videogen_jax.stages import build_stage
     from videogen_jax.training.encoded import EncodedStage
     from videogen_jax.training.mesh import batch_sharding, make_mesh, shardings_for
@@ -66,6 +67,7 @@ def measure(name: str, model: str | None, rounds: int) -> dict[str, Any]:
     from videogen_jax.training.state import init_state, make_train_step
     from videogen_jax.weights.hub import EMBEDDED, resolve
 
+    keep_freed_memory()  # as the entry point does
     with tempfile.TemporaryDirectory() as folder:
         config = read_config(name, str(resolve(model or EMBEDDED)), folder)
         stage = build_stage(config.stage, config.model.to_dict())

@@ -20,6 +20,7 @@ import torch
 import torch_side
 from side_by_side import in_turns, machine, relative_difference, report, write_json
 
+from videogen_jax.host_memory import keep_freed_memory
 from videogen_jax.weights.parts import load_reference
 
 SIZES = {
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--output", help="a .json file for the figures")
     asked = parser.parse_args()
     fields, side = SIZES[asked.size]
+    keep_freed_memory()  # as the entry points do; it holds for both sides
     torch.manual_seed(0)
     theirs = diffusers.UNet2DConditionModel(sample_size=side, **fields).eval()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """One step of the video UNet beside diffusers' `UNet3DConditionModel` and `UNetMotionModel` in PyTorch, float32.
 
-    python benchmarks/unet_video.py [--against 3d|motion] [--size small|sd15] [--backward] [--compile] [--output F.json]
+    python benchmarks/unet_video.py [--against 3d|motion] [--size small|medium|sd15] [--backward] [--compile]
 
 The networks share widths, heads, frames and the weights of the spatial layers, but not the temporal layers, which each
 design has of its own; so time per FLOP is what compares. That the same is computed is seen first: with the temporal

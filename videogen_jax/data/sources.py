@@ -1,9 +1,9 @@
 """Sources of training examples in the shapes world, as the stages take them."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
-from transformers import CLIPTokenizer
 
 from videogen_jax.data.shapes import (
     COLOURS,
@@ -20,6 +20,9 @@ from videogen_jax.data.shapes import (
     sample_clip,
 )
 from videogen_jax.data.vocabulary import tokenize
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 LABELS = {  # attribute of a caption -> its values, in the order of their numbers
     "size": tuple(SIZES),
@@ -62,7 +65,7 @@ class ShapesCaptionedClips:
     num_clips: int
     num_frames: int
     resolution: int
-    tokenizer: CLIPTokenizer = dataclasses.field(repr=False)
+    tokenizer: "CLIPTokenizer" = dataclasses.field(repr=False)
 
     def __len__(self) -> int:
         return self.num_clips

@@ -6,12 +6,11 @@ Diffusion's folders are read by the same functions as a model that was trained h
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from transformers import CLIPTokenizer
 
 from videogen_jax.data.vocabulary import load_tokenizer
 from videogen_jax.diffusion.scheduler_config import Scheduler
@@ -33,6 +32,9 @@ from videogen_jax.weights.diffusers_config import (
     unet_fields,
 )
 from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_json, load_part, save_json
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 SCHEDULER_NAME = "scheduler_config.json"
 SAMPLED_STAGES: dict[str, type[Stage]] = {kind.__name__: kind for kind in (CascadeStage, TemporalStage, DecoderStage)}
@@ -63,7 +65,7 @@ def load_autoencoder(model_folder: str | Path, dtype: Any = None) -> tuple[Froze
 class TextPart(NamedTuple):
     """Tokenizer, text encoder and its parameters."""
 
-    tokenizer: CLIPTokenizer
+    tokenizer: "CLIPTokenizer"
     network: CLIPTextEncoder
     params: Params
 

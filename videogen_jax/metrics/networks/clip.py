@@ -4,14 +4,13 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
-from transformers import CLIPTokenizer
 
 from videogen_jax.data.vocabulary import load_tokenizer, tokenize
 from videogen_jax.models.text_encoder import CLIPEncoder, CLIPTextEncoder, layer_norm
@@ -19,6 +18,9 @@ from videogen_jax.weights import naming
 from videogen_jax.weights.diffusers_config import text_encoder_fields
 from videogen_jax.weights.folder import CONFIG_NAME, load_config
 from videogen_jax.weights.tensors import load_tensors
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -110,7 +112,7 @@ class CLIP:
     text_params: Any
     vision_params: Any
     image_size: int
-    tokenizer: CLIPTokenizer | None
+    tokenizer: "CLIPTokenizer | None"
 
     def embed_images(self, images: np.ndarray) -> np.ndarray:
         """uint8 `(B, H, W, 3)` -> `(B, P)` float32."""
