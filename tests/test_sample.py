@@ -200,3 +200,11 @@ def test_the_cache_can_be_moved_and_turned_off(tmp_path, monkeypatch, caplog):
     assert compilation_cache.enable(tmp_path / "file" / "cache") is None
     assert "compiled programs are not kept" in caplog.text
     assert not updates
+
+
+@pytest.mark.parametrize("flag", ["--help", "--helpfull"])
+def test_help_is_no_failure(tmp_path, flag):
+    done = run(flag, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "--[no]save_reference" in done.stdout
+    assert not done.stderr

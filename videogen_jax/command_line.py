@@ -23,6 +23,8 @@ def parse(argv: Sequence[str], positional: int = 0) -> list[str]:
     """
     try:
         rest = flags.FLAGS(argv)
+    except SystemExit:  # absl has printed the help that was asked for, and calls it a failure
+        sys.exit(0)
     except (AttributeError, KeyError) as error:  # how ml_collections says that a field does not exist
         fail(f"there is no field {_field(str(error), argv)}")
     except SyntaxError as error:
