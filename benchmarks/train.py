@@ -67,7 +67,7 @@ def measure(name: str, model: str | None, rounds: int) -> dict[str, Any]:
     from videogen_jax.training.state import init_state, make_train_step
     from videogen_jax.weights.hub import EMBEDDED, resolve
 
-    keep_freed_memory()  # as the entry point does
+    keep_freed_memory(one_heap=True)  # as the entry point does
     with tempfile.TemporaryDirectory() as folder:
         config = read_config(name, str(resolve(model or EMBEDDED)), folder)
         stage = build_stage(config.stage, config.model.to_dict())

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--output", help="a .json file for the figures")
     asked = parser.parse_args()
     fields, side = SIZES[asked.size]
-    keep_freed_memory()  # as the entry points do; it holds for both sides
+    keep_freed_memory(one_heap=asked.backward)  # as the entry points do; it holds for both sides
     torch.manual_seed(0)
     theirs = diffusers.UNet2DConditionModel(sample_size=side, **fields).eval()
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ CODE = """
 import ctypes, resource, sys, threading
 from videogen_jax.host_memory import keep_freed_memory
 
-if "keep" in sys.argv and not keep_freed_memory():
+if "keep" in sys.argv and not keep_freed_memory(one_heap=True):
     sys.exit("the C library has no mallopt")
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]

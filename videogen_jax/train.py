@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     from videogen_jax.training.loop import TrainingDiverged
     from videogen_jax.training.run import run
 
-    keep_freed_memory()
+    keep_freed_memory(one_heap=True)
     try:
         run(CONFIG.value, WORKDIR.value)
     except (ValueError, OSError) as error:
