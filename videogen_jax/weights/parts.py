@@ -32,6 +32,7 @@ from videogen_jax.weights.diffusers_config import (
     unet_fields,
 )
 from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_json, load_part, save_json
+from videogen_jax.weights.templates import parameter_shapes
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -58,7 +59,7 @@ def load_autoencoder(model_folder: str | Path, dtype: Any = None) -> tuple[Froze
     network = autoencoder.network
     size = 2 * network.downsampling
     images = jax.ShapeDtypeStruct((1, size, size, network.in_channels), jnp.float32)
-    template = jax.eval_shape(network.init, jax.random.key(0), images, jax.random.key(0))["params"]
+    template = parameter_shapes(network, network.init, images, jax.random.key(0))["params"]
     return autoencoder, load_part(folder, template)
 
 
@@ -90,7 +91,7 @@ def load_text_encoder(model_folder: str | Path, dtype: Any = None, number: int =
     network = build_network(CLIPTextEncoder, fields | ({} if dtype is None else {"dtype": dtype}), where)
     tokenizer = load_tokenizer(Path(model_folder) / f"tokenizer{ending}")
     tokens = jax.ShapeDtypeStruct((1, tokenizer.model_max_length), jnp.int32)
-    template = jax.eval_shape(network.init, jax.random.key(0), tokens)["params"]
+    template = parameter_shapes(network, network.init, tokens)["params"]
     return TextPart(tokenizer, network, load_part(folder, template))
 
 
@@ -227,7 +228,7 @@ def temporal_autoencoder_part(
 def _shapes(stage: Stage, batch: Mapping[str, jax.ShapeDtypeStruct], where: str) -> Any:
     """Shapes of a stage's parameters. ValueError: its fields do not fit each other."""
     try:
-        return jax.eval_shape(stage.init, jax.random.key(0), batch)
+        return parameter_shapes(stage, stage.init, batch)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from error
 
