@@ -61,6 +61,16 @@ def test_videos_of_two_lengths_share_a_program_smaller_than_the_whole_decode(tin
     assert program.memory_analysis().temp_size_in_bytes < 0.75 * whole.memory_analysis().temp_size_in_bytes
 
 
+def test_more_videos_are_decoded_in_the_memory_of_one(tiny_pipeline):
+    def temporaries(batch):
+        params = tiny_pipeline.params["video_decoder"]
+        window = jax.ShapeDtypeStruct((batch, 4, 8, 8, 4), jnp.float32)
+        compiled = jax.jit(tiny_pipeline.decode).lower(params, window).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(4) < 1.2 * temporaries(1)
+
+
 def test_the_loop_over_windows_holds_one_window_at_a_time():
     def peak(count):
         video = latents(count)

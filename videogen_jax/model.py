@@ -281,10 +281,15 @@ class VideoGenModel:
         return self.temporal.upsample(params, latents, factor).astype(jnp.float32)
 
     def decode(self, params: Params, latents: jax.Array) -> jax.Array:
-        """Latents `(B, n, h, w, C)` -> frames uint8 `(B, n, H, W, 3)`, by the video decoder if there is one."""
+        """Latents `(B, n, h, w, C)` -> frames uint8 `(B, n, H, W, 3)`, by the video decoder if there is one.
+
+        One video after another: a window of frames is work enough, and more videos at once need as much more memory.
+        """
         if self.decoder is None:
             return self.decode_images(params, latents)
-        return to_uint8(self.decoder.decode(params, self.autoencoder.unscale(latents)))
+        return jax.lax.map(
+            lambda z: to_uint8(self.decoder.decode(params, self.autoencoder.unscale(z[None])))[0], latents
+        )
 
     def decode_images(self, params: Params, latents: jax.Array) -> jax.Array:
         """Latents `(B, n, h, w, C)` -> frames uint8 `(B, n, H, W, 3)`, each by itself, by the image decoder."""
