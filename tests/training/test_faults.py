@@ -58,6 +58,17 @@ def wait_for(process, condition):
         time.sleep(0.002)
 
 
+def metrics_file(workdir):
+    """Which file the metrics are in: a run that goes on writes them anew."""
+    path = workdir / "metrics.jsonl"
+    return path.stat().st_ino if path.exists() else None
+
+
+def reached(workdir, former, step):
+    """Whether the run that has just been started, with metrics in another file than `former`, has done `step`."""
+    return metrics_file(workdir) != former and steps_done(workdir) >= step
+
+
 def read_metrics(workdir):
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in record.items() if name not in TIMES} for record in records]
@@ -87,11 +98,18 @@ def fault_drill(start, tmp_path, kills, steps, seed):
     for target in targets:
         moment = rng.choice(("starting", "training", "training", "saving", "saving"))
         number = rng.choice((signal.SIGTERM, signal.SIGKILL))
+        former = metrics_file(workdir)
         process = start(*fields)
         if moment == "starting":
-            time.sleep(rng.uniform(0.5, 4.0))
+            until = time.monotonic() + rng.uniform(0.5, 4.0)
+            wait_for(
+                process,
+                lambda until=until, former=former, target=target: (
+                    time.monotonic() > until or reached(workdir, former, target)
+                ),
+            )
         else:
-            wait_for(process, lambda target=target: steps_done(workdir) >= target)
+            wait_for(process, lambda former=former, target=target: reached(workdir, former, target))
             if moment == "saving":
                 wait_for(process, lambda: saving(workdir))
             time.sleep(rng.uniform(0.0, 0.06))

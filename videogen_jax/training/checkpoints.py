@@ -82,8 +82,8 @@ class Checkpoints:
         self._saving: Future[int] | None = None
         self._saved: int | None = None  # the step last saved or restored; folders of later steps are not to be trusted
         self._tidied = self._failed = False
-        self._hook, self._former_hook = _without_late_writes(sys.excepthook), sys.excepthook
-        sys.excepthook = self._hook
+        self._hook, self._former_hook = _without_late_writes(sys.unraisablehook), sys.unraisablehook
+        sys.unraisablehook = self._hook
 
     @property
     def steps(self) -> list[int]:
@@ -164,8 +164,8 @@ class Checkpoints:
             self.wait()
             with _quiet_orbax():
                 self._orbax.close()
-            if sys.excepthook is self._hook and not self._failed:
-                sys.excepthook = self._former_hook
+            if sys.unraisablehook is self._hook and not self._failed:
+                sys.unraisablehook = self._former_hook
         except CannotSave as error:
             logging.error("%s", error)
         self._thread.shutdown()
@@ -281,16 +281,16 @@ def _quiet_orbax() -> Iterator[None]:
         logger.removeFilter(shorten)
 
 
-def _without_late_writes(hook: Callable[..., None]) -> Callable[..., None]:
+def _without_late_writes(hook: Callable[[Any], None]) -> Callable[[Any], None]:
     """`hook`, which does not tell of arrays that are written, or fail to be, after Orbax has given up a checkpoint.
 
     When one array cannot be written Orbax closes its event loop at once; TensorStore, still writing the others, finds
     it closed and prints a traceback for each. What failed first is raised anyway.
     """
 
-    def shown(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-        if kind is not RuntimeError or str(error) != "Event loop is closed":
-            hook(kind, error, traceback)
+    def shown(unraisable: Any) -> None:
+        if unraisable.exc_type is not RuntimeError or str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
 
     return shown
 
