@@ -35,7 +35,8 @@ def get_base_config() -> ConfigDict:
     config.sample_every = 500
     config.sample_count = 4
     config.checkpoint_every = 250
-    config.keep_checkpoints = 2
+    config.keep_checkpoints = 2  # the newest
+    config.keep_every = 0  # steps that are multiples of it keep their checkpoints for good; 0 for none
     config.loader_threads = 2
 
     config.image_fraction = 0.0  # share of the batches that are still images, from image_data

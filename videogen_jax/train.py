@@ -2,7 +2,8 @@
 
     python -m videogen_jax.train --config configs/shapes/autoencoder.py --workdir runs/shapes/autoencoder
 
-Started again with the same --workdir it goes on from the newest checkpoint. Any field of the config can be set from
+Started again with the same --workdir it goes on from the newest good checkpoint. On SIGTERM it saves and exits with
+status 75, which says "start me again" (docs/training.md, "Interrupted runs"). Any field of the config can be set from
 the command line: `--config.batch_size=16`.
 
     python -m videogen_jax.train --config configs/webvid/cascade.py:16,v5e --aot_topology v5e:16x16
@@ -10,10 +11,13 @@ the command line: `--config.batch_size=16`.
 trains nothing: it compiles the step for that TPU pod on this machine and says what it needs (docs/scaling.md).
 """
 
-from absl import app, flags
+import sys
+
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from videogen_jax.command_line import fail, parse
+from videogen_jax.training.preemption import Preempted, exit_when_told
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Training config, e.g. configs/shapes/autoencoder.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metrics; a run in it is resumed")
@@ -31,17 +35,22 @@ def main(argv: list[str]) -> None:
         return
     if WORKDIR.value is None:
         fail("--workdir must be given")
+    exit_when_told()
     from videogen_jax.host_memory import keep_freed_memory
+    from videogen_jax.training.checkpoints import CannotSave
     from videogen_jax.training.loop import TrainingDiverged
     from videogen_jax.training.run import run
 
     keep_freed_memory(one_heap=True)
     try:
         run(CONFIG.value, WORKDIR.value)
+    except Preempted as stopped:
+        logging.warning("%s", stopped)
+        sys.exit(stopped.status)
+    except (TrainingDiverged, CannotSave) as error:
+        fail(error, status=1)
     except (ValueError, OSError) as error:
         fail(error)
-    except TrainingDiverged as error:
-        fail(error, status=1)
 
 
 def compile_only() -> None:

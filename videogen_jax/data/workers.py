@@ -1,6 +1,7 @@
 """Work on files that may be broken: in processes of its own, which may crash or hang without harm to this one."""
 
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -25,7 +26,9 @@ class Workers:
         if count < 1:
             raise ValueError(f"the number of decoding processes is {count}; it must be at least 1")
         self._function, self._count, self._time_limit = function, count, time_limit
-        self._pool = ProcessPool(max_workers=count, context=multiprocessing.get_context("spawn"))
+        # In sessions of their own, a signal to this process and its group does not reach them: ended by it, they would
+        # leave good files behind as broken ones, and so change the data of the run that is saved and goes on later.
+        self._pool = ProcessPool(max_workers=count, context=multiprocessing.get_context("spawn"), initializer=os.setsid)
 
     def __enter__(self) -> Self:
         return self

@@ -13,10 +13,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from videogen_jax.data.loader import Source, make_loader, take
+from videogen_jax.data.position import DataOrder, go_to, position
 from videogen_jax.stages.stage import Params, Stage, to_uint8
-from videogen_jax.training.checkpoints import Checkpoints, abstract_state, write_json
+from videogen_jax.training.checkpoints import Checkpoints, abstract_state, retention, write_json
 from videogen_jax.training.mesh import batch_sharding, make_mesh, shardings_for
 from videogen_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from videogen_jax.training.preemption import Preempted, Preemption
 from videogen_jax.training.samples import column_order, comparison
 from videogen_jax.training.state import TrainState, count_parameters, init_state, make_train_step
 from videogen_jax.training.writers import MetricsWriter
@@ -39,7 +41,7 @@ def train(
     stop_after: int | None = None,
     images: Source | None = None,
 ) -> TrainState:
-    """Trains `stage` until `config.steps`, from the newest checkpoint in `workdir` if there is one.
+    """Trains `stage` until `config.steps`, from the newest good checkpoint in `workdir` if there are any.
 
     Args:
       config: a training config (configs/base.py lists the fields).
@@ -57,7 +59,10 @@ def train(
 
     Raises:
       TrainingDiverged: at the first logged step whose loss or gradient is not finite, naming step and stage.
+      Preempted: a signal told it to stop; the step that it names is saved.
+      CannotSave: a checkpoint cannot be written; those before it are good.
     """
+    keep, keep_every = retention(config)
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     writes = jax.process_index() == 0
@@ -87,6 +92,9 @@ def train(
             f"config.batch_size is {config.batch_size}, "
             f"which does not divide by the {split} devices of config.mesh's data and fsdp axes"
         )
+    rows = config.batch_size // jax.process_count()
+    examples = tuple(len(some) for some in (source, images) if some is not None)
+    order = DataOrder(config.seed, config.batch_size, examples, config.image_fraction)
     shown = range(min(config.sample_count, len(source)))
     example = take(source, shown)
     captions = [source.caption(index) or "" for index in shown] if hasattr(source, "caption") else None
@@ -100,10 +108,10 @@ def train(
     batch_shardings = batch_sharding(mesh)
     step_fn = make_train_step(stage, optimizer, config, state_shardings, frozen_shardings, batch_shardings)
 
-    checkpoints = Checkpoints(workdir, config.keep_checkpoints)
+    checkpoints = Checkpoints(workdir, keep, keep_every)
     if checkpoints.latest is not None:
-        state, iterator_state = checkpoints.restore(abstract_state(shapes, state_shardings))
-        loader.set_state(iterator_state.encode() if isinstance(loader.get_state(), bytes) else iterator_state)
+        state, saved_position = checkpoints.restore(abstract_state(shapes, state_shardings))
+        go_to(loader, rows, order, saved_position)
     else:
         create = jax.jit(lambda rng: init_state(stage, optimizer, rng, example), out_shardings=state_shardings)
         state = create(init_rng)
@@ -127,14 +135,15 @@ def train(
         TextColumn("{task.fields[status]}"),
     )
     try:
-        with Progress(*columns, disable=not writes) as bar:
+        with Preemption(jax.process_count()) as preemption, Progress(*columns, disable=not writes) as bar:
             task = bar.add_task(config.stage, total=config.steps, completed=first, status="compiling")
             for step in range(first + 1, last + 1):
                 asked = time.perf_counter()
                 batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(batch_shardings, x), next(loader))
                 waited += time.perf_counter() - asked
                 state, metrics = step_fn(state, frozen, batch)
-                saved = step % config.checkpoint_every == 0 or step == last
+                stop = preemption.requested(step) and step < config.steps
+                saved = step % config.checkpoint_every == 0 or step == last or stop
                 if step % config.log_every == 0 or saved or step == first + 1:
                     values = {name: float(value) for name, value in metrics.items()}
                     check_finite(values, step, config.stage)  # always before a checkpoint, so that none holds a NaN
@@ -148,12 +157,17 @@ def train(
                     bar.update(task, status=f"loss {values['loss']:.4f}, {values['steps_per_second']:.2f} steps/s")
                 bar.update(task, completed=step)
                 if saved:
-                    checkpoints.save(state, loader.get_state())
+                    checkpoints.save(state, position(loader, rows, order))
+                if stop:
+                    checkpoints.wait()
+                    raise Preempted(step, preemption.signal)
+                checkpoints.raise_if_failed()
                 if step % config.sample_every == 0 or step == config.steps:
                     made = preview(state.ema, frozen, example, jax.random.key(config.seed))
                     if writes:
                         show(writer, step, jax.tree.map(np.asarray, made), decode, captions)
                     since, waited, counted = time.perf_counter(), 0.0, step
+        checkpoints.wait()
     finally:
         checkpoints.close()
         writer.close()

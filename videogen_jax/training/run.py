@@ -28,7 +28,7 @@ def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> Trai
 
     Raises:
       ValueError: for a config that cannot work, before anything is compiled.
-      TrainingDiverged: see `train`.
+      TrainingDiverged, Preempted, CannotSave: see `train`.
     """
     logging.info("JAX %s on %d %s", jax.__version__, jax.device_count(), jax.default_backend())
     stage = build_stage(config.stage, config.model.to_dict())

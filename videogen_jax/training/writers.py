@@ -1,5 +1,6 @@
 """Metrics of a run: JSON lines and TensorBoard events, with sample videos as animated GIFs."""
 
+import contextlib
 import json
 import tempfile
 import time
@@ -8,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from absl import logging
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import hparams
+from tensorboardX.summary import hparams, scalar, text
 
+from videogen_jax.training.manifests import write_text
 from videogen_jax.video_io import write_video
 
+_FLUSH_SECONDS = 120.0  # at most so much of TensorBoard's file is lost if the run is killed
 # TensorBoard shows scalars of one prefix together; what is not named here is of the stage's loss.
 _GROUPS = {
     "learning_rate": "optimizer",
@@ -29,61 +34,91 @@ class MetricsWriter:
 
     After a resume the JSON lines of steps past the checkpoint are dropped, so that each step appears once; so is a
     last line that was cut off when the run was killed. Of several processes one writes, the others with
-    `enabled=False` do nothing.
+    `enabled=False` do nothing. Where the disk no longer takes them, the run goes on without metrics, after a warning:
+    whether it can go on is for the checkpoints to say.
     """
 
     def __init__(self, workdir: str | Path, first_step: int = 0, enabled: bool = True):
         self.enabled, self._first_step = enabled, first_step
         if not enabled:
             return
-        folder = Path(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "metrics.jsonl"
+        self._folder = Path(workdir)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / "metrics.jsonl"
         if path.exists():
             whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            path.write_text("".join(line for line in whole if json.loads(line)["step"] <= first_step))
+            write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= first_step))
         self._lines = path.open("a", buffering=1)
-        self._events = SummaryWriter(str(folder), purge_step=first_step + 1)
+        # Not SummaryWriter: it writes in a thread, whose errors come out when the program ends, in place of the reason.
+        self._events = EventsWriter(str(self._folder / "events"))
+        self._event(first_step + 1, file_version="brain.Event:2")
+        self._event(first_step + 1, session_log=SessionLog(status=SessionLog.START))  # drops what came after
 
     def config(self, config: Mapping[str, Any]) -> None:
         """Shows the config as text, and its scalars as hyperparameters, by which TensorBoard compares runs."""
-        if not self.enabled:
-            return
-        text = json.dumps(config, indent=2, sort_keys=True)
-        self._events.add_text("config", f"```json\n{text}\n```", self._first_step)
-        experiment, session, _ = hparams(dict(_scalars(config)), {_tag("loss"): None})
-        for summary in (experiment, session):
-            self._events.file_writer.add_summary(summary)
+        with self._writing() as possible:
+            if not possible:
+                return
+            shown = json.dumps(config, indent=2, sort_keys=True)
+            self._event(self._first_step, summary=text("config", f"```json\n{shown}\n```"))
+            experiment, session, _ = hparams(dict(_scalars(config)), {_tag("loss"): None})
+            for summary in (experiment, session):
+                self._event(0, summary=summary)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Plain names in the JSON lines; TensorBoard's are grouped: train/loss, optimizer/learning_rate."""
-        if not self.enabled:
-            return
-        record = {"step": step, "time": round(time.time(), 3), **{k: float(v) for k, v in values.items()}}
-        self._lines.write(json.dumps(record) + "\n")
-        for name, value in values.items():
-            self._events.add_scalar(_tag(name), float(value), step)
+        with self._writing() as possible:
+            if not possible:
+                return
+            record = {"step": step, "time": round(time.time(), 3), **{k: float(v) for k, v in values.items()}}
+            self._lines.write(json.dumps(record) + "\n")
+            for name, value in values.items():
+                self._event(step, summary=scalar(_tag(name), float(value)))
+            if time.monotonic() > self._flush_at:
+                self._events.flush()
+                self._flush_at = time.monotonic() + _FLUSH_SECONDS
 
     def video(self, step: int, name: str, frames: np.ndarray, fps: float = 8.0) -> None:
         """frames: uint8 `(T, H, W, 3)`, shown as a looping picture (a still one if T is 1)."""
-        if not self.enabled:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "video.gif"
-            write_video(path, frames, fps)
-            encoded = path.read_bytes()
-        height, width = frames.shape[1:3]
-        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
-        self._events.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+        with self._writing() as possible:
+            if not possible:
+                return
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "video.gif"
+                write_video(path, frames, fps)
+                encoded = path.read_bytes()
+            height, width = frames.shape[1:3]
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+            self._event(step, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 
     def flush(self) -> None:
-        if self.enabled:
-            self._events.flush()
+        with self._writing() as possible:
+            if possible:
+                self._events.flush()
 
     def close(self) -> None:
-        if self.enabled:
-            self._lines.close()
-            self._events.close()
+        with self._writing() as possible:
+            if possible:
+                self._lines.close()
+                self._events.close()
+        self.enabled = False
+
+    _flush_at = 0.0
+
+    def _event(self, step: int, **content: Any) -> None:
+        self._events.write_event(Event(step=step, wall_time=time.time(), **content))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[bool]:
+        """Whether to write; what cannot be written within it ends the writing."""
+        try:
+            yield self.enabled
+        except OSError as error:
+            self.enabled = False
+            logging.warning("Metrics are no longer written into %s: %s", self._folder, error.strerror or error)
+            for file in (self._lines, self._events):
+                with contextlib.suppress(OSError):  # that of the same disk
+                    file.close()
 
 
 def _tag(name: str) -> str:
