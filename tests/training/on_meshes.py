@@ -29,7 +29,7 @@ from videogen_jax.training.mesh import (
     shardings_for,
 )
 from videogen_jax.training.optimizer import make_optimizer
-from videogen_jax.training.state import init_state, make_train_step
+from videogen_jax.training.state import TrainState, init_state, make_train_step
 
 UNET = {
     "block_out_channels": (32, 64),
@@ -125,19 +125,25 @@ def train(stage_name: str, sizes: dict[str, int], devices=None, batch=None, sett
     check_batch(config, mesh, batch)
     optimizer, frozen = make_optimizer(config.optimizer, config.steps), frozen_for(stage_name)
 
-    def create(rng):
-        state = init_state(stage, optimizer, rng, batch)
-        # Layers that begin at zero would hide what lies wrongly behind them.
-        leaves, tree = jax.tree.flatten(state.params)
-        moved = [x + 0.05 * jax.random.normal(jax.random.fold_in(rng, i), x.shape) for i, x in enumerate(leaves)]
-        return state.replace(params=tree.unflatten(moved), ema=tree.unflatten([jnp.copy(x) for x in moved]))
+    def create(params):
+        ema = jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
 
-    shapes = jax.eval_shape(create, jax.random.key(0))
+    def start(path, shape):
+        # Drawn by NumPy, as XLA takes minutes to compile so many draws; nothing is zero, which would hide what lies
+        # wrongly behind it.
+        scale = 1.0 if path_name(path).endswith("scale") else 0.0
+        rng = np.random.default_rng(len(path_name(path)) + shape.size)
+        return scale + rng.normal(size=shape.shape) / np.sqrt(max(shape.size / max(shape.shape[-1:] or (1,)), 8))
+
+    shapes = jax.eval_shape(lambda rng: init_state(stage, optimizer, rng, batch), jax.random.key(0))
+    params = jax.tree_util.tree_map_with_path(lambda p, s: np.asarray(start(p, s), s.dtype), shapes.params)
     rules = config.sharding_rules
     where = shardings_for(shapes, rules, mesh, config.fsdp_min_size, trained=True)
     frozen_where = shardings_for(frozen, rules, mesh, config.fsdp_min_size)
     step = make_train_step(stage, optimizer, config, where, frozen_where)
-    state, frozen = jax.jit(create, out_shardings=where)(jax.random.key(0)), place(frozen, frozen_where)
+    state = jax.jit(create, out_shardings=where)(place(params, where.params))
+    frozen = place(frozen, frozen_where)
     placed = place_batch(batch, mesh, range(rows), rows)
     assert {name: x.sharding for name, x in placed.items()} == batch_shardings(batch, mesh)
     compiled, losses = step.lower(state, frozen, placed).compile(), []
