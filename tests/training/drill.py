@@ -36,7 +36,7 @@ def get_config(arg: str = ""):
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Linear regression with fresh noise at every step, and a vector that follows noise."""
+    """Linear regression with fresh noise at every step, the same for all rows, and a vector that follows noise."""
 
     ballast: int
 
@@ -49,7 +49,7 @@ class Stage:
     def loss(self, params, frozen, batch, rng):
         import jax
 
-        error = batch["x"] @ params["kernel"] - batch["y"] + 0.1 * jax.random.normal(rng, batch["y"].shape)
+        error = batch["x"] @ params["kernel"] - batch["y"] + 0.1 * jax.random.normal(rng, batch["y"].shape[1:])
         drift = params["ballast"] - jax.random.normal(rng, params["ballast"].shape)
         return (error**2).mean() + (drift**2).mean(), {"l1": abs(error).mean()}
 

@@ -210,20 +210,19 @@ def test_disk_that_takes_no_more_leaves_the_checkpoints_before(tmp_path, monkeyp
     def full(*unused, **named):
         raise OSError(number, os.strerror(number))
 
-    def full_in_tensorstore(*unused, **named):
-        text = f"RESOURCE_EXHAUSTED: Error writing: Failed to write [OS error {number}: {errno.errorcode[number]} ...]"
-        raise ValueError(text)
+    def full_in_tensorstore():
+        raise ValueError(f"Error writing: Failed to write [OS error {number}: {errno.errorcode[number]} ...]")
 
-    monkeypatch.setattr(module, "write_manifest", full)
-    if where == "orbax":
-        begin, wait = checkpoints._orbax.save, checkpoints._orbax.wait_until_finished
-        monkeypatch.setattr(checkpoints._orbax, "save", lambda *args, **named: (begin(*args, **named), wait()))
-        monkeypatch.setattr(
-            checkpoints._orbax, "wait_until_finished", full if number == errno.EIO else full_in_tensorstore
-        )
+    if where == "manifest":
+        monkeypatch.setattr(module, "write_manifest", full)
+    else:  # Orbax waits for the one before, then for this one
+        wait = checkpoints._orbax.wait_until_finished
+        calls = iter([wait, lambda: (wait(), full() if number == errno.EIO else full_in_tensorstore())])
+        monkeypatch.setattr(checkpoints._orbax, "wait_until_finished", lambda: next(calls)())
     checkpoints.save(state_of(4), {"batches": [4]})
     with pytest.raises(CannotSave, match=f"^cannot save a checkpoint into {tmp_path / 'checkpoints'}: {reason}"):
         checkpoints.wait()
+    monkeypatch.undo()
     checkpoints.close()
     assert folders(tmp_path) == ["2"]
     assert restore(tmp_path) == 2

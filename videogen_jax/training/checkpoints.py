@@ -5,7 +5,8 @@ import errno
 import logging as standard_logging
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,9 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: Future[int] | None = None
         self._saved: int | None = None  # the step last saved or restored; folders of later steps are not to be trusted
-        self._tidied = False
+        self._tidied = self._failed = False
+        self._hook, self._former_hook = _without_late_writes(sys.unraisablehook), sys.unraisablehook
+        sys.unraisablehook = self._hook
 
     @property
     def steps(self) -> list[int]:
@@ -156,11 +159,13 @@ class Checkpoints:
         return restored["state"], restored["data"]["position"]
 
     def close(self) -> None:
-        """Waits for what is under way; says in the log, and does not raise, if that fails."""
+        """Waits for what is under way; says in the log, and does not raise, if that fails. To be called once."""
         try:
             self.wait()
             with _quiet_orbax():
                 self._orbax.close()
+            if sys.unraisablehook is self._hook and not self._failed:
+                sys.unraisablehook = self._former_hook
         except CannotSave as error:
             logging.error("%s", error)
         self._thread.shutdown()
@@ -215,6 +220,7 @@ class Checkpoints:
 
     def _given_up(self, partial: Path, error: Exception) -> CannotSave:
         """The error to raise, when what was half written has been removed."""
+        self._failed = True
         if self._first:
             for path in self.folder.glob(partial.name + "*"):
                 shutil.rmtree(path, ignore_errors=True)
@@ -273,6 +279,20 @@ def _quiet_orbax() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(shorten)
+
+
+def _without_late_writes(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    """`hook`, which does not tell of arrays that are written, or fail to be, after Orbax has given up a checkpoint.
+
+    When one array cannot be written Orbax closes its event loop at once; TensorStore, still writing the others, finds
+    it closed and prints a traceback for each. What failed first is raised anyway.
+    """
+
+    def shown(unraisable: Any) -> None:
+        if unraisable.exc_type is not RuntimeError or str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    return shown
 
 
 def _reason(error: BaseException) -> str:
