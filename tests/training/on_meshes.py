@@ -178,7 +178,7 @@ def parallel(params) -> int:
     total = 0
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         parts = path_name(path).split("/")
-        attention_of_one_head = parts[-2].startswith("to_") and not any(part.startswith("attn") for part in parts)
+        attention_of_one_head = parts[-2:][0].startswith("to_") and not any(part.startswith("attn") for part in parts)
         if parts[-1] == "kernel" and any(name in parts for name in names) and not attention_of_one_head:
             total += leaf.nbytes
     return total
