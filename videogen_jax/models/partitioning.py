@@ -16,7 +16,8 @@ from jax.sharding import PartitionSpec as P
 
 # What `constrain` may call an axis, and the axes of the mesh that it is spread over. Positions are over "frames" where
 # a layer joins the frames of a position: each device then has all frames of some positions.
-NAMES = {"batch": ("data", "fsdp"), "frames": ("frames",), "positions": ("frames",)}
+# "whole" is over no axis.
+NAMES = {"batch": ("data", "fsdp"), "frames": ("frames",), "positions": ("frames",), "whole": ()}
 _mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
 
 
@@ -36,14 +37,19 @@ def partitioned() -> bool:
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """x, with its axes laid out by their `names`; XLA places those without one, or whose devices do not divide them."""
+    """x, with its axes laid out by their `names`; XLA places those without one, or whose devices do not divide them.
+
+    Where rows and columns of an image are joined before a layer that is spread over "tensor", they have to be "whole":
+    XLA else spreads the rows over it, and (as of jaxlib 0.10.2) sums the gradient of the convolution before twice.
+    """
     mesh = _mesh.get()
     if mesh is None:
         return x
     spec = [P.UNCONSTRAINED] * x.ndim
     for axis, name in enumerate(names):
-        devices = _devices(mesh, NAMES[name]) if name else 1
-        if devices > 1 and x.shape[axis] % devices == 0:
+        if name == "whole":
+            spec[axis] = None
+        elif name and _devices(mesh, NAMES[name]) > 1 and x.shape[axis] % _devices(mesh, NAMES[name]) == 0:
             spec[axis] = NAMES[name]
     if all(over is P.UNCONSTRAINED for over in spec):
         return x
