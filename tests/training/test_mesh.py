@@ -64,10 +64,11 @@ def test_paths_are_joined_by_slashes():
 
 
 FOUR_DEVICES = """
+import re
 import jax, numpy as np, optax
 from configs.base import get_base_config
 from videogen_jax.stages import build_stage
-from videogen_jax.training.mesh import batch_sharding, make_mesh, shardings_for
+from videogen_jax.training.mesh import batch_sharding, make_mesh, path_name, shardings_for
 from videogen_jax.training.state import init_state, make_train_step
 
 assert jax.device_count() == 4
@@ -94,8 +95,11 @@ for sizes, other_loss, other_norm, other_held, other_params in others:
     np.testing.assert_allclose(other_loss, loss, rtol=1e-5)
     np.testing.assert_allclose(other_norm, norm, rtol=1e-4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), other_params, params)
-    split = sizes["fsdp"] * sizes["tensor"]
-    assert other_held < held / split * 1.35, (sizes, other_held, held)
+    # All is over fsdp, and over tensor besides what the rules name; a few biases are too small.
+    named = sum(x.nbytes for path, x in jax.tree_util.tree_flatten_with_path(params)[0]
+                if any(re.search(rule, path_name(path)) for rule, _ in config.sharding_rules))
+    promised = (held - named + named / sizes["tensor"]) / sizes["fsdp"]
+    assert 0 < named < held and promised <= other_held < promised * 1.05, (sizes, other_held, promised, held)
 print([result[0] for result in results])
 """
 

@@ -29,7 +29,8 @@ def check(result, meshes):
     for mesh in meshes:
         of_mesh = result["meshes"][mesh]
         np.testing.assert_allclose(of_mesh["losses"], of_mesh["alone"], rtol=1e-5, err_msg=mesh)
-        assert len(set(of_mesh["losses"])) == 3  # it learns: each step is from other parameters
+        first, _, last = of_mesh["losses"]
+        assert last != first  # the first step's learning rate is zero, the second's is not
         _, fsdp, _, tensor = map(int, mesh.split("x"))
         # What the mesh promises: everything over fsdp, the parallel layers over tensor besides. Biases and norms are
         # too small to be spread, and are a larger share of tiny networks.
@@ -41,9 +42,8 @@ def check(result, meshes):
         assert abs(moments - 2 * params) < 64  # two moments, and counters
 
 
-def test_a_tiny_cascade_on_a_mesh_of_three_axes_and_with_frames():
-    meshes = ("2x2x1x2", "1x2x2x2")
-    check(on_meshes(["cascade"], meshes)["cascade"], meshes)
+def test_a_tiny_text_encoder_on_a_mesh_of_three_axes():
+    check(on_meshes(["text"], ["2x2x1x2"])["text"], ["2x2x1x2"])
 
 
 @pytest.mark.slow
