@@ -61,7 +61,7 @@ def measure(name: str, model: str | None, rounds: int) -> dict[str, Any]:
     from videogen_jax.host_memory import keep_freed_memory
     from videogen_jax.stages import build_stage
     from videogen_jax.training.encoded import EncodedStage
-    from videogen_jax.training.mesh import batch_sharding, make_mesh, shardings_for
+    from videogen_jax.training.mesh import make_mesh, place_batch, shardings_for
     from videogen_jax.training.optimizer import make_optimizer
     from videogen_jax.training.run import frozen_parts
     from videogen_jax.training.state import init_state, make_train_step
@@ -81,17 +81,17 @@ def measure(name: str, model: str | None, rounds: int) -> dict[str, Any]:
         loader = make_loader(source, config.batch_size, config.seed, num_threads=config.loader_threads)
         example, rng = take(source, range(1)), jax.random.key(config.seed)
         shapes = jax.eval_shape(lambda rng: init_state(stage, optimizer, rng, example), rng)
-        state_shardings = shardings_for(shapes, config.sharding_rules, mesh)
-        frozen_shardings = shardings_for(frozen, config.sharding_rules, mesh)
-        batch_shardings = batch_sharding(mesh)
+        rules, spread = config.sharding_rules, config.fsdp_min_size
+        state_shardings = shardings_for(shapes, rules, mesh, spread, trained=True)
+        frozen_shardings = shardings_for(frozen, rules, mesh, spread)
         frozen = jax.device_put(frozen, frozen_shardings)
         create = jax.jit(lambda rng: init_state(stage, optimizer, rng, example), out_shardings=state_shardings)
         state = create(rng)
 
         def draw() -> Any:
-            return jax.tree.map(lambda x: jax.make_array_from_process_local_data(batch_shardings, x), next(loader))
+            return place_batch(next(loader), mesh, range(config.batch_size), config.batch_size)
 
-        step = make_train_step(stage, optimizer, config, state_shardings, frozen_shardings, batch_shardings)
+        step = make_train_step(stage, optimizer, config, state_shardings, frozen_shardings)
         batch = draw()
         begun = time.perf_counter()
         compiled = step.lower(state, frozen, batch).compile()

@@ -2,6 +2,13 @@
 
 from ml_collections import ConfigDict
 
+# Pairs of layers of which the first is split over "tensor" by its outputs and the second by its inputs, so that what is
+# between them need not be gathered (Shoeybi et al. 2019, section 3): heads of attention, feed-forward layers, the
+# convolutions of residual blocks and the classifier's last layers. The single head of an autoencoder's attention cannot
+# be split.
+BY_OUTPUT = r"(attn\d/to_[qkv]|[qkv]_proj|net_0/proj|fc1|conv1|time_emb_proj|features)/kernel$"
+BY_INPUT = r"(attn\d/to_out_0|out_proj|net_2|fc2|conv2|temporal_conv1/conv|logits)/kernel$"
+
 
 def get_base_config() -> ConfigDict:
     """Fields of every training config. A config file sets `stage`, `model` and `data`."""
@@ -27,9 +34,12 @@ def get_base_config() -> ConfigDict:
     config.optimizer.b2 = 0.99
     config.optimizer.clip_norm = 1.0
 
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
-    # (regular expression on the parameter's path, partition of its last axes): the first match holds.
-    config.sharding_rules = ((r"kernel$", ("fsdp", "tensor")), (r"embedding$", ("tensor", "fsdp")))
+    # Devices along each axis; -1 in one of them: those that are left (docs/distributed.md).
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "frames": 1, "tensor": 1})
+    # (regular expression on the parameter's path, partition of its last axes): the first match holds. Large parameters
+    # that have no "fsdp" in theirs are spread over it besides, along their largest axis.
+    config.sharding_rules = ((BY_OUTPUT, (None, "tensor")), (BY_INPUT, ("tensor", None)))
+    config.fsdp_min_size = 2**14  # numbers; what is smaller is sent sooner than gathered
 
     config.log_every = 20
     config.sample_every = 500

@@ -10,7 +10,7 @@ from videogen_jax import distributed
 def test_half_a_description_of_the_processes_is_refused(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1234")
     monkeypatch.setenv("JAX_PROCESS_ID", "0")
-    with pytest.raises(ValueError, match="JAX_NUM_PROCESSES must be set too, as JAX_COORDINATOR_ADDRESS is"):
+    with pytest.raises(ValueError, match="JAX_NUM_PROCESSES must be given too, as JAX_COORDINATOR_ADDRESS is"):
         distributed.initialize()
 
 

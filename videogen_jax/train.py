@@ -6,6 +6,9 @@ Started again with the same --workdir it goes on from the newest good checkpoint
 status 75, which says "start me again" (docs/training.md, "Interrupted runs"). Any field of the config can be set from
 the command line: `--config.batch_size=16`.
 
+On a TPU pod and under Slurm the same command, started on every host, finds the other processes by itself; elsewhere
+each is told --coordinator, --num_processes and --process_id (docs/distributed.md).
+
     python -m videogen_jax.train --config configs/webvid/cascade.py:16,v5e --aot_topology v5e:16x16
 
 trains nothing: it compiles the step for that TPU pod on this machine and says what it needs (docs/scaling.md).
@@ -21,6 +24,12 @@ from videogen_jax.training.preemption import Preempted, exit_when_told
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Training config, e.g. configs/shapes/autoencoder.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metrics; a run in it is resumed")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: host:port of the first")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which one this is, from 0", lower_bound=0)
+HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
+    "heartbeat_timeout", 30, "Seconds without a sign of life of one process after which the others end", lower_bound=1
+)
 AOT_TOPOLOGY = flags.DEFINE_string("aot_topology", None, "Only compile the step for this TPU pod, e.g. v5e:16x16")
 AOT_OUTPUT = flags.DEFINE_string("aot_output", None, "With --aot_topology: a file for what was found, as JSON")
 AOT_EFFORT = flags.DEFINE_enum(
@@ -36,6 +45,21 @@ def main(argv: list[str]) -> None:
     if WORKDIR.value is None:
         fail("--workdir must be given")
     exit_when_told()
+    from videogen_jax import distributed
+
+    given = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    try:
+        process, num_processes = distributed.initialize_if_told(*given, HEARTBEAT_TIMEOUT.value)
+    except ValueError as error:
+        fail(error)
+    if process:
+        logging.set_verbosity(logging.WARNING)  # the first one tells what all do
+    with distributed.ending_together(num_processes):
+        train()
+
+
+def train() -> None:
+    """Trains the stage of --config; errors that a user can do something about are said in a sentence."""
     from videogen_jax.host_memory import keep_freed_memory
     from videogen_jax.training.checkpoints import CannotSave
     from videogen_jax.training.loop import TrainingDiverged

@@ -1,6 +1,6 @@
 """Batches from a random-access source, with grain: shuffled, endless, split over processes, resumable."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import grain
@@ -18,39 +18,53 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Mapping[str, np.ndarray]: ...
 
 
+class _Rows(grain.MapDataset):
+    """Of an endless data set, cut into batches, certain rows of each batch."""
+
+    def __init__(self, parent: grain.MapDataset, batch_size: int, rows: Sequence[int]):
+        super().__init__(parent)
+        self._batch_size, self._rows = batch_size, tuple(rows)
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._batch_size * len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        batch, row = divmod(index, len(self._rows))
+        return self._parent[batch * self._batch_size + self._rows[row]]
+
+
 def make_loader(
     source: Source,
     batch_size: int,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     num_threads: int = 2,
     prefetch: int = 8,
     images: Source | None = None,
     image_fraction: float = 0.0,
 ) -> grain.DatasetIterator:
-    """An endless iterator of batches: a new shuffle of all examples each epoch, of which this process gets its share.
+    """An endless iterator of batches: a new shuffle of all examples each epoch, of which this process gets its rows.
 
-    Batch by batch the processes together draw what one alone would draw. A source with a method `draw(index, rng)`
+    Row by row the processes together draw what one alone would draw. A source with a method `draw(index, rng)`
     gives another view of its examples each epoch, the same in every run; its `num_workers` are kept busy.
 
     Args:
       source: examples.
       batch_size: examples a batch over all processes.
       seed: of the shuffle and of `draw`.
+      rows: which examples of each batch (`mesh.process_rows`); None: all.
       num_threads: threads that read ahead; their number does not change the order.
       prefetch: batches read ahead at most; 2 of a source that draws, whose examples may be large.
       images: a second source, whose examples fill whole batches of their own between the others.
       image_fraction: share of those batches.
 
-    Returns: an iterator of dicts `(batch_size / process_count, ...)` with `get_state` and `set_state`.
+    Returns: an iterator of dicts `(len(rows), ...)` with `get_state` and `set_state`.
 
     Raises:
-      ValueError: if the batch does not divide by the processes or a process's share is smaller than a batch.
+      ValueError: if there are fewer examples than a batch has.
     """
-    if batch_size % process_count:
-        raise ValueError(f"config.batch_size is {batch_size}, which does not divide by {process_count} processes")
-    local = batch_size // process_count
+    rows = range(batch_size) if rows is None else rows
+    local = len(rows)
 
     def batches(some: Source) -> grain.IterDataset:
         if len(some) < batch_size:
@@ -62,7 +76,7 @@ def make_loader(
             dataset = drawn.seed(seed).random_map(lambda index, rng: some.draw(int(index), rng))
         else:
             dataset = grain.MapDataset.source(some).shuffle(seed=seed).repeat()
-        shared = dataset[process_index::process_count]
+        shared = _Rows(dataset, batch_size, rows)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead * local, threads))
         return shared.to_iter_dataset(options).batch(local, drop_remainder=True)
 

@@ -5,6 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from videogen_jax.models.partitioning import partitioned
+
 BLOCK = 512  # queries at once
 _LEAST_SCORES, _LEAST_SCORES_OF_A_HEAD = 2**20, 2**13  # below which all scores at once are as fast on a CPU
 _MOST_SCORES_OF_A_HEAD = 2**23  # above which, elsewhere, the scores of all heads are not held at once
@@ -16,7 +18,8 @@ def dot_product_attention(query: jax.Array, key: jax.Array, value: jax.Array) ->
     """softmax(query key^T / sqrt(D)) value, with the softmax in float32.
 
     - On a CPU a head at a time, in blocks of queries, so that the scores of a block stay in the cache: all scores at
-      once take four to six times as long at the 4,096 positions of 64x64 latents, and two to three times at 256.
+      once take four to six times as long at the 4,096 positions of 64x64 latents, and two to three times at 256. Not
+      where a step is spread over several devices: it makes one axis of examples and heads, which XLA would gather.
     - On NVIDIA's GPUs by cuDNN's fused kernel, where it takes the shapes: 16-bit types, heads of a multiple of 8 up to
       128 channels, even numbers of queries and keys.
     - Elsewhere all heads at once, in blocks of queries where there are many: the scores of 16 frames of 64x64 latents
@@ -31,7 +34,7 @@ def dot_product_attention(query: jax.Array, key: jax.Array, value: jax.Array) ->
     (batch, queries, heads, _), keys = query.shape, key.shape[1]
     of_a_head = queries * keys
     ways = {"default": in_blocks if of_a_head > _MOST_SCORES_OF_A_HEAD else jax.nn.dot_product_attention}
-    if of_a_head >= _LEAST_SCORES_OF_A_HEAD and of_a_head * batch * heads >= _LEAST_SCORES:
+    if not partitioned() and of_a_head >= _LEAST_SCORES_OF_A_HEAD and of_a_head * batch * heads >= _LEAST_SCORES:
         ways["cpu"] = blockwise
     if jax.default_backend() == "gpu" and fits_cudnn(query, key):  # it asks for the device when it is traced
         ways["cuda"] = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from videogen_jax.models.layers import group_norm
+from videogen_jax.models.partitioning import constrain
 
 
 class ShapesClassifier(nn.Module):
@@ -55,6 +56,7 @@ class ShapesClassifier(nn.Module):
             x = nn.relu(group_norm(8, 1e-6, self.dtype, f"norm_{i}")(x))
             t, side = t // 2, side // 2
             x = x.reshape(b, t, 2, side, 2, side, 2, width).max(axis=(2, 4, 6))
+        x = constrain(x, "batch", "whole", "whole", "whole", "whole")  # before rows are joined: see `constrain`
         x = x.reshape(x.shape[0], -1)  # places are kept: where to a thing moves is an attribute
         features = nn.Dense(self.features, dtype=self.dtype, name="features")(x)
         logits = nn.Dense(sum(self.num_classes), dtype=self.dtype, name="logits")(nn.relu(features))

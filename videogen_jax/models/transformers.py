@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import zeros as zeros_init
 
 from videogen_jax.models.layers import Attention, LayerNorm, convolve, group_norm, sinusoidal_embedding
+from videogen_jax.models.partitioning import constrain
 
 
 def layer_norm(dtype: jnp.dtype, name: str) -> LayerNorm:
@@ -142,8 +143,10 @@ class TemporalTransformer(nn.Module):
         x = x.reshape(b, t, h * w, c)
         y = layer_norm(self.dtype, "norm1")(x) + place[:, :, None]
         attention = Attention(self.heads, c // self.heads, zero_init=True, dtype=self.dtype, name="attn1")
-        y = attention(y.swapaxes(1, 2).reshape(b * h * w, t, c))
-        x = x + y.reshape(b, h * w, t, c).swapaxes(1, 2)
+        # Of frames on several devices: each is sent all frames of some positions, and not all of all frames.
+        y = constrain(constrain(y, "batch", None, "positions").swapaxes(1, 2), "batch", "positions")
+        y = attention(y.reshape(b * h * w, t, c)).reshape(b, h * w, t, c)
+        x = x + constrain(constrain(y, "batch", "positions").swapaxes(1, 2), "batch", "frames")
         x = x + FeedForward(zero_init=True, dtype=self.dtype, name="ff")(layer_norm(self.dtype, "norm2")(x))
         return x.reshape(n, h, w, c)
 

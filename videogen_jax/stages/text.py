@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from videogen_jax.models.layers import group_norm
+from videogen_jax.models.partitioning import constrain
 from videogen_jax.models.text_encoder import CLIPTextEncoder
 from videogen_jax.stages.stage import Batch, Metrics, Params, build_network, to_unit
 
@@ -35,6 +36,7 @@ class VideoTower(nn.Module):
         for i, features in enumerate(self.channels):
             x = nn.Conv(features, (3, 3), strides=(2, 2) if i else (1, 1), dtype=self.dtype, name=f"conv_{i}")(x)
             x = nn.silu(group_norm(8, 1e-6, self.dtype, f"norm_{i}")(x))
+        x = constrain(x, "batch", "whole", "whole", "whole")  # before rows are joined: see `constrain`
         x = x.reshape(b, -1)  # positions are kept: where a thing is, and where it goes, is part of the caption
         return nn.Dense(self.projection_dim, dtype=self.dtype, name="projection")(x)
 

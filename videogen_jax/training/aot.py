@@ -23,6 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from videogen_jax.data.build import STAGES_ON_PIXELS, STAGES_WITH_TEXT
 from videogen_jax.data.encoding import Encoder
 from videogen_jax.models.autoencoder import AutoencoderKL
+from videogen_jax.models.partitioning import over
 from videogen_jax.models.vgg import VGG16Features
 from videogen_jax.stages import build_stage
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
@@ -31,7 +32,7 @@ from videogen_jax.training.chips import GIB, Chip, LeastTime, chip_hours, least_
 from videogen_jax.training.encoded import EncodedStage
 from videogen_jax.training.flops import count_jaxpr
 from videogen_jax.training.hlo import Collectives, collectives, memory_traffic
-from videogen_jax.training.mesh import batch_sharding, make_mesh, shardings_for
+from videogen_jax.training.mesh import batch_sharding, batch_shardings, check_batch, make_mesh, shardings_for
 from videogen_jax.training.optimizer import make_optimizer
 from videogen_jax.training.state import TrainState, count_parameters, init_state, make_train_step
 
@@ -268,16 +269,15 @@ class _Abstract:
         return cls(name, stage, optimizer, state, frozen, batch)
 
 
-def _mesh_for(config: Any, topology: str, accumulation: int) -> Mesh:
+def _mesh_for(config: Any, topology: str) -> Mesh:
     mesh = make_mesh(config.mesh, pod_devices(topology)[1])
-    split = mesh.shape["data"] * mesh.shape["fsdp"]
-    if config.batch_size % (split * accumulation):
-        parts = f" in {accumulation} parts (config.accumulation)" if accumulation > 1 else ""
-        raise ValueError(
-            f"config.batch_size is {config.batch_size}, which does not divide by the {split} devices of config.mesh's "
-            f"data and fsdp axes{parts}"
-        )
+    check_batch(config, mesh, abstract_batch(config))
     return mesh
+
+
+def _placed(batch: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    where = batch_shardings(batch, mesh)
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where[name]) for name, x in batch.items()}
 
 
 def train_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> Report:
@@ -286,15 +286,17 @@ def train_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> R
     Raises:
       ValueError: for a config or a pod that cannot work, before anything is compiled.
     """
-    mesh = _mesh_for(config, topology, config.accumulation)
+    mesh = _mesh_for(config, topology)
     made = _Abstract.of(config)
-    placed = [shardings_for(tree, config.sharding_rules, mesh) for tree in (made.state, made.frozen)]
-    step = make_train_step(made.stage, made.optimizer, config, *placed, batch_sharding(mesh))
+    rules, spread = config.sharding_rules, config.fsdp_min_size
+    state_shardings = shardings_for(made.state, rules, mesh, spread, trained=True)
+    frozen_shardings = shardings_for(made.frozen, rules, mesh, spread)
+    step = make_train_step(made.stage, made.optimizer, config, state_shardings, frozen_shardings)
     return compile_report(
         f"train {made.name}",
         topology,
         step,
-        (made.state, made.frozen, made.batch),
+        (made.state, made.frozen, _placed(made.batch, mesh)),
         mesh,
         effort,
         batch_size=config.batch_size,
@@ -309,17 +311,23 @@ def sample_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> 
     Raises:
       ValueError: as `train_report`.
     """
-    mesh = _mesh_for(config, topology, 1)
+    mesh = _mesh_for(config, topology)
     made = _Abstract.of(config)
-    params, frozen = (shardings_for(tree, config.sharding_rules, mesh) for tree in (made.state.params, made.frozen))
-    batch, whole = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
-    program = jax.jit(made.stage.sample, in_shardings=(params, frozen, batch, whole), out_shardings=batch)
+    rules, spread = config.sharding_rules, config.fsdp_min_size
+    params, frozen = (shardings_for(tree, rules, mesh, spread) for tree in (made.state.params, made.frozen))
+    whole, rows = NamedSharding(mesh, PartitionSpec()), batch_sharding(mesh)
+
+    def sample(params, frozen, batch, rng):
+        with over(mesh):
+            return made.stage.sample(params, frozen, batch, rng)
+
+    program = jax.jit(sample, in_shardings=(params, frozen, None, whole), out_shardings=rows)
     rng = jax.eval_shape(lambda: jax.random.key(0))
     return compile_report(
         f"sample {made.name}",
         topology,
         program,
-        (made.state.params, made.frozen, made.batch, rng),
+        (made.state.params, made.frozen, _placed(made.batch, mesh), rng),
         mesh,
         effort,
         batch_size=config.batch_size,

@@ -16,7 +16,7 @@ from videogen_jax.data.loader import Source, make_loader, take
 from videogen_jax.data.position import DataOrder, go_to, position
 from videogen_jax.stages.stage import Params, Stage, to_uint8
 from videogen_jax.training.checkpoints import Checkpoints, abstract_state, retention, write_json
-from videogen_jax.training.mesh import batch_sharding, make_mesh, shardings_for
+from videogen_jax.training.mesh import check_batch, make_mesh, place, place_batch, process_rows, shardings_for
 from videogen_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from videogen_jax.training.preemption import Preempted, Preemption
 from videogen_jax.training.samples import column_order, comparison
@@ -71,52 +71,41 @@ def train(
     frozen = {} if frozen is None else frozen
 
     mesh = make_mesh(config.mesh)
+    shown = range(min(config.sample_count, len(source)))
+    example = take(source, shown)
+    check_batch(config, mesh, example)
+    rows = process_rows(mesh, config.batch_size)
     loader = make_loader(
         source,
         config.batch_size,
         config.seed,
-        jax.process_index(),
-        jax.process_count(),
+        rows,
         num_threads=config.loader_threads,
         images=images,
         image_fraction=config.image_fraction,
     )
-    if config.batch_size % config.accumulation:
-        raise ValueError(
-            f"config.batch_size is {config.batch_size}, "
-            f"which does not divide by config.accumulation, {config.accumulation}"
-        )
-    split = mesh.shape["data"] * mesh.shape["fsdp"]
-    if config.batch_size % split:
-        raise ValueError(
-            f"config.batch_size is {config.batch_size}, "
-            f"which does not divide by the {split} devices of config.mesh's data and fsdp axes"
-        )
-    rows = config.batch_size // jax.process_count()
     examples = tuple(len(some) for some in (source, images) if some is not None)
     order = DataOrder(config.seed, config.batch_size, examples, config.image_fraction)
-    shown = range(min(config.sample_count, len(source)))
-    example = take(source, shown)
     captions = [source.caption(index) or "" for index in shown] if hasattr(source, "caption") else None
 
     optimizer = make_optimizer(config.optimizer, config.steps)
     init_rng = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)  # no step has this number
     shapes = jax.eval_shape(lambda rng: init_state(stage, optimizer, rng, example), init_rng)
-    state_shardings = shardings_for(shapes, config.sharding_rules, mesh)
-    frozen_shardings = shardings_for(frozen, config.sharding_rules, mesh)
-    frozen = jax.device_put(frozen, frozen_shardings)
-    batch_shardings = batch_sharding(mesh)
-    step_fn = make_train_step(stage, optimizer, config, state_shardings, frozen_shardings, batch_shardings)
+    rules, spread = config.sharding_rules, config.fsdp_min_size
+    state_shardings = shardings_for(shapes, rules, mesh, spread, trained=True)
+    frozen_shardings = shardings_for(frozen, rules, mesh, spread)
+    frozen = place(frozen, frozen_shardings)
+    step_fn = make_train_step(stage, optimizer, config, state_shardings, frozen_shardings)
 
     checkpoints = Checkpoints(workdir, keep, keep_every)
     if checkpoints.latest is not None:
         state, saved_position = checkpoints.restore(abstract_state(shapes, state_shardings))
-        go_to(loader, rows, order, saved_position)
+        go_to(loader, len(rows), order, saved_position)
     else:
         create = jax.jit(lambda rng: init_state(stage, optimizer, rng, example), out_shardings=state_shardings)
         state = create(init_rng)
         if initial_params is not None:
-            params = jax.device_put(initial_params(state.params), state_shardings.params)
+            params = place(initial_params(state.params), state_shardings.params)
             state = state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
     first = int(state.step)
     logging.info("%s: %.2f M parameters, step %d", config.stage, count_parameters(state.params) / 1e6, first)
@@ -139,7 +128,7 @@ def train(
             task = bar.add_task(config.stage, total=config.steps, completed=first, status="compiling")
             for step in range(first + 1, last + 1):
                 asked = time.perf_counter()
-                batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(batch_shardings, x), next(loader))
+                batch = place_batch(next(loader), mesh, rows, config.batch_size)
                 waited += time.perf_counter() - asked
                 state, metrics = step_fn(state, frozen, batch)
                 stop = preemption.requested(step) and step < config.steps
@@ -157,7 +146,7 @@ def train(
                     bar.update(task, status=f"loss {values['loss']:.4f}, {values['steps_per_second']:.2f} steps/s")
                 bar.update(task, completed=step)
                 if saved:
-                    checkpoints.save(state, position(loader, rows, order))
+                    checkpoints.save(state, position(loader, len(rows), order))
                 if stop:
                     checkpoints.wait()
                     raise Preempted(step, preemption.signal)

@@ -1,4 +1,4 @@
-"""One mesh for every stage, and the placement of parameters by an ordered list of rules."""
+"""One mesh for every stage, and where parameters and batches lie on it."""
 
 import math
 import re
@@ -7,32 +7,61 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-AXES = ("data", "fsdp", "tensor")
-Rules = Sequence[tuple[str, Sequence[str | None]]]
+AXES = ("data", "fsdp", "frames", "tensor")  # the last sends the most
+ROWS = ("data", "fsdp")  # what the examples of a batch are spread over
+Partition = Sequence[str | Sequence[str] | None]
+Rules = Sequence[tuple[str, Partition]]
 
 
 def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh over ("data", "fsdp", "tensor"); one size may be -1: the devices that are left.
+    """A mesh over `AXES`; one size may be -1: the devices that are left. An axis that is not given has one.
+
+    On TPUs an axis follows the wires of the torus where its size allows; elsewhere devices are taken in JAX's order, by
+    which those of a host are neighbours along the last axes.
 
     Raises:
-      ValueError: naming the axis or the product that does not fit the devices.
+      ValueError: naming the field that does not fit the devices.
     """
     devices = jax.devices() if devices is None else devices
     unknown = sorted(set(sizes) - set(AXES))
     if unknown:
         raise ValueError(f"config.mesh has no axis {', '.join(unknown)}; the axes are {', '.join(AXES)}")
-    shape = [int(sizes.get(axis, 1)) for axis in AXES]
-    if shape.count(-1) > 1 or any(size < 1 and size != -1 for size in shape):
-        raise ValueError(f"config.mesh {dict(sizes)}: sizes are positive, and at most one of them is -1")
-    known = math.prod(size for size in shape if size != -1)
-    if -1 in shape and len(devices) % known == 0:
-        shape[shape.index(-1)] = len(devices) // known
-    if math.prod(shape) != len(devices):
-        raise ValueError(f"config.mesh {dict(sizes)} does not make {len(devices)} devices")
-    return Mesh(np.asarray(devices).reshape(shape), AXES)
+    shape = {axis: int(sizes.get(axis, 1)) for axis in AXES}
+    for axis, size in shape.items():
+        if size < 1 and size != -1:
+            raise ValueError(f"config.mesh.{axis} is {size}; it must be positive, or -1 for the devices that are left")
+    open_axes = [axis for axis, size in shape.items() if size == -1]
+    if len(open_axes) > 1:
+        raise ValueError(f"config.mesh.{' and config.mesh.'.join(open_axes)} are -1; only one of them may be")
+    left, taken = len(devices), []
+    for axis, size in shape.items():
+        if size == -1:
+            continue
+        if left % size:
+            rest = f" that {' and '.join(taken)} leave" if taken else ""
+            raise ValueError(f"config.mesh.{axis} is {size}, which does not divide the {left} devices{rest}")
+        left //= size
+        taken += [axis] if size > 1 else []
+    if open_axes:
+        shape[open_axes[0]] = left
+    elif left > 1:
+        named = ", ".join(f"config.mesh.{axis} {size}" for axis, size in shape.items())
+        raise ValueError(
+            f"{named} take {len(devices) // left} of {len(devices)} devices; -1 for one of them takes what is left"
+        )
+    return Mesh(_ordered(tuple(shape.values()), devices), AXES)
+
+
+def _ordered(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+    try:
+        return mesh_utils.create_device_mesh(shape, devices)
+    except NotImplementedError:  # no whole axes of the torus make an axis of the mesh
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -40,33 +69,165 @@ def path_name(path: tuple[Any, ...]) -> str:
     return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
 
 
-def shardings_for(tree: Any, rules: Rules, mesh: Mesh) -> Any:
-    """A NamedSharding for each leaf of `tree` (arrays or ShapeDtypeStructs).
+def shardings_for(tree: Any, rules: Rules, mesh: Mesh, min_size: int = 2**14, trained: bool = False) -> Any:
+    """A NamedSharding for each leaf of `tree`.
 
-    The first rule whose regular expression is found in the leaf's path gives the partition of its LAST axes; leading
-    axes are whole. A leaf that no rule names, or whose axis does not divide, stays whole on every device, so a rule
-    may be written for the large tensors without listing the small ones.
+    The first rule whose regular expression is found in the leaf's path gives the partition of its LAST axes: for each
+    the mesh's axis, several of them, or None. A rule with more axes than the leaf is passed over. Whatever no rule has
+    spread over "fsdp" is then, if it has at least `min_size` numbers, along the largest of its axes that are still
+    whole and divide; the rest lies whole on every device. Moments and moving averages have the paths of their
+    parameters at the end of their own, and so lie as these do.
+
+    Args:
+      tree: arrays or ShapeDtypeStructs.
+      rules: `config.sharding_rules`.
+      mesh: of `make_mesh`.
+      min_size: `config.fsdp_min_size`.
+      trained: the tree is what is trained, so that every rule has to name something in it.
+
+    Raises:
+      ValueError: a rule is no regular expression, names an unknown axis or one axis twice, or nothing in the tree
+        though an axis that it names has several devices.
     """
-    compiled = [(re.compile(pattern), tuple(spec)) for pattern, spec in rules]
-    for pattern, spec in rules:
-        unknown = sorted({axis for axis in spec if axis is not None and axis not in AXES})
-        if unknown:
-            raise ValueError(
-                f"config.sharding_rules: {pattern!r} names the axis {', '.join(unknown)}, not one of {AXES}"
-            )
+    compiled = [_rule(pattern, partition) for pattern, partition in rules]
+    used, misfits = set(), {}
 
     def place(path, leaf) -> NamedSharding:
-        name = path_name(path)
-        for pattern, spec in compiled:
-            if pattern.search(name) and len(spec) <= leaf.ndim:
-                whole = (None,) * (leaf.ndim - len(spec)) + spec
-                fits = (axis is None or n % mesh.shape[axis] == 0 for axis, n in zip(whole, leaf.shape, strict=True))
-                return NamedSharding(mesh, P(*(a if ok else None for a, ok in zip(whole, fits, strict=True))))
-        return NamedSharding(mesh, P())
+        name, spec = path_name(path), [()] * leaf.ndim
+        for number, (pattern, partition) in enumerate(compiled):
+            if len(partition) > leaf.ndim or not pattern.search(name):
+                continue
+            used.add(number)
+            for axis, over in enumerate(partition, leaf.ndim - len(partition)):
+                if leaf.shape[axis] % _devices(mesh, over) == 0:
+                    spec[axis] = over
+                else:
+                    misfits.setdefault(pattern.pattern, []).append((name, leaf.shape[axis], over))
+            break
+        if leaf.size >= min_size and not any("fsdp" in over for over in spec):
+            free = [i for i, n in enumerate(leaf.shape) if not spec[i] and n % mesh.shape["fsdp"] == 0]
+            if free:
+                spec[max(free, key=lambda i: leaf.shape[i])] = ("fsdp",)
+        spec = [over[0] if len(over) == 1 else over or None for over in spec]
+        while spec and spec[-1] is None:
+            spec.pop()
+        return NamedSharding(mesh, P(*spec))
 
-    return jax.tree_util.tree_map_with_path(place, tree)
+    placed = jax.tree_util.tree_map_with_path(place, tree)
+    for pattern, found in misfits.items():
+        name, size, over = found[0]
+        more = f" (and of {len(found) - 1} more)" if len(found) > 1 else ""
+        logging.warning(
+            "config.sharding_rules: %r: the %d of %s%s do not divide by the %d devices of %s and stay whole",
+            *(pattern, size, name, more, _devices(mesh, over), " and ".join(over)),
+        )
+    for number, (pattern, partition) in enumerate(compiled):
+        if trained and number not in used and any(_devices(mesh, over) > 1 for over in partition):
+            raise ValueError(
+                f"config.sharding_rules: {pattern.pattern!r} names no parameter of this stage that has "
+                f"{len(partition)} axes or more; paths read like {_example(tree)}"
+            )
+    return placed
+
+
+def _rule(pattern: str, partition: Partition) -> tuple[re.Pattern, tuple[tuple[str, ...], ...]]:
+    where = f"config.sharding_rules: {pattern!r}"
+    overs = tuple((over,) if isinstance(over, str) else tuple(over or ()) for over in partition)
+    named = [axis for over in overs for axis in over]
+    unknown = sorted(set(named) - set(AXES))
+    if unknown:
+        raise ValueError(f"{where} names the axis {', '.join(unknown)}, not one of {', '.join(AXES)}")
+    if len(set(named)) < len(named):
+        raise ValueError(f"{where} names an axis twice: {partition}")
+    try:
+        return re.compile(pattern), overs
+    except re.error as error:
+        raise ValueError(f"{where} is no regular expression: {error}") from error
+
+
+def _devices(mesh: Mesh, over: Sequence[str]) -> int:
+    return math.prod(mesh.shape[axis] for axis in over)
+
+
+def _example(tree: Any) -> str:
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return path_name(max(paths, key=lambda path_and_leaf: path_and_leaf[1].size)[0]) if paths else "(there are none)"
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches are split over data and fsdp along their first axis."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+    return NamedSharding(mesh, P(ROWS))
+
+
+def batch_shardings(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]:
+    """As `batch_sharding` for each array of a batch; videos `(B, T, H, W, C)` are split over "frames" along T too,
+    where it divides: single frames, as references are, lie whole."""
+    frames = mesh.shape["frames"]
+    videos = {name: x.ndim == 5 and x.shape[1] % frames == 0 for name, x in batch.items()}
+    return {name: NamedSharding(mesh, P(ROWS, "frames") if ok else P(ROWS)) for name, ok in videos.items()}
+
+
+def check_batch(config: Any, mesh: Mesh, batch: Mapping[str, Any]) -> None:
+    """ValueError: `config.batch_size` does not fit the mesh, or `batch` has no frames to spread. batch: as
+    `batch_shardings`'s."""
+    size, parts, split = config.batch_size, config.accumulation, _devices(mesh, ROWS)
+    if size % parts:
+        raise ValueError(f"config.batch_size is {size}, which does not divide by config.accumulation, {parts}")
+    cut = f" in {parts} parts (config.accumulation)" if parts > 1 else ""
+    if size % (split * parts):
+        raise ValueError(
+            f"config.batch_size is {size}, which does not divide by the {split} devices of config.mesh's data and "
+            f"fsdp axes{cut}"
+        )
+    if mesh.shape["frames"] == 1:
+        return
+    if size != split * parts:
+        # The spatial layers take the frames of all examples as one axis, of which a device can have a stretch only.
+        raise ValueError(
+            f"config.mesh.frames is {mesh.shape['frames']}, which is for clips that are too much for a device: "
+            f"config.batch_size must then be {split * parts}, an example for each of the {split} devices of data and "
+            f"fsdp{cut}, not {size}"
+        )
+    if not any("frames" in placed.spec for placed in batch_shardings(batch, mesh).values()):
+        frames = sorted({x.shape[1] for x in batch.values() if x.ndim == 5})
+        raise ValueError(
+            f"config.mesh.frames is {mesh.shape['frames']}, which divides the frames of no array of a batch: "
+            f"{', '.join(map(str, frames)) or 'there are no videos'}"
+        )
+
+
+def process_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> tuple[int, ...]:
+    """The examples of a batch that devices of a process (this one by default) hold, rising."""
+    process = jax.process_index() if process is None else process
+    held = batch_sharding(mesh).devices_indices_map((batch_size,))
+    rows = {
+        row for device, (part,) in held.items() if device.process_index == process for row in range(batch_size)[part]
+    }
+    return tuple(sorted(rows))
+
+
+def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, rows: Sequence[int], batch_size: int) -> dict[str, Any]:
+    """A batch over all processes, of which this one has the examples `rows` (`process_rows`) with all their frames."""
+    at = {row: i for i, row in enumerate(rows)}
+    shardings = batch_shardings(batch, mesh)
+
+    def place(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            wanted = range(batch_size)[index[0]]
+            return x[at[wanted[0]] : at[wanted[-1]] + 1][(slice(None), *index[1:])]
+
+        return jax.make_array_from_callback((batch_size, *x.shape[1:]), sharding, part)
+
+    return {name: place(np.asarray(x), shardings[name]) for name, x in batch.items()}
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Arrays that every process has whole, or that lie on the mesh already, as `shardings` want them."""
+
+    def put(x: Any, sharding: NamedSharding) -> jax.Array:
+        if jax.process_count() == 1 or (isinstance(x, jax.Array) and not x.is_fully_addressable):
+            return jax.device_put(x, sharding)
+        whole = np.asarray(x)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(put, tree, shardings)

@@ -1,6 +1,5 @@
 """The train state and the jitted step, the same for every stage."""
 
-import functools
 from typing import Any
 
 import flax.struct
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from videogen_jax.models.partitioning import constrain, over
 from videogen_jax.stages.stage import Batch, Metrics, Params, Stage
 
 
@@ -56,6 +56,7 @@ def train_step(
 
         def one(total, index_and_part):
             index, part = index_and_part
+            part = jax.tree.map(lambda x: constrain(x, "batch", "frames" if x.ndim == 5 else None), part)
             result = gradient(state.params, frozen, part, jax.random.fold_in(rng, index))
             return jax.tree.map(jnp.add, total, result), None
 
@@ -71,14 +72,18 @@ def train_step(
     return TrainState(state.step + 1, params, ema, opt_state), metrics
 
 
-def make_train_step(stage, optimizer, config, state_shardings, frozen_shardings, batch_shardings):
-    """`train_step` jitted with shardings; the old state's buffers are donated."""
-    step = functools.partial(
-        train_step, stage, optimizer, float(config.ema_decay), int(config.accumulation), int(config.seed)
-    )
+def make_train_step(stage, optimizer, config, state_shardings, frozen_shardings):
+    """`train_step` jitted with shardings, for batches that lie as they are to; the old state's buffers are donated."""
+    settings = (float(config.ema_decay), int(config.accumulation), int(config.seed))
+    mesh = jax.tree.leaves(state_shardings)[0].mesh
+
+    def step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
+        with over(mesh):
+            return train_step(stage, optimizer, *settings, state, frozen, batch)
+
     return jax.jit(
         step,
-        in_shardings=(state_shardings, frozen_shardings, batch_shardings),
+        in_shardings=(state_shardings, frozen_shardings, None),
         out_shardings=(state_shardings, None),
         donate_argnums=(0,),
     )

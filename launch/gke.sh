@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Fills in launch/gke_jobset.yaml and gives it to Kubernetes.
+#
+#   launch/gke.sh --image IMAGE -- --config configs/webvid/cascade.py:16,v5e --workdir gs://bucket/run
+#   launch/gke.sh --dry-run --image IMAGE -- ...    print the JobSet and apply nothing
+#
+# What stands behind -- goes to `python -m videogen_jax.train`. `kubectl apply --dry-run=server -f -` on what --dry-run
+# prints has the cluster check it. `kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=NAME` follows the logs,
+# `kubectl delete jobset NAME` ends the run (it saves first).
+#
+# Options, and the variables that set them:
+#   --image IMAGE           IMAGE with this repository installed; required
+#   --name NAME             NAME, videogen
+#   --accelerator NAME      ACCELERATOR, tpu-v5-lite-podslice (v5p: tpu-v5p-slice)
+#   --topology SHAPE        TOPOLOGY, 16x16
+#   --chips-per-host N      CHIPS_PER_HOST, 4
+#   --max-restarts N        MAX_RESTARTS, 100
+#   --dry-run               print the JobSet
+set -euo pipefail
+launcher=$0
+image=${IMAGE:-} name=${NAME:-videogen} accelerator=${ACCELERATOR:-tpu-v5-lite-podslice} topology=${TOPOLOGY:-16x16}
+chips_per_host=${CHIPS_PER_HOST:-4} max_restarts=${MAX_RESTARTS:-100} dry_run=
+
+fail() { echo "error: $*" >&2; exit 2; }
+number() { [[ $2 =~ ^[1-9][0-9]*$ ]] || fail "$1 is '$2'; it must be a number"; }
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    --image) image=${2:?--image needs an image}; shift 2 ;;
+    --name) name=${2:?--name needs a name}; shift 2 ;;
+    --accelerator) accelerator=${2:?--accelerator needs a name}; shift 2 ;;
+    --topology) topology=${2:?--topology needs a shape}; shift 2 ;;
+    --chips-per-host) chips_per_host=${2:?--chips-per-host needs a number}; shift 2 ;;
+    --max-restarts) max_restarts=${2:?--max-restarts needs a number}; shift 2 ;;
+    --dry-run) dry_run=yes; shift ;;
+    -h|--help) sed -n '2,/^set /p' "$launcher" | sed '$d; s/^# \{0,1\}//'; exit 0 ;;
+    --) shift; break ;;
+    *) fail "unknown option $1; try --help" ;;
+  esac
+done
+[ -n "$image" ] || fail "--image (or IMAGE) must be given"
+[ $# -gt 0 ] || fail "what is to be trained stands behind --, as in: $launcher --image IMAGE -- --config CONFIG --workdir FOLDER"
+number --chips-per-host "$chips_per_host"; number --max-restarts "$max_restarts"
+[[ $topology =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]] || fail "--topology is '$topology'; it must be like 16x16 or 4x4x4"
+chips=$((${topology//x/*}))
+[ $((chips % chips_per_host)) -eq 0 ] || fail "--topology $topology has $chips chips, which $chips_per_host a host do not divide"
+
+# The arguments as a list of JSON, which YAML holds.
+arguments=
+for argument in "$@"; do
+  argument=${argument//\\/\\\\}
+  arguments+="${arguments:+, }\"${argument//\"/\\\"}\""
+done
+
+manifest=$(cat "$(dirname "$launcher")/gke_jobset.yaml")
+# fill NAME VALUE
+fill() { manifest=${manifest//"\${$1}"/"$2"}; }
+fill NAME "$name"; fill IMAGE "$image"; fill ACCELERATOR "$accelerator"; fill TOPOLOGY "$topology"
+fill HOSTS $((chips / chips_per_host)); fill CHIPS_PER_HOST "$chips_per_host"; fill MAX_RESTARTS "$max_restarts"
+fill ARGS "[$arguments]"
+if [ -n "$dry_run" ]; then
+  printf '%s\n' "$manifest"
+else
+  printf '%s\n' "$manifest" | kubectl apply -f -
+fi

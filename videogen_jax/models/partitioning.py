@@ -1,0 +1,60 @@
+"""Where the axes of activations lie on the devices of a mesh, told by name.
+
+A network knows no mesh. Where XLA cannot find by itself how an activation is best laid out, the network names the
+array's axes, and whoever compiles it over a mesh (`training.state`) has said what the names mean; on one device, or
+outside of such a step, naming them does nothing.
+"""
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Iterator
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+# What `constrain` may call an axis, and the axes of the mesh that it is spread over. Positions are over "frames" where
+# a layer joins the frames of a position: each device then has all frames of some positions.
+# "whole" is over no axis.
+NAMES = {"batch": ("data", "fsdp"), "frames": ("frames",), "positions": ("frames",), "whole": ()}
+_mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
+
+
+@contextlib.contextmanager
+def over(mesh: Mesh) -> Iterator[None]:
+    """What is traced inside is compiled for `mesh`; one of a single device changes nothing."""
+    token = _mesh.set(mesh if mesh.size > 1 else None)
+    try:
+        yield
+    finally:
+        _mesh.reset(token)
+
+
+def partitioned() -> bool:
+    """Whether what is being traced is compiled for several devices."""
+    return _mesh.get() is not None
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """x, with its axes laid out by their `names`; XLA places those without one, or whose devices do not divide them.
+
+    Where rows and columns of an image are joined before a layer that is spread over "tensor", they have to be "whole":
+    XLA else spreads the rows over it, and (as of jaxlib 0.10.2) sums the gradient of the convolution before twice.
+    """
+    mesh = _mesh.get()
+    if mesh is None:
+        return x
+    spec = [P.UNCONSTRAINED] * x.ndim
+    for axis, name in enumerate(names):
+        if name == "whole":
+            spec[axis] = None
+        elif name and _devices(mesh, NAMES[name]) > 1 and x.shape[axis] % _devices(mesh, NAMES[name]) == 0:
+            spec[axis] = NAMES[name]
+    if all(over is P.UNCONSTRAINED for over in spec):
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*spec)))
+
+
+def _devices(mesh: Mesh, over: tuple[str, ...]) -> int:
+    return math.prod(mesh.shape[axis] for axis in over)
