@@ -11,8 +11,8 @@ import sys
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 if not any("classifier" in stage for stage in sys.argv[1:2]):
-    # Compiles sooner. Not the classifier: at this level the gradient through its pooling was wrong on one device already
-    # (jaxlib 0.10.2), by finite differences.
+    # Compiles sooner. Not the classifier, whose gradient was wrong at this level on one device already (jaxlib 0.10.2),
+    # by finite differences.
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
