@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Fills in launch/gke_jobset.yaml and gives it to Kubernetes.
 #
-#   launch/gke.sh --image IMAGE -- --config configs/webvid/cascade.py:16,v5e --workdir gs://bucket/run
-#   launch/gke.sh --dry-run --image IMAGE -- ...    print the JobSet and apply nothing
+#   launch/gke.sh --image IMAGE --claim runs -- --config configs/webvid/cascade.py:16,v5e --workdir /mnt/runs/cascade_16
+#   launch/gke.sh --dry-run --image IMAGE --claim runs -- ...    print the JobSet and apply nothing
 #
 # What stands behind -- goes to `python -m videogen_jax.train`. `kubectl apply --dry-run=server -f -` on what --dry-run
 # prints has the cluster check it. `kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=NAME` follows the logs,
@@ -10,6 +10,8 @@
 #
 # Options, and the variables that set them:
 #   --image IMAGE           IMAGE with this repository installed; required
+#   --claim NAME            CLAIM: a PersistentVolumeClaim that all hosts may write (Filestore, or a bucket by Cloud
+#                           Storage FUSE), mounted at /mnt/runs for --workdir and the data; required
 #   --name NAME             NAME, videogen
 #   --accelerator NAME      ACCELERATOR, tpu-v5-lite-podslice (v5p: tpu-v5p-slice)
 #   --topology SHAPE        TOPOLOGY, 16x16
@@ -18,7 +20,7 @@
 #   --dry-run               print the JobSet
 set -euo pipefail
 launcher=$0
-image=${IMAGE:-} name=${NAME:-videogen} accelerator=${ACCELERATOR:-tpu-v5-lite-podslice} topology=${TOPOLOGY:-16x16}
+image=${IMAGE:-} claim=${CLAIM:-} name=${NAME:-videogen} accelerator=${ACCELERATOR:-tpu-v5-lite-podslice} topology=${TOPOLOGY:-16x16}
 chips_per_host=${CHIPS_PER_HOST:-4} max_restarts=${MAX_RESTARTS:-100} dry_run=
 
 fail() { echo "error: $*" >&2; exit 2; }
@@ -27,6 +29,7 @@ number() { [[ $2 =~ ^[1-9][0-9]*$ ]] || fail "$1 is '$2'; it must be a number"; 
 while [ $# -gt 0 ]; do
   case $1 in
     --image) image=${2:?--image needs an image}; shift 2 ;;
+    --claim) claim=${2:?--claim needs a name}; shift 2 ;;
     --name) name=${2:?--name needs a name}; shift 2 ;;
     --accelerator) accelerator=${2:?--accelerator needs a name}; shift 2 ;;
     --topology) topology=${2:?--topology needs a shape}; shift 2 ;;
@@ -39,7 +42,8 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ -n "$image" ] || fail "--image (or IMAGE) must be given"
-[ $# -gt 0 ] || fail "what is to be trained stands behind --, as in: $launcher --image IMAGE -- --config CONFIG --workdir FOLDER"
+[ -n "$claim" ] || fail "--claim (or CLAIM) must be given: a PersistentVolumeClaim that all hosts may write"
+[ $# -gt 0 ] || fail "what is to be trained stands behind --, as in: $launcher --image IMAGE --claim NAME -- --config CONFIG --workdir FOLDER"
 number --chips-per-host "$chips_per_host"; number --max-restarts "$max_restarts"
 [[ $topology =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]] || fail "--topology is '$topology'; it must be like 16x16 or 4x4x4"
 chips=$((${topology//x/*}))
@@ -55,7 +59,7 @@ done
 manifest=$(cat "$(dirname "$launcher")/gke_jobset.yaml")
 # fill NAME VALUE
 fill() { manifest=${manifest//"\${$1}"/"$2"}; }
-fill NAME "$name"; fill IMAGE "$image"; fill ACCELERATOR "$accelerator"; fill TOPOLOGY "$topology"
+fill NAME "$name"; fill IMAGE "$image"; fill CLAIM "$claim"; fill ACCELERATOR "$accelerator"; fill TOPOLOGY "$topology"
 fill HOSTS $((chips / chips_per_host)); fill CHIPS_PER_HOST "$chips_per_host"; fill MAX_RESTARTS "$max_restarts"
 fill ARGS "[$arguments]"
 if [ -n "$dry_run" ]; then

@@ -3,7 +3,7 @@
 #
 #   launch/tpu_pod.sh create                         ask for the pod; it is there when `status` says ACTIVE
 #   launch/tpu_pod.sh install                        copy this repository to all hosts and install it
-#   launch/tpu_pod.sh run -- --config configs/webvid/cascade.py:16,v5e --workdir gs://bucket/run
+#   launch/tpu_pod.sh run -- --config configs/webvid/cascade.py:16,v5e --workdir /mnt/runs/cascade_16
 #   launch/tpu_pod.sh logs                           follow the log of the first host (--worker N: of another)
 #   launch/tpu_pod.sh watch -- --config ... --workdir ...   the whole: create, install, run, again after preemption
 #   launch/tpu_pod.sh status | stop | delete         `stop` sends SIGTERM: the run saves and ends
@@ -17,6 +17,7 @@
 #   --type TYPE             TPU_TYPE, v5litepod-256
 #   --version VERSION       TPU_VERSION, of the hosts' image: v2-alpha-tpuv5-lite (v5p: v2-alpha-tpuv5)
 #   --spot                  TPU_SPOT=yes: cheaper, and may be taken back at any time
+#   --setup COMMAND         TPU_SETUP: what `install` runs on every host first, such as mounting a shared folder
 #   --worker N              WORKER, 0: whose log `logs` shows
 #   --max-restarts N        MAX_RESTARTS, 100: of `watch`
 #   --poll SECONDS          POLL, 60: how often `watch` looks
@@ -24,7 +25,7 @@
 set -euo pipefail
 launcher=$0
 name=${TPU_NAME:-videogen} zone=${TPU_ZONE:-} project=${TPU_PROJECT:-} type=${TPU_TYPE:-v5litepod-256}
-version=${TPU_VERSION:-v2-alpha-tpuv5-lite} spot=${TPU_SPOT:-} worker=${WORKER:-0}
+version=${TPU_VERSION:-v2-alpha-tpuv5-lite} spot=${TPU_SPOT:-} setup=${TPU_SETUP:-} worker=${WORKER:-0}
 max_restarts=${MAX_RESTARTS:-100} poll=${POLL:-60} dry_run=
 
 fail() { echo "error: $*" >&2; exit 2; }
@@ -45,6 +46,7 @@ while [ $# -gt 0 ]; do
     --type) type=${2:?--type needs a type}; shift 2 ;;
     --version) version=${2:?--version needs a version}; shift 2 ;;
     --spot) spot=yes; shift ;;
+    --setup) setup=${2:?--setup needs a command}; shift 2 ;;
     --worker) worker=${2:?--worker needs a number}; shift 2 ;;
     --max-restarts) max_restarts=${2:?--max-restarts needs a number}; shift 2 ;;
     --poll) poll=${2:?--poll needs seconds}; shift 2 ;;
@@ -80,6 +82,7 @@ state() {
 }
 install() {
   local archive=/tmp/videogen_jax.tar.gz
+  [ -z "$setup" ] || on_workers all "$setup"
   run git archive --format tar.gz --output "$archive" HEAD
   run gcloud compute tpus tpu-vm scp "$archive" "$name:$archive" "${place[@]}" --worker all
   on_workers all "mkdir -p videogen_jax && tar -xzf $archive -C videogen_jax && cd videogen_jax && python3 -m venv .venv \

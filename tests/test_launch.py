@@ -10,10 +10,11 @@ import pytest
 LAUNCH = Path(__file__).parents[1] / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
 RUN = ["--config", "configs/x.py", "--workdir", "a folder"]
+GKE = ["--image", "i", "--claim", "c"]
 DRY = {
     "local_processes.sh": (["--processes", "3", "--dry-run", "--", *RUN], "--num_processes 3 --process_id 2"),
     "slurm_gpu.sbatch": (["--dry-run", *RUN], "srun --kill-on-bad-exit=1"),
-    "gke.sh": (["--image", "i", "--dry-run", "--", *RUN], '"--workdir", "a folder"]'),
+    "gke.sh": ([*GKE, "--dry-run", "--", *RUN], '"--workdir", "a folder"]'),
     "tpu_pod.sh": (["run", "--zone", "z", "--dry-run", "--", *RUN], "gcloud compute tpus tpu-vm ssh videogen --zone z"),
 }
 
@@ -50,7 +51,8 @@ def test_a_dry_run_shows_the_commands_and_help_the_options(name):
         ("local_processes.sh", ["--wrong"], "error: unknown option --wrong; try --help"),
         ("slurm_gpu.sbatch", [], "error: what is to be trained must be given"),
         ("gke.sh", ["--", *RUN], "error: --image (or IMAGE) must be given"),
-        ("gke.sh", ["--image", "i", "--topology", "4x3", "--chips-per-host", "8", "--", *RUN], "has 12 chips, which 8"),
+        ("gke.sh", ["--image", "i", "--", *RUN], "error: --claim (or CLAIM) must be given"),
+        ("gke.sh", [*GKE, "--topology", "4x3", "--chips-per-host", "8", "--", *RUN], "has 12 chips, which 8"),
         ("tpu_pod.sh", ["create"], "error: --zone (or TPU_ZONE) must be given"),
         ("tpu_pod.sh", ["fly"], "error: unknown action fly"),
         ("tpu_pod.sh", ["run", "--zone", "z"], "error: run needs what is to be trained behind --"),
@@ -63,7 +65,8 @@ def test_what_cannot_work_is_refused(name, arguments, message):
 
 
 def test_a_jobset_has_no_blank_left_and_the_pod_its_hosts():
-    done = start("gke.sh", "--image", "i", "--topology", "4x4x4", "--dry-run", "--", *RUN)
+    done = start("gke.sh", *GKE, "--topology", "4x4x4", "--dry-run", "--", *RUN)
+    assert "claimName: c" in done.stdout
     assert "${" not in done.stdout.split("apiVersion", 1)[1].replace('\\"$@\\"', "")
     assert "parallelism: 16" in done.stdout
 
@@ -107,3 +110,8 @@ def python(tmp_path):
 )
 def test_local_processes_start_again_what_was_stopped_and_not_what_failed(python, statuses, ends, starts):
     assert python(*statuses) == (ends, starts)
+
+
+def test_the_pods_hosts_are_set_up_before_anything_is_installed():
+    shown = start("tpu_pod.sh", "install", "--zone", "z", "--setup", "mount x /mnt/runs", "--dry-run").stdout
+    assert 0 <= shown.find("mount") < shown.find("git archive")

@@ -77,3 +77,12 @@ def test_refused_config_ends_the_program_without_a_traceback(tmp_path):
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("error: config.stage is 'nonsense'; the stages are text, ")
     assert "Traceback" not in result.stderr
+
+
+def test_a_workdir_that_is_an_address_is_refused():
+    command = [sys.executable, "-m", "videogen_jax.train", TEXT, "--workdir=gs://bucket/run"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: --workdir gs://bucket/run is an address; it must be a folder, such as one where the bucket is mounted\n"
+    )

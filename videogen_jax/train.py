@@ -44,6 +44,8 @@ def main(argv: list[str]) -> None:
         return
     if WORKDIR.value is None:
         fail("--workdir must be given")
+    if "://" in WORKDIR.value:
+        fail(f"--workdir {WORKDIR.value} is an address; it must be a folder, such as one where the bucket is mounted")
     exit_when_told()
     from videogen_jax import distributed
 
