@@ -249,6 +249,7 @@ def run(workdir, stop_after=None, **mesh):
     config.optimizer.warmup_steps, config.optimizer.learning_rate = 1, 0.05
     config.log_every = config.checkpoint_every = 1
     config.mesh.update(mesh)
+    config.sharding_rules, config.fsdp_min_size = (("layer/kernel$", (None, "tensor")),), 1
     return train(config, LinearStage(), LinearSource(), f"{sys.argv[1]}/{workdir}", stop_after=stop_after)
 
 assert jax.device_count() == 8
