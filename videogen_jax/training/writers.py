@@ -1,10 +1,11 @@
 """Metrics of a run: JSON lines and TensorBoard events, with sample videos as animated GIFs."""
 
 import contextlib
+import functools
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,25 @@ _GROUPS = {
 }
 
 
+def _while_it_can(method: Callable[..., None]) -> Callable[..., None]:
+    """A method of `MetricsWriter` that does nothing once something could not be written, or where nothing is to be."""
+
+    @functools.wraps(method)
+    def attempt(self: "MetricsWriter", *args: Any, **kwargs: Any) -> None:
+        if not self.enabled:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except OSError as error:
+            self.enabled = False
+            logging.warning("Metrics are no longer written into %s: %s", self._folder, error.strerror or error)
+            for file in (self._lines, self._events):
+                with contextlib.suppress(OSError):  # that of the same disk
+                    file.close()
+
+    return attempt
+
+
 class MetricsWriter:
     """Writes `workdir/metrics.jsonl` and TensorBoard events into `workdir`.
 
@@ -49,76 +69,55 @@ class MetricsWriter:
             whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
             write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= first_step))
         self._lines = path.open("a", buffering=1)
+        self._flush_at = 0.0
         # Not SummaryWriter: it writes in a thread, whose errors come out when the program ends, in place of the reason.
         self._events = EventsWriter(str(self._folder / "events"))
         self._event(first_step + 1, file_version="brain.Event:2")
         self._event(first_step + 1, session_log=SessionLog(status=SessionLog.START))  # drops what came after
 
+    @_while_it_can
     def config(self, config: Mapping[str, Any]) -> None:
         """Shows the config as text, and its scalars as hyperparameters, by which TensorBoard compares runs."""
-        with self._writing() as possible:
-            if not possible:
-                return
-            shown = json.dumps(config, indent=2, sort_keys=True)
-            self._event(self._first_step, summary=text("config", f"```json\n{shown}\n```"))
-            experiment, session, _ = hparams(dict(_scalars(config)), {_tag("loss"): None})
-            for summary in (experiment, session):
-                self._event(0, summary=summary)
+        shown = json.dumps(config, indent=2, sort_keys=True)
+        self._event(self._first_step, summary=text("config", f"```json\n{shown}\n```"))
+        experiment, session, _ = hparams(dict(_scalars(config)), {_tag("loss"): None})
+        for summary in (experiment, session):
+            self._event(0, summary=summary)
 
+    @_while_it_can
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Plain names in the JSON lines; TensorBoard's are grouped: train/loss, optimizer/learning_rate."""
-        with self._writing() as possible:
-            if not possible:
-                return
-            record = {"step": step, "time": round(time.time(), 3), **{k: float(v) for k, v in values.items()}}
-            self._lines.write(json.dumps(record) + "\n")
-            for name, value in values.items():
-                self._event(step, summary=scalar(_tag(name), float(value)))
-            if time.monotonic() > self._flush_at:
-                self._events.flush()
-                self._flush_at = time.monotonic() + _FLUSH_SECONDS
+        record = {"step": step, "time": round(time.time(), 3), **{k: float(v) for k, v in values.items()}}
+        self._lines.write(json.dumps(record) + "\n")
+        for name, value in values.items():
+            self._event(step, summary=scalar(_tag(name), float(value)))
+        if time.monotonic() > self._flush_at:
+            self._events.flush()
+            self._flush_at = time.monotonic() + _FLUSH_SECONDS
 
+    @_while_it_can
     def video(self, step: int, name: str, frames: np.ndarray, fps: float = 8.0) -> None:
         """frames: uint8 `(T, H, W, 3)`, shown as a looping picture (a still one if T is 1)."""
-        with self._writing() as possible:
-            if not possible:
-                return
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "video.gif"
-                write_video(path, frames, fps)
-                encoded = path.read_bytes()
-            height, width = frames.shape[1:3]
-            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
-            self._event(step, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "video.gif"
+            write_video(path, frames, fps)
+            encoded = path.read_bytes()
+        height, width = frames.shape[1:3]
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+        self._event(step, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 
+    @_while_it_can
     def flush(self) -> None:
-        with self._writing() as possible:
-            if possible:
-                self._events.flush()
+        self._events.flush()
 
+    @_while_it_can
     def close(self) -> None:
-        with self._writing() as possible:
-            if possible:
-                self._lines.close()
-                self._events.close()
+        self._lines.close()
+        self._events.close()
         self.enabled = False
-
-    _flush_at = 0.0
 
     def _event(self, step: int, **content: Any) -> None:
         self._events.write_event(Event(step=step, wall_time=time.time(), **content))
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[bool]:
-        """Whether to write; what cannot be written within it ends the writing."""
-        try:
-            yield self.enabled
-        except OSError as error:
-            self.enabled = False
-            logging.warning("Metrics are no longer written into %s: %s", self._folder, error.strerror or error)
-            for file in (self._lines, self._events):
-                with contextlib.suppress(OSError):  # that of the same disk
-                    file.close()
 
 
 def _tag(name: str) -> str:
