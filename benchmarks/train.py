@@ -61,7 +61,7 @@ def measure(name: str, model: str | None, rounds: int) -> dict[str, Any]:
     from videogen_jax.host_memory import keep_freed_memory
     from videogen_jax.stages import build_stage
     from videogen_jax.training.encoded import EncodedStage
-    from videogen_jax.training.mesh import make_mesh, place_batch, shardings_for
+    from videogen_jax.training.mesh import make_mesh, place_batch, step_shardings
     from videogen_jax.training.optimizer import make_optimizer
     from videogen_jax.training.run import frozen_parts
     from videogen_jax.training.state import init_state, make_train_step
@@ -81,9 +81,7 @@ def measure(name: str, model: str | None, rounds: int) -> dict[str, Any]:
         loader = make_loader(source, config.batch_size, config.seed, num_threads=config.loader_threads)
         example, rng = take(source, range(1)), jax.random.key(config.seed)
         shapes = jax.eval_shape(lambda rng: init_state(stage, optimizer, rng, example), rng)
-        rules, spread = config.sharding_rules, config.fsdp_min_size
-        state_shardings = shardings_for(shapes, rules, mesh, spread, trained=True)
-        frozen_shardings = shardings_for(frozen, rules, mesh, spread)
+        state_shardings, frozen_shardings = step_shardings(config, mesh, shapes, frozen)
         frozen = jax.device_put(frozen, frozen_shardings)
         create = jax.jit(lambda rng: init_state(stage, optimizer, rng, example), out_shardings=state_shardings)
         state = create(rng)

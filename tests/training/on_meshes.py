@@ -30,7 +30,7 @@ from videogen_jax.training.mesh import (
     path_name,
     place,
     place_batch,
-    shardings_for,
+    step_shardings,
 )
 from videogen_jax.training.optimizer import make_optimizer
 from videogen_jax.training.state import TrainState, init_state, make_train_step
@@ -142,9 +142,7 @@ def train(stage_name: str, sizes: dict[str, int], devices=None, batch=None, sett
 
     shapes = jax.eval_shape(lambda rng: init_state(stage, optimizer, rng, batch), jax.random.key(0))
     params = jax.tree_util.tree_map_with_path(lambda p, s: np.asarray(start(p, s), s.dtype), shapes.params)
-    rules = config.sharding_rules
-    where = shardings_for(shapes, rules, mesh, config.fsdp_min_size, trained=True)
-    frozen_where = shardings_for(frozen, rules, mesh, config.fsdp_min_size)
+    where, frozen_where = step_shardings(config, mesh, shapes, frozen)
     step = make_train_step(stage, optimizer, config, where, frozen_where)
     state = jax.jit(create, out_shardings=where)(place(params, where.params))
     frozen = place(frozen, frozen_where)
@@ -164,7 +162,7 @@ def held(tree) -> int:
 
 def parallel(params) -> int:
     """Bytes of the parameters that heads, feed-forward layers and pairs of convolutions are made of."""
-    names = (
+    names = [
         "to_q",
         "to_k",
         "to_v",
@@ -177,8 +175,8 @@ def parallel(params) -> int:
         "net_2",
         "fc1",
         "fc2",
-    )
-    names += ("fc2", "conv1", "conv2", "temporal_conv1", "time_emb_proj", "features", "logits")
+    ]
+    names += ["conv1", "conv2", "temporal_conv1", "time_emb_proj", "features", "logits"]
     total = 0
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         parts = path_name(path).split("/")

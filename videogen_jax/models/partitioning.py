@@ -8,7 +8,7 @@ outside of such a step, naming them does nothing.
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 from jax.sharding import Mesh, NamedSharding
@@ -16,8 +16,8 @@ from jax.sharding import PartitionSpec as P
 
 # What `constrain` may call an axis, and the axes of the mesh that it is spread over. Positions are over "frames" where
 # a layer joins the frames of a position: each device then has all frames of some positions.
-# "whole" is over no axis.
-NAMES = {"batch": ("data", "fsdp"), "frames": ("frames",), "positions": ("frames",), "whole": ()}
+# "whole" is over none.
+NAMES = {"batch": ("data", "fsdp"), "frames": ("frames",), "positions": ("frames",)}
 _mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
 
 
@@ -49,12 +49,15 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     for axis, name in enumerate(names):
         if name == "whole":
             spec[axis] = None
-        elif name and _devices(mesh, NAMES[name]) > 1 and x.shape[axis] % _devices(mesh, NAMES[name]) == 0:
-            spec[axis] = NAMES[name]
-    if all(over is P.UNCONSTRAINED for over in spec):
+        elif name:
+            count = devices_along(mesh, NAMES[name])
+            if count > 1 and x.shape[axis] % count == 0:
+                spec[axis] = NAMES[name]
+    if all(place is P.UNCONSTRAINED for place in spec):
         return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*spec)))
 
 
-def _devices(mesh: Mesh, over: tuple[str, ...]) -> int:
-    return math.prod(mesh.shape[axis] for axis in over)
+def devices_along(mesh: Mesh, axes: Sequence[str]) -> int:
+    """The number of devices that something is spread over along these axes of the mesh."""
+    return math.prod(mesh.shape[axis] for axis in axes)

@@ -32,7 +32,14 @@ from videogen_jax.training.chips import GIB, Chip, LeastTime, chip_hours, least_
 from videogen_jax.training.encoded import EncodedStage
 from videogen_jax.training.flops import count_jaxpr
 from videogen_jax.training.hlo import Collectives, collectives, memory_traffic
-from videogen_jax.training.mesh import batch_sharding, batch_shardings, check_batch, make_mesh, shardings_for
+from videogen_jax.training.mesh import (
+    batch_sharding,
+    batch_shardings,
+    check_batch,
+    make_mesh,
+    shardings_for,
+    step_shardings,
+)
 from videogen_jax.training.optimizer import make_optimizer
 from videogen_jax.training.state import TrainState, count_parameters, init_state, make_train_step
 
@@ -288,10 +295,7 @@ def train_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> R
     """
     mesh = _mesh_for(config, topology)
     made = _Abstract.of(config)
-    rules, spread = config.sharding_rules, config.fsdp_min_size
-    state_shardings = shardings_for(made.state, rules, mesh, spread, trained=True)
-    frozen_shardings = shardings_for(made.frozen, rules, mesh, spread)
-    step = make_train_step(made.stage, made.optimizer, config, state_shardings, frozen_shardings)
+    step = make_train_step(made.stage, made.optimizer, config, *step_shardings(config, mesh, made.state, made.frozen))
     return compile_report(
         f"train {made.name}",
         topology,

@@ -17,10 +17,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from videogen_jax.training.manifests import Damaged, check_manifest, sync_folder, write_json, write_manifest
+from videogen_jax.training.manifests import Damaged, check_manifest, sync_folder, write_manifest
 from videogen_jax.training.state import TrainState
-
-__all__ = ["CannotSave", "Checkpoints", "abstract_state", "retention", "write_json"]
 
 # A checkpoint is written, and removed, under a name with this ending, and so is either whole under its number or not
 # there. Orbax adds an ending of its own while it writes.

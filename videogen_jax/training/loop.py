@@ -15,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from videogen_jax.data.loader import Source, make_loader, take
 from videogen_jax.data.position import DataOrder, go_to, position
 from videogen_jax.stages.stage import Params, Stage, to_uint8
-from videogen_jax.training.checkpoints import Checkpoints, abstract_state, retention, write_json
-from videogen_jax.training.mesh import check_batch, make_mesh, place, place_batch, process_rows, shardings_for
+from videogen_jax.training.checkpoints import Checkpoints, abstract_state, retention
+from videogen_jax.training.manifests import write_json
+from videogen_jax.training.mesh import check_batch, make_mesh, place, place_batch, process_rows, step_shardings
 from videogen_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from videogen_jax.training.preemption import Preempted, Preemption
 from videogen_jax.training.samples import column_order, comparison
@@ -91,9 +92,7 @@ def train(
     optimizer = make_optimizer(config.optimizer, config.steps)
     init_rng = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)  # no step has this number
     shapes = jax.eval_shape(lambda rng: init_state(stage, optimizer, rng, example), init_rng)
-    rules, spread = config.sharding_rules, config.fsdp_min_size
-    state_shardings = shardings_for(shapes, rules, mesh, spread, trained=True)
-    frozen_shardings = shardings_for(frozen, rules, mesh, spread)
+    state_shardings, frozen_shardings = step_shardings(config, mesh, shapes, frozen)
     frozen = place(frozen, frozen_shardings)
     step_fn = make_train_step(stage, optimizer, config, state_shardings, frozen_shardings)
 

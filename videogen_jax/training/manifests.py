@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from videogen_jax.weights.folder import write_atomically
+
 NAME = "manifest.json"
 _FORMAT = 1
 _THREADS = 4  # SHA-256 of a large buffer leaves the interpreter to others
@@ -58,12 +60,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """As `write_json`, for any text."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+    write_atomically(path, write)
     sync_folder(path.parent)
 
 

@@ -1,6 +1,5 @@
 """One mesh for every stage, and where parameters and batches lie on it."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +11,10 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from videogen_jax.models.partitioning import NAMES, devices_along
+
 AXES = ("data", "fsdp", "frames", "tensor")  # the last sends the most
-ROWS = ("data", "fsdp")  # what the examples of a batch are spread over
+ROWS = NAMES["batch"]  # what the examples of a batch are spread over
 Partition = Sequence[str | Sequence[str] | None]
 Rules = Sequence[tuple[str, Partition]]
 
@@ -99,7 +100,7 @@ def shardings_for(tree: Any, rules: Rules, mesh: Mesh, min_size: int = 2**14, tr
                 continue
             used.add(number)
             for axis, over in enumerate(partition, leaf.ndim - len(partition)):
-                if leaf.shape[axis] % _devices(mesh, over) == 0:
+                if leaf.shape[axis] % devices_along(mesh, over) == 0:
                     spec[axis] = over
                 else:
                     misfits.setdefault(pattern.pattern, []).append((name, leaf.shape[axis], over))
@@ -119,15 +120,21 @@ def shardings_for(tree: Any, rules: Rules, mesh: Mesh, min_size: int = 2**14, tr
         more = f" (and of {len(found) - 1} more)" if len(found) > 1 else ""
         logging.warning(
             "config.sharding_rules: %r: the %d of %s%s do not divide by the %d devices of %s and stay whole",
-            *(pattern, size, name, more, _devices(mesh, over), " and ".join(over)),
+            *(pattern, size, name, more, devices_along(mesh, over), " and ".join(over)),
         )
     for number, (pattern, partition) in enumerate(compiled):
-        if trained and number not in used and any(_devices(mesh, over) > 1 for over in partition):
+        if trained and number not in used and any(devices_along(mesh, over) > 1 for over in partition):
             raise ValueError(
                 f"config.sharding_rules: {pattern.pattern!r} names no parameter of this stage that has "
                 f"{len(partition)} axes or more; paths read like {_example(tree)}"
             )
     return placed
+
+
+def step_shardings(config: Any, mesh: Mesh, state: Any, frozen: Any) -> tuple[Any, Any]:
+    """`shardings_for` the train state, and for what is read and not trained, by the config's rules."""
+    rules, spread = config.sharding_rules, config.fsdp_min_size
+    return shardings_for(state, rules, mesh, spread, trained=True), shardings_for(frozen, rules, mesh, spread)
 
 
 def _rule(pattern: str, partition: Partition) -> tuple[re.Pattern, tuple[tuple[str, ...], ...]]:
@@ -143,10 +150,6 @@ def _rule(pattern: str, partition: Partition) -> tuple[re.Pattern, tuple[tuple[s
         return re.compile(pattern), overs
     except re.error as error:
         raise ValueError(f"{where} is no regular expression: {error}") from error
-
-
-def _devices(mesh: Mesh, over: Sequence[str]) -> int:
-    return math.prod(mesh.shape[axis] for axis in over)
 
 
 def _example(tree: Any) -> str:
@@ -170,7 +173,7 @@ def batch_shardings(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedShar
 def check_batch(config: Any, mesh: Mesh, batch: Mapping[str, Any]) -> None:
     """ValueError: `config.batch_size` does not fit the mesh, or `batch` has no frames to spread. batch: as
     `batch_shardings`'s."""
-    size, parts, split = config.batch_size, config.accumulation, _devices(mesh, ROWS)
+    size, parts, split = config.batch_size, config.accumulation, devices_along(mesh, ROWS)
     if size % parts:
         raise ValueError(f"config.batch_size is {size}, which does not divide by config.accumulation, {parts}")
     cut = f" in {parts} parts (config.accumulation)" if parts > 1 else ""

@@ -43,7 +43,7 @@ def parameter_shapes(owner: Any, init: Callable, *args: Any) -> Any:
     shapes = jax.eval_shape(init, jax.random.key(0), *args)
     if path is not None and _is_plain(shapes):
         try:
-            write_atomically(path, lambda temporary: Path(temporary).write_text(json.dumps(_to_json(shapes))))
+            write_atomically(path, lambda temporary: temporary.write_text(json.dumps(_to_json(shapes))))
         except OSError as error:  # the cache may be full or read-only; nothing is lost
             logger.warning("%s is not kept: %s", path, error)
     return shapes
