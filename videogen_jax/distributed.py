@@ -39,9 +39,10 @@ def initialize(
       ValueError: only some of the three are given, they do not fit each other, or the others were not found.
     """
     given = _given(coordinator, num_processes, process_id)
-    # Names of settings may change between releases of JAX: what this one does not know keeps its default.
-    settings = {"heartbeat_timeout_seconds": heartbeat_seconds, "shutdown_timeout_seconds": heartbeat_seconds}
-    known = inspect.signature(jax.distributed.initialize).parameters
+    # Not the time-out of the shutdown too: a process that is done waits there for the others, which may be reading back
+    # a large checkpoint, or preparing the longer part of a data set.
+    settings = {"heartbeat_timeout_seconds": heartbeat_seconds}
+    known = inspect.signature(jax.distributed.initialize).parameters  # their names differ between releases of JAX
     settings = {name: value for name, value in settings.items() if name in known}
     try:
         jax.distributed.initialize(*given, **settings)
