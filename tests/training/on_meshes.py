@@ -19,6 +19,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from configs.base import get_base_config
 from videogen_jax.stages import build_stage
@@ -92,7 +93,7 @@ def make_batch(stage: str, rows: int = ROWS, side: int = SIDE) -> dict[str, np.n
     if stage == "text":
         return {"tokens": rng.integers(0, 64, (rows, 8)).astype(np.int32), "video": pixels(FRAMES, 8, 8)}
     if stage == "autoencoder":
-        return {"video": pixels(1, 16, 16)}
+        return {"images": pixels(16, 16)}
     if stage == "reference":
         return {"latents": normal(1, side, side, 4), "context": context}
     if stage == "cascade":
@@ -155,6 +156,13 @@ def train(stage_name: str, sizes: dict[str, int], devices=None, batch=None, sett
     return losses, state, compiled
 
 
+def first_moments(state) -> dict[str, float]:
+    """The norm of each parameter's mean gradient. Losses hardly show a gradient that is a multiple of what it should
+    be, since Adam divides by it."""
+    moments = optax.tree_utils.tree_get(state.opt_state, "mu")
+    return {path_name(p): float(jnp.linalg.norm(m)) for p, m in jax.tree_util.tree_flatten_with_path(moments)[0]}
+
+
 def held(tree) -> int:
     """Bytes on the first device."""
     return sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
@@ -191,17 +199,26 @@ def main() -> None:
     found = {}
     for stage in stages.split(","):
         losses, state, _ = train(stage, {}, jax.devices()[:1])
-        whole = held(state.params)
+        whole, moments = held(state.params), first_moments(state)
         result = {"losses": losses, "bytes": whole, "parallel": parallel(state.params), "meshes": {}}
         for mesh in meshes:
             sizes = dict(zip(AXES, map(int, mesh.split("x")), strict=True))
             # Frames are for one clip a device: on such a mesh the batch is smaller, and so is that of one device.
             rows = sizes["data"] * sizes["fsdp"] if sizes["frames"] > 1 else ROWS
             batch = make_batch(stage, rows)
-            alone = losses if rows == ROWS else train(stage, {}, jax.devices()[:1], batch)[0]
+            alone, gradients = losses, moments
+            if rows != ROWS:
+                alone, state, _ = train(stage, {}, jax.devices()[:1], batch)
+                gradients = first_moments(state)
             made, state, _ = train(stage, sizes, None, batch)
             follow = [held(x) for x in (state.params, state.ema, state.opt_state)]
-            result["meshes"][mesh] = {"losses": made, "alone": alone, "held": follow, "grown": float(state.step)}
+            result["meshes"][mesh] = {
+                "losses": made,
+                "alone": alone,
+                "moments": first_moments(state),
+                "moments_alone": gradients,
+                "held": follow,
+            }
             del state
         found[stage] = result
     print(json.dumps(found))

@@ -29,6 +29,10 @@ def check(result, meshes):
     for mesh in meshes:
         of_mesh = result["meshes"][mesh]
         np.testing.assert_allclose(of_mesh["losses"], of_mesh["alone"], rtol=1e-5, err_msg=mesh)
+        alone = of_mesh["moments_alone"]
+        least = 1e-4 * max(alone.values())  # some gradients are zero but for rounding
+        for name, moment in of_mesh["moments"].items():
+            np.testing.assert_allclose(moment, alone[name], rtol=1e-3, atol=least, err_msg=f"{mesh}: {name}")
         first, _, last = of_mesh["losses"]
         assert last != first  # the first step's learning rate is zero, the second's is not
         _, fsdp, _, tensor = map(int, mesh.split("x"))
@@ -50,8 +54,8 @@ def test_a_tiny_text_encoder_on_a_mesh_of_three_axes():
 @pytest.mark.parametrize("stage", STAGES)
 def test_three_steps_on_every_mesh_are_those_of_one_device(stage):
     result = on_meshes([stage], MESHES)[stage]
-    assert result["parallel"] > 0.1 * result["bytes"]
     check(result, MESHES)
+    assert result["parallel"] > 0.05 * result["bytes"]  # of the classifier the last layers alone
 
 
 @pytest.mark.slow
