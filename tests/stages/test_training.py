@@ -1,4 +1,4 @@
-"""Every config of the shapes world, shrunk: trained for one step, sampled, exported and read back."""
+"""The configs of the shapes world, shrunk: trained for one step, sampled, exported and read back."""
 
 import importlib
 import json
@@ -132,7 +132,11 @@ def read_part(config, folder):
     return params
 
 
-@pytest.mark.parametrize("name", SHRUNK)
+# The middle stage of the cascade, between the first and the last in all that it has, is left to the slow tests.
+MARKS = {"cascade:8": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in SHRUNK])
 def test_a_shrunk_config_trains_samples_and_exports_a_part_that_reads_back(world, name):
     config, workdir, state, (folder,) = world.train(name)
     (record,) = (json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines())
