@@ -17,10 +17,11 @@ CHUNK, OVERLAP = 8, 2
 def decoder():
     """A small video decoder whose temporal layers all do something, and its parameters."""
     network = TemporalDecoder(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
-    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 2, 4, 4, 4)))["params"]
-    rng = np.random.default_rng(1)
-    moved = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), params)
-    return jax.jit(network.apply), {"params": moved}
+    params = network.init(jax.random.key(0), jnp.zeros((1, 2, 4, 4, 4)))["params"]
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
+    return jax.jit(network.apply), {"params": tree.unflatten(moved)}
 
 
 def latents(num_frames):
