@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import tempfile
 from pathlib import Path
 
 import jax
@@ -9,13 +10,28 @@ import pytest
 
 
 def pytest_configure(config):
-    """Most of the suite's time is XLA compiling programs that run once: it leaves out its optimizations.
+    """Most of the suite's time is XLA compiling programs that run once or twice.
 
-    Here and in what the tests start; JAX reads it when it is first used, and a value from outside wins. The slow tests
-    run long enough to be worth compiling well.
+    It leaves out its optimizations, and what one process has compiled the others of this session read, be they workers
+    or what the tests start: JAX's persistent cache is on, in a folder that goes with the session. The flags are read
+    when JAX is first used, and those from outside win. The slow tests run long enough to be worth compiling well.
     """
-    if config.option.markexpr == "not slow":
-        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
+    if config.option.markexpr != "not slow":
+        return
+    if not hasattr(config, "workerinput"):  # a worker has the environment of the process that started it
+        flags = ["--xla_backend_optimization_level=0", os.environ.get("XLA_FLAGS", "")]
+        if jax.__version_info__ < (0, 11):  # a later XLA may not know these, and stops at a flag that it does not know
+            # The older emitters and modules that are not split for threads compile in less than half the time.
+            flags[:0] = ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+        folder = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
+        config.add_cleanup(folder.cleanup)
+        os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])  # JAX is imported already
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="session")

@@ -3,26 +3,57 @@
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import jax
 import nbformat
 import numpy as np
+import pytest
 from nbclient import NotebookClient
 
 from examples import pipeline_picture, readme_gallery
+from videogen_jax.pipeline import VideoGenPipeline
+from videogen_jax.weights.hub import EMBEDDED, resolve
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOK = EXAMPLES / "from_prompt_to_video.ipynb"
 
 
-def test_the_notebook_runs_with_few_steps():
+def run_notebook(changes: dict[str, str]) -> str:
+    """What its cells print, each of `changes` made once in them; raises what a cell raises.
+
+    Its last cell compares the steps with the pipeline's one call.
+    """
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    (cell,) = (cell for cell in notebook.cells if "STEPS = None" in cell.source)
-    cell.source = cell.source.replace("STEPS = None", "STEPS = 2")
+    for old, new in changes.items():
+        (cell,) = (cell for cell in notebook.cells if old in cell.source)
+        cell.source = cell.source.replace(old, new)
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": EXAMPLES}})
-    client.execute()  # raises what a cell raises; the last one compares the steps with the pipeline's one call
-    printed = "".join(
+    client.execute()
+    return "".join(
         output.text for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "stream"
     )
-    assert "cascade_16   2 of 2, showing (1, 16, 128, 128, 3)" in printed
+
+
+def test_the_notebook_runs_with_the_tiny_model(tiny_model):
+    sizes = {"resolution=(16, 16)": "resolution=(8, 8)", "truth[15]": "truth[3]"}
+    printed = run_notebook({"resolve(EMBEDDED)": repr(str(tiny_model)), **sizes})
+    assert "cascade_8    2 of 2, showing (1, 4, 16, 16, 3)" in printed
+
+
+def test_the_model_that_comes_with_the_code_is_whole():
+    """Its weights fit its networks, and are numbers; the slow test below makes a video with it."""
+    pipe = VideoGenPipeline.from_pretrained(resolve(EMBEDDED))
+    assert pipe.index.cascade == ("cascade_4", "cascade_8", "cascade_16")
+    assert pipe.index.timeline().num_frames == 31
+    assert None not in (pipe.reference, pipe.temporal, pipe.decoder)
+    leaves = jax.tree.leaves(pipe.params)
+    assert len(leaves) > 1000
+    assert all(np.isfinite(leaf).all() and np.any(leaf) for leaf in map(np.asarray, leaves) if leaf.ndim > 1)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_with_few_steps():
+    """As it is kept, with the model that comes with the code: two minutes of compiling."""
+    assert "cascade_16   2 of 2, showing (1, 16, 128, 128, 3)" in run_notebook({"STEPS = None": "STEPS = 2"})
 
 
 def test_the_notebook_is_kept_as_it_was_run():

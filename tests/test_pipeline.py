@@ -259,16 +259,16 @@ def test_a_call_can_be_ended_while_its_programs_are_compiled():
 
 def test_videos_of_other_sizes(pipeline):
     assert pipeline.size_multiple == 4
-    image = np.zeros((30, 60, 3), np.uint8)
-    image[:, 40:] = (250, 20, 20)
-    output = pipeline(CIRCLE, size=(16, 32), reference=image, previews=True, callback=lambda *_: None)
-    assert output.frames.shape == (1, 7, 16, 32, 3)
-    assert output.reference.shape == (1, 16, 32, 3)
+    image = np.zeros((48, 72, 3), np.uint8)
+    image[:, 48:] = (250, 20, 20)
+    output = pipeline(CIRCLE, size=(16, 24), reference=image, previews=True, callback=lambda *_: None)
+    assert output.frames.shape == (1, 7, 16, 24, 3)
+    assert output.reference.shape == (1, 16, 24, 3)
     np.testing.assert_array_equal(output.reference[0, :, 0], 0 * image[:16, 0])  # all of the image, none cut off
     np.testing.assert_array_equal(output.reference[0, :, -1], np.broadcast_to((250, 20, 20), (16, 3)))
-    drawn = pipeline(CIRCLE, size=(24, 16))
-    assert drawn.reference.shape == (1, 24, 16, 3)
-    assert drawn.recipes[0].size == (24, 16)
+    drawn = pipeline(CIRCLE, size=(16, 24))
+    assert drawn.reference.shape == (1, 16, 24, 3)
+    assert drawn.recipes[0].size == (16, 24)
 
 
 def test_a_program_that_fails_is_tried_again():

@@ -1,4 +1,4 @@
-"""Every config of the shapes world, shrunk: trained for one step, sampled, exported and read back."""
+"""The configs of the shapes world, shrunk: trained for one step, sampled, exported and read back."""
 
 import importlib
 import json
@@ -16,8 +16,8 @@ from videogen_jax.weights.parts import load_autoencoder, load_reference, load_st
 
 WIDTH = 8  # of the text states
 UNET = {
-    "model.unet.block_out_channels": (8, 8),
-    "model.unet.cross_attention": (False, True),
+    "model.unet.block_out_channels": (8,),
+    "model.unet.cross_attention": (False,),  # the middle has transformers
     "model.unet.num_heads": 1,
     "model.unet.cross_attention_dim": WIDTH,
     "model.unet.norm_num_groups": 4,
@@ -41,7 +41,7 @@ SHRUNK = {
     "reference": {**UNET, "data.resolution": 4},
     "cascade:4": {**UNET, "data.num_frames": 2},
     "cascade:8": {**UNET, "data.num_frames": 2},
-    "cascade:16": {**UNET, "model.unet.reference_attention": (False, True), "data.num_frames": 2},
+    "cascade:16": {**UNET, "model.unet.reference_attention": (True,), "data.num_frames": 2},
     "temporal": {
         "model.upsampler.flow_widths": (8,),
         "model.upsampler.refine_widths": (8,),
@@ -132,7 +132,11 @@ def read_part(config, folder):
     return params
 
 
-@pytest.mark.parametrize("name", SHRUNK)
+# The middle stage of the cascade, between the first and the last in all that it has, is left to the slow tests.
+MARKS = {"cascade:8": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in SHRUNK])
 def test_a_shrunk_config_trains_samples_and_exports_a_part_that_reads_back(world, name):
     config, workdir, state, (folder,) = world.train(name)
     (record,) = (json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines())
@@ -169,10 +173,9 @@ def test_training_can_start_from_exported_parts(world, tmp_path):
     world.train("autoencoder")
     config = world.config("autoencoder")
     config.init_from = str(world.model)
-    config.optimizer.learning_rate = 0.0
-    state = run(config, tmp_path)
+    state = run(config, tmp_path, stop_after=0)
     _, vae = load_autoencoder(world.model)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state.params["vae"], vae)
+    jax.tree.map(np.testing.assert_array_equal, state.params["vae"], vae)
 
 
 @pytest.mark.parametrize(
@@ -210,9 +213,9 @@ def test_export_names_what_is_missing(world, tmp_path):
 
 
 def test_divergence_names_the_stage(world, tmp_path):
-    config = world.config("autoencoder")
+    config = world.config("text")
     config.steps = 3
     config.log_every = 1
-    config.model.mse_weight = float("nan")
-    with pytest.raises(TrainingDiverged, match="stage autoencoder: loss is nan at step 1"):
+    config.optimizer.learning_rate = float("nan")
+    with pytest.raises(TrainingDiverged, match="stage text: loss is nan at step 2"):
         run(config, tmp_path)

@@ -25,11 +25,18 @@ X = jax.ShapeDtypeStruct((2, 5), jnp.float32)
 
 
 @pytest.fixture
-def cache(tmp_path):
+def set_cache():
+    """Sets the folder of the compilation cache until the test is over."""
+    jax.random.key(0)  # JAX opens its cache of programs once, and is not to do so in a folder of these tests
     before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    yield tmp_path
+    yield lambda folder: jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture
+def cache(set_cache, tmp_path):
+    set_cache(str(tmp_path))
+    return tmp_path
 
 
 def shapes_of(network, x=X):
@@ -65,8 +72,8 @@ def test_another_field_or_input_is_another_template(cache, network, x):
     assert shapes == jax.eval_shape(network.init, jax.random.key(0), x)
 
 
-def test_nothing_is_kept_without_a_cache(tmp_path):
-    assert jax.config.jax_compilation_cache_dir is None
+def test_nothing_is_kept_without_a_cache(set_cache):
+    set_cache(None)
     assert [shapes_of(Network())[1] for _ in range(2)] == [True, True]
 
 
@@ -87,8 +94,8 @@ def test_a_damaged_file_is_passed_over(cache, caplog, damaged):
     assert shapes_of(Network()) == (expected, False)
 
 
-def test_a_cache_that_cannot_be_written_is_no_failure(cache, caplog):
-    jax.config.update("jax_compilation_cache_dir", str(cache / "gone"))
+def test_a_cache_that_cannot_be_written_is_no_failure(set_cache, tmp_path, caplog):
+    set_cache(str(tmp_path / "gone"))
     assert shapes_of(Network())[1]
     assert "is not kept" in caplog.text
 
