@@ -12,7 +12,7 @@ from configs.shapes.evaluate import get_config
 from tests.metrics.tiny_classifier import write_tiny_classifier
 from tests.tiny_model import write_tiny_model
 from videogen_jax.data import shapes
-from videogen_jax.metrics import evaluation, fidelity, prompts, statistics
+from videogen_jax.metrics import captions, evaluation, fidelity, statistics
 from videogen_jax.metrics.image import psnr
 from videogen_jax.metrics.published import MEASURES
 from videogen_jax.metrics.results import ResultLog
@@ -59,7 +59,7 @@ def test_sections_and_counts(evaluated, pipeline):
     assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     assert metrics["prompts"]["video"]["colour"]["count"] == 3
     assert metrics["prompts"]["reference"]["all"]["count"] == 3
-    assert [r["prompt"] for r in metrics["prompts"]["results"]] == prompts.sample_captions(3)
+    assert [r["prompt"] for r in metrics["prompts"]["results"]] == captions.sample_captions(3)
     for record in metrics["prompts"]["results"]:
         assert record["right"] == {
             name: record["read"][name] == said
@@ -202,8 +202,8 @@ def test_wrong_command(arguments, message, tmp_path):
 
 
 def test_captions_cover_the_split_evenly():
-    captions = prompts.sample_captions(64)
-    said = [shapes.parse_caption(caption) for caption in captions]
+    sampled = captions.sample_captions(64)
+    said = [shapes.parse_caption(caption) for caption in sampled]
     triples = Counter((s.colour, s.shape, s.motion) for s in said)
     assert set(triples) == set(shapes.all_triples("held_out"))
     assert max(triples.values()) == 2
@@ -214,10 +214,10 @@ def test_captions_cover_the_split_evenly():
     assert len({s.motion for s in first}) == 16
     for values, of_each in (([s.colour for s in first], (1, 3)), ([s.shape for s in first], (3, 5))):
         assert set(Counter(values).values()) <= set(range(of_each[0], of_each[1] + 1)), values
-    assert prompts.sample_captions(16) == captions[:16]
-    assert len(set(prompts.sample_captions(600, "train"))) == 600
+    assert captions.sample_captions(16) == sampled[:16]
+    assert len(set(captions.sample_captions(600, "train"))) == 600
     with pytest.raises(ValueError, match="number of prompts is 0"):
-        prompts.sample_captions(0)
+        captions.sample_captions(0)
 
 
 def test_wilson_interval():

@@ -16,6 +16,7 @@ from rich.table import Table
 from videogen_jax import __version__
 from videogen_jax.data.cache import fingerprint
 from videogen_jax.data.shapes import SPLITS
+from videogen_jax.metrics.captions import SHAPES, build_captions
 from videogen_jax.metrics.fidelity import (
     Codec,
     measure_autoencoder,
@@ -25,6 +26,7 @@ from videogen_jax.metrics.fidelity import (
 )
 from videogen_jax.metrics.prompts import measure_prompts, sampling_settings
 from videogen_jax.metrics.published import LEAST_FRAMES, MEASURES, NETWORKS, PublishedMeasures, not_measured
+from videogen_jax.metrics.real_clips import build_real_clips
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.model_index import ModelIndex
 from videogen_jax.pipeline import DECODER, VideoGenPipeline
@@ -34,9 +36,10 @@ from videogen_jax.weights.folder import read_model_index
 
 _MEASURES = {"temporal": measure_temporal, "decoder": measure_decoder, "autoencoder": measure_autoencoder}
 PARTS = ("prompts", *_MEASURES)
+DEFAULT_SPLIT = "held_out"
 _CLIPS = ("clips", "seed", "frame_batch")
-_FIELDS = {  # of the config, that say what a part measures
-    "prompts": ("prompts", "seeds", "seed", "sampling", "real_clips", "fvd_protocol"),
+_FIELDS = {  # of the config, those that it has, that say what a part measures
+    "prompts": ("prompts", "seeds", "captions", "seed", "sampling", "real_clips", "real", "fvd_protocol"),
     "temporal": (*_CLIPS, "factors"),
     "decoder": (*_CLIPS, "rates"),
     "autoencoder": _CLIPS,
@@ -50,15 +53,15 @@ _CONSISTENCY = {  # of `shapes_consistency`: what a table calls it, unit, scale
 }
 
 
-def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, split: str = "held_out") -> dict:
-    """Measures a model of the shapes world, and goes on with a measurement that was stopped.
+def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, split: str = DEFAULT_SPLIT) -> dict:
+    """Measures a model, and goes on with a measurement that was stopped.
 
     Args:
-      config: as `configs/shapes/evaluate.py` makes it.
+      config: as `configs/shapes/evaluate.py`, `configs/webvid/evaluate_ucf101.py` or `evaluate_msrvtt.py` makes it.
       model: the model folder.
       output: folder for `metrics.json`, the sheets of videos, and a log of results for each part, which is what makes
         going on possible. Sections of `metrics.json` that other parts of the same model have written stay.
-      split: of the captions and clips.
+      split: of the captions and clips of the shapes world.
 
     Returns: what `metrics.json` holds.
 
@@ -68,6 +71,9 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
     index = ModelIndex.read(model)
     output = Path(output)
     _check(config, index, split)
+    captions = build_captions(config, split)
+    real = build_real_clips(config, captions)
+    split = captions.split
     path = output / "metrics.json"
     check_writable(path, (".json",))
     folders = sorted(p.name for p in index.folder.iterdir() if p.is_dir() and any(q.is_file() for q in p.iterdir()))
@@ -75,7 +81,7 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
     weights = config.weights.to_dict()
     dtype = config.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     same = {"model": identity, "split": split, "seed": config.seed, "dtype": dtype}
-    videos = {**same, **_prompts_settings(config)}
+    videos = {**same, **_prompts_settings(config), **captions.identity}
     name = hashlib.sha256(json.dumps(videos, sort_keys=True).encode()).hexdigest()[:16]
     published = PublishedMeasures(weights, output / "features" / name, config.fvd_protocol)
     logs = {part: ResultLog(output / f"{part}.jsonl", videos if part == "prompts" else same) for part in config.parts}
@@ -90,15 +96,18 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
     if "prompts" in config.parts:
         published.load()
     pipeline = VideoGenPipeline.from_pretrained(index.folder, dtype)
-    codec = Codec(pipeline, config.frame_batch)
+    codec = Codec(pipeline, config.frame_batch) if captions.source == SHAPES else None
     for part in config.parts:
         if part == "prompts":
-            section = measure_prompts(pipeline, config, split, logs[part], output, published)
-            section["not_measured"] = not_measured(weights)
+            section = measure_prompts(pipeline, config, captions, real, logs[part], output, published)
+            section["not_measured"] = not_measured(weights, has_real=real is not None)
             section["weights"] = published.identities
         else:
             section = _MEASURES[part](codec, config, split, logs[part])
-        metrics[part] = {"settings": {name: config.to_dict()[name] for name in _FIELDS[part]}, **section}
+        metrics[part] = {
+            "settings": {name: config.to_dict()[name] for name in _FIELDS[part] if name in config},
+            **section,
+        }
         _write(path, metrics)
     return metrics
 
@@ -139,9 +148,9 @@ def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]
 
     def rows(part: str, section: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         if part == "prompts":
-            for title in ("video", "reference", "video_of_right_reference"):
+            for title in (t for t in ("video", "reference", "video_of_right_reference") if t in section):
                 yield from percent(title.replace("_", " "), section[title])
-            for name, at in section["consistency"].items():
+            for name, at in section.get("consistency", {}).items():
                 title, unit, scale = _CONSISTENCY[name]
                 scaled = {"value": scale * at["value"], "interval": [scale * end for end in at["interval"]]}
                 yield number(f"video: {title}", scaled, unit, at["count"])
@@ -188,24 +197,33 @@ def _check(config: Any, index: ModelIndex, split: str) -> None:
     for part in config.parts:
         if part not in PARTS:
             raise ValueError(f"config.parts has {part!r}, but may have {', '.join(PARTS)}")
+    of_shapes = "captions" not in config
+    if not of_shapes:
+        if split != DEFAULT_SPLIT:
+            raise ValueError(f"split is {split!r}, but only the shapes world is split: leave out --split")
+        if refused := [part for part in config.parts if part != "prompts"]:
+            raise ValueError(
+                f"config.parts has {refused[0]!r}, which is measured on rendered clips of the shapes world: "
+                "with captions of real videos it may have prompts alone"
+            )
     for name in ("prompts", "seeds", "batch_size", "clips", "frame_batch", "real_clips"):
-        if config[name] < 1:
+        if name in config and config[name] < 1:
             raise ValueError(f"config.{name} is {config[name]}, but must be at least 1")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"config.seed is {config.seed}, but must be from 0 to {2**32 - 1}")
     if config.dtype and config.dtype not in DTYPES:
         raise ValueError(f"config.dtype is {config.dtype!r}, but must be one of {', '.join(DTYPES)}")
-    for rate in config.rates:
+    for rate in config.get("rates", ()):
         if not isinstance(rate, int) or rate < 1:
             raise ValueError(f"config.rates has {rate!r}, but takes whole numbers of at least 1")
     if "prompts" in config.parts:
         sampling = config.sampling
         made = index.timeline(temporal_factor=sampling.temporal_factor).num_frames
         index.settings(**sampling_settings(sampling, index.cascade))
-        if made < _LEAST_FRAMES:
+        if of_shapes and made < _LEAST_FRAMES:
             raise ValueError(f"the model makes {made} frames, but to be read a video needs at least {_LEAST_FRAMES}")
         for network in NETWORKS:
-            if config.weights[network] and made < (least := LEAST_FRAMES.get(network, 1)):
+            if config.weights.get(network) and made < (least := LEAST_FRAMES.get(network, 1)):
                 raise ValueError(
                     f"the model makes {made} frames, but {network} takes {least}: leave out config.weights.{network}, "
                     "or raise config.sampling.temporal_factor"
