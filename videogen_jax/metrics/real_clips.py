@@ -4,6 +4,7 @@ A source of them shows the feature networks what they have not seen yet, and tel
 """
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -201,7 +202,7 @@ class VideoFolder:
         with Progress() as progress, Workers(read_excerpt, self._workers, self._time_limit) as workers:
             task = progress.add_task("real clips", total=self.count)
             while len(keys) < self.count:
-                numbers = [number for number, _ in zip(order, range(self.count - len(keys)), strict=False)]
+                numbers = list(itertools.islice(order, self.count - len(keys)))
                 if not numbers:
                     raise ValueError(
                         f"config.real.folder {self.folder}: only {len(keys)} videos can be used where {self.count} are "
