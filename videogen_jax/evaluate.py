@@ -3,8 +3,9 @@
     python -m videogen_jax.evaluate --config configs/shapes/evaluate.py --model runs/shapes/model \
         --output out/evaluation
 
-writes metrics.json, contact_sheet.png and failures.png into the output folder and prints a table. Started again it
-goes on where it was stopped. Any field of the config can be set from the command line: `--config.prompts=16`.
+writes metrics.json, report.html, contact_sheet.png, failures.png and the videos into the output folder and prints a
+table. Started again it goes on where it was stopped. Any field of the config can be set from the command line:
+`--config.prompts=16`.
 """
 
 from pathlib import Path
@@ -31,7 +32,8 @@ def main(argv: list[str]) -> None:
         print_table(evaluate(CONFIG.value, MODEL.value, OUTPUT.value, SPLIT.value))
     except (ValueError, OSError) as error:
         fail(error)
-    print(Path(OUTPUT.value) / "metrics.json")
+    for name in ("metrics.json", "report.html"):
+        print(Path(OUTPUT.value) / name)
 
 
 if __name__ == "__main__":

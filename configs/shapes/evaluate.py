@@ -48,4 +48,7 @@ def get_config() -> ConfigDict:
     config.frame_batch = 16  # frames that the autoencoder takes at once
     config.factors = ()  # of temporal upsampling; () is all that the model takes
     config.rates = (1, 2)  # at which the video decoder is measured, multiples of the base frame rate
+
+    config.report_videos = 4  # failures of each attribute, and as many of the best, that report.html shows
+    config.report_beside = ""  # metrics.json of another evaluation, to stand beside this one in report.html
     return config

@@ -25,6 +25,7 @@ from videogen_jax.metrics.fidelity import (
 )
 from videogen_jax.metrics.prompts import measure_prompts, sampling_settings
 from videogen_jax.metrics.published import LEAST_FRAMES, MEASURES, NETWORKS, PublishedMeasures, not_measured
+from videogen_jax.metrics.report import read_metrics, write_report
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.metrics.table import PARTS, table_rows
 from videogen_jax.model_index import ModelIndex
@@ -50,8 +51,9 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
     Args:
       config: as `configs/shapes/evaluate.py` makes it.
       model: the model folder.
-      output: folder for `metrics.json`, the sheets of videos, and a log of results for each part, which is what makes
-        going on possible. Sections of `metrics.json` that other parts of the same model have written stay.
+      output: folder for `metrics.json`, `report.html`, the videos and sheets of them, and a log of results for each
+        part, which is what makes going on possible. Sections of `metrics.json` that other parts of the same model have
+        written stay.
       split: of the captions and clips.
 
     Returns: what `metrics.json` holds.
@@ -94,6 +96,7 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
             section = _MEASURES[part](codec, config, split, logs[part])
         metrics[part] = {"settings": {name: config.to_dict()[name] for name in _FIELDS[part]}, **section}
         _write(path, metrics)
+    write_report(output, config.report_videos, config.report_beside)
     return metrics
 
 
@@ -128,6 +131,13 @@ def _check(config: Any, index: ModelIndex, split: str) -> None:
     for name in ("prompts", "seeds", "batch_size", "clips", "frame_batch", "real_clips"):
         if config[name] < 1:
             raise ValueError(f"config.{name} is {config[name]}, but must be at least 1")
+    if config.report_videos < 0:
+        raise ValueError(f"config.report_videos is {config.report_videos}, but must be at least 0")
+    if config.report_beside:
+        try:
+            read_metrics(config.report_beside)
+        except ValueError as error:
+            raise ValueError(f"config.report_beside: {error}") from error
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"config.seed is {config.seed}, but must be from 0 to {2**32 - 1}")
     if config.dtype and config.dtype not in DTYPES:
