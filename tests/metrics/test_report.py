@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
     def handle_data(self, text):
         if not {"style", "script"} & set(self._open[-1:]):
-            self.text += text
+            self.text += text.replace("\N{NO-BREAK SPACE}", " ")
 
     def all(self, name):
         return [attributes for tag, attributes in self.tags if tag == name]

@@ -144,7 +144,7 @@ def _results(metrics: Mapping[str, Any], beside: Mapping[str, Any] | None) -> st
         for key in dict.fromkeys(key for key in (*rows, *others) if key[0] == part):
             numbers = [table[key][2:] if key in table else ("", "", "") for table in (rows, others)]
             cells = numbers[0] if beside is None else (*numbers[0], *numbers[1])
-            tds = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
+            tds = "".join(f'<td class="number">{escape(cell).replace(" to ", " to&nbsp;")}</td>' for cell in cells)
             lines.append(f'<tr><th scope="row">{escape(key[1])}</th>{tds}</tr>\n')
         if lines:
             title = f'<tr><th scope="rowgroup" colspan="{1 + len(columns)}">{part}</th></tr>\n'
