@@ -1,7 +1,6 @@
 """An evaluation as one HTML page that needs no other file: the table, plots, and videos, failures first.
 
-The page is a function of the evaluation's folder and says neither when nor where it was made: the same folder gives the
-same page.
+The page is a function of the folder and does not say when it was made: the same folder gives the same page.
 """
 
 import base64
@@ -76,7 +75,7 @@ def _page(metrics: Mapping[str, Any], kept: KeptVideos, videos: int, beside: Map
         "not-measured": ("Not measured", _not_measured(metrics)),
         "attributes": ("Attributes", _attributes(prompts, beside)),
         "distributions": ("Distributions over videos", _distributions(prompts.get("results", []))),
-        "videos": ("Videos, failures first", videos_section(prompts.get("results", []), kept, videos)),
+        "videos": ("Videos", videos_section(prompts.get("results", []), kept, videos)),
         "settings": ("Settings", _settings(metrics)),
     }
     sections = {name: (title, content) for name, (title, content) in sections.items() if content}
@@ -99,7 +98,7 @@ def _page(metrics: Mapping[str, Any], kept: KeptVideos, videos: int, beside: Map
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>\n{style}</style></head>\n<body><header><h1>{title}</h1>\n"
         f'{_identity(metrics)}<nav aria-label="Sections">{links}</nav></header>\n<main>\n{body}</main>\n'
-        f"<script>{script}</script>\n</body></html>\n"
+        f"{f'<script>{script}</script>' if 'videos' in sections else ''}\n</body></html>\n"
     )
 
 

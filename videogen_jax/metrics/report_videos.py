@@ -37,7 +37,10 @@ def videos_section(results: Sequence[Record], kept: KeptVideos, limit: int) -> s
     shown: set[str] = set()
     judged = [record for record in results if "right" in record and "read" in record]
     if not judged:
-        parts.append(_group("The first videos", results[:limit], None, kept, shown))
+        parts.append(f"<p>The first {min(limit, len(results))} of {len(results)}.</p>\n")
+        parts.append(_group("", results[:limit], None, kept, shown))
+    else:
+        parts.append("<p>Of each attribute failures, then the best; the attribute that fails most comes first.</p>\n")
     for cases in choose_cases(judged, limit):
         title = cases.attribute.replace("_", " ")
         parts.append(f"<h3>{title.capitalize()}: wrong in {cases.wrong} of {cases.count} videos</h3>\n")
@@ -50,7 +53,7 @@ def videos_section(results: Sequence[Record], kept: KeptVideos, limit: int) -> s
 
 
 def _group(title: str, records: Sequence[Record], attribute: str | None, kept: KeptVideos, shown: set[str]) -> str:
-    """Records under a heading: those that are not shown yet as cards, the others as links to theirs."""
+    """Records under a heading, if any: those that are not shown yet as cards, the others as links to theirs."""
     if not records:
         return ""
     cards, links = [], []
@@ -61,7 +64,7 @@ def _group(title: str, records: Sequence[Record], attribute: str | None, kept: K
         else:
             shown.add(record["key"])
             cards.append(_card(record, attribute, kept))
-    result = f"<h4>{escape(title)}</h4>\n"
+    result = f"<h4>{escape(title)}</h4>\n" if title else ""
     if cards:
         result += f'<div class="cases">{"".join(cards)}</div>\n'
     if links:
@@ -80,8 +83,9 @@ def _of(record: Record, attribute: str | None) -> str:
 def _card(record: Record, attribute: str | None, kept: KeptVideos) -> str:
     key = record["key"]
     example = f"<p>{attribute.replace('_', ' ')}{_of(record, attribute)}</p>\n" if attribute else ""
+    level = "h5" if attribute else "h3"
     return (
-        f'<article id="case-{key}"><h5>{escape(record["prompt"])}</h5>\n{example}'
+        f'<article id="case-{key}"><{level}>{escape(record["prompt"])}</{level}>\n{example}'
         f"{_media(record, kept)}{_readings(record)}{_numbers(record)}</article>\n"
     )
 
