@@ -138,7 +138,7 @@ def _readings(record: Record) -> str:
                 continue
             value = escape(record[read][attribute] or "nothing")
             is_right = record[right][attribute]
-            cells.append(f"<td>✓ {value}</td>" if is_right else f'<td class="wrong">✗ wrong: {value}</td>')
+            cells.append(f"<td>✓&nbsp;{value}</td>" if is_right else f'<td class="wrong">✗&nbsp;wrong: {value}</td>')
         lines.append(f'<tr><th scope="row">{attribute.replace("_", " ")}</th>{"".join(cells)}</tr>\n')
     return scrolling_table(
         f"Readings, video {record['key']}",
