@@ -195,9 +195,10 @@ def test_missing_videos_are_named(tmp_path):
 
 
 def test_captions_that_no_reader_judges(tmp_path):
-    results = [{"key": f"0-000{k}", "prompt": f"<b>a dog</b> & {k}", "seed": k} for k in range(3)]
+    results = [{"key": f"0-000{k}", "id": f"video70{k}", "prompt": f"<b>a dog</b> & {k}", "seed": k} for k in range(3)]
     published = {"clipsim": {"value": 28.5, "interval": [27.0, 30.0], "count": 3}}
-    _write(tmp_path, {"prompts": {"published": published, "results": results, "not_measured": {}}})
+    section = {"published": published, "results": results, "not_measured": {}, "real": {"skipped": ["broken.avi"]}}
+    _write(tmp_path, {"prompts": section})
     kept = KeptVideos(tmp_path / "videos")
     for record in results:
         frames = np.full((4, 16, 16, 3), 60 * record["seed"], np.uint8)
@@ -205,6 +206,8 @@ def test_captions_that_no_reader_judges(tmp_path):
     page = Page(write_report(tmp_path, 2).read_text())
     assert "27.00 to 30.00" in page.text
     assert "<b>a dog</b> & 1" in page.text
+    assert "video701" in page.text
+    assert "broken.avi" in page.text
     assert [article["id"] for article in page.all("article")] == ["case-0-0000", "case-0-0001"]
     page.check_headings()
     assert "only captions of the shapes world can be checked" in page.text

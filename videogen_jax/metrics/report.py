@@ -242,8 +242,15 @@ def _distributions(results: Sequence[Record]) -> str:
 
 
 def _settings(metrics: Mapping[str, Any]) -> str:
-    settings = {part: metrics[part].get("settings", {}) for part in PARTS if part in metrics}
-    if not settings:
-        return ""
-    text = escape(json.dumps(settings, indent=2), quote=False)
-    return f"<details><summary>Of each part, as in the config</summary><pre><code>{text}</code></pre></details>\n"
+    said = {
+        "Of each part, as in the config": {
+            part: metrics[part]["settings"] for part in PARTS if metrics.get(part, {}).get("settings")
+        },
+        "The real clips that distances are to": metrics.get("prompts", {}).get("real"),
+    }
+    return "".join(
+        f"<details><summary>{title}</summary><pre><code>{escape(json.dumps(values, indent=2), quote=False)}</code></pre>"
+        "</details>\n"
+        for title, values in said.items()
+        if values
+    )

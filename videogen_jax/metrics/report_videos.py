@@ -150,6 +150,8 @@ def _readings(record: Record) -> str:
 
 def _numbers(record: Record) -> str:
     facts = {"video": record["key"], "seed": str(record["seed"])}
+    if "id" in record:  # of a caption that comes from elsewhere
+        facts["caption"] = record["id"]
     for name, (title, unit, scale) in CONSISTENCY.items():
         value = record.get("consistency", {}).get(name)
         if value is not None:
