@@ -34,4 +34,8 @@ def get_evaluation_config() -> ConfigDict:
     config.weights.c3d_mean = ""  # its mean, where the file has none
     config.weights.clip = ""  # CLIPSIM and CLIP frame consistency: a folder
     config.fvd_protocol = "tensorflow"  # or "videogpt"
+
+    # Videos that report.html shows: of the shapes world failures of each attribute, and as many of the best.
+    config.report_videos = 4
+    config.report_beside = ""  # metrics.json of another evaluation, to stand beside this one in report.html
     return config

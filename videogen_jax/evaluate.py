@@ -3,9 +3,10 @@
     python -m videogen_jax.evaluate --config configs/shapes/evaluate.py --model runs/shapes/model \
         --output out/evaluation
 
-writes metrics.json, contact_sheet.png and failures.png into the output folder and prints a table. Started again it
-goes on where it was stopped. Any field of the config can be set from the command line: `--config.prompts=16`. For
-models at the paper's scale: configs/webvid/evaluate_ucf101.py and configs/webvid/evaluate_msrvtt.py.
+writes metrics.json, report.html, contact_sheet.png, failures.png and the videos into the output folder and prints a
+table. Started again it goes on where it was stopped. Any field of the config can be set from the command line:
+`--config.prompts=16`. For models at the paper's scale: configs/webvid/evaluate_ucf101.py and
+configs/webvid/evaluate_msrvtt.py.
 """
 
 from pathlib import Path
@@ -32,7 +33,8 @@ def main(argv: list[str]) -> None:
         print_table(evaluate(CONFIG.value, MODEL.value, OUTPUT.value, SPLIT.value))
     except (ValueError, OSError) as error:
         fail(error)
-    print(Path(OUTPUT.value) / "metrics.json")
+    for name in ("metrics.json", "report.html"):
+        print(Path(OUTPUT.value) / name)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from videogen_jax.metrics.captions import SHAPES, Captions, Example
 from videogen_jax.metrics.consistency import shapes_consistency
+from videogen_jax.metrics.kept_videos import KeptVideos
 from videogen_jax.metrics.published import PublishedMeasures
 from videogen_jax.metrics.real_clips import RealClips
 from videogen_jax.metrics.results import ResultLog
@@ -56,8 +57,9 @@ def measure_prompts(
       config: `seed`, `batch_size`, `sampling`.
       captions: what is generated. Those of the shapes world are compared with what a reader sees.
       real: what distances are taken to; None for none.
-      log: where each video's scores are kept. Of the videos themselves `folder/strips` keeps a few frames of the first
-        SHEET_ROWS and of those that are not all right.
+      log: where each video's scores are kept. The videos themselves are in `folder/videos` before their scores are in
+        the log; `folder/strips` has a few frames, as they were made, of the first SHEET_ROWS and of those that are not
+        all right.
       folder: for `contact_sheet.png`, and `failures.png` where there are any.
       published: the feature networks that have weights; they see each video as it is made. A video that was made
         before a network came is made again.
@@ -80,7 +82,7 @@ def measure_prompts(
     timeline = pipeline.index.timeline(temporal_factor=sampling["temporal_factor"])
     real_keys = real.see(published, timeline.num_frames, timeline.fps, pipeline.resolution) if real else []
     shown_at_most = {f"0-{number:04d}" for number in range(SHEET_ROWS)}  # more prompts may be asked for later
-    strips = folder / "strips"
+    strips, kept = folder / "strips", KeptVideos(folder / "videos")
     left = [key for key in examples if key not in log.records or not published.has(key)]
     with Progress() as progress:
         task = progress.add_task("prompts", total=len(examples), completed=len(examples) - len(left))
@@ -95,6 +97,8 @@ def measure_prompts(
             ]
             published.add(keys, prompts, made.frames)
             for record, frames, reference in zip(records, made.frames, made.reference, strict=True):
+                if record["key"] not in log.records or not kept.has(record["key"]):
+                    kept.keep(record["key"], frames, reference, made.fps, record["prompt"])
                 if record["key"] in shown_at_most or _failed(record):
                     write_image(strips / f"{record['key']}.png", strip(frames, reference))
             log.append([record for record in records if record["key"] not in log.records])
