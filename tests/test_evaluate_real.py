@@ -96,7 +96,7 @@ def test_numbers_are_those_of_the_videos(evaluated, files, tiny_pipeline):
     real = [
         read_excerpt(
             Item(f"video{k}", None, str(files / "videos" / f"video{k}.mp4"), ".mp4"),
-            Excerpt(7, 15.0, 16, at_random=True),
+            Excerpt(7, 15.0, 16, "random"),
             real_clips._number(0, f"video{k}"),
         )
         for k in range(4)

@@ -13,7 +13,7 @@ def get_real_videos() -> ConfigDict:
     real.clips = 2048  # one of each file; 0 for all files
     real.num_frames = placeholder(int)  # as many as the model makes
     real.fps = placeholder(float)  # the model's; 0 for the file's own frames one after another
-    real.window = "random"  # or "first": where in the file
+    real.window = "random"  # or "first", "middle": where in the file
     real.size = "model"  # the central square at the model's resolution; or "own", whole frames
     real.max_skipped_fraction = 0.01  # of the clips; more unusable files than that are an error
     real.num_workers = 0  # decoding processes; 0: one for each core

@@ -59,7 +59,7 @@ def test_networks_see_what_is_in_the_files(folder, weights, tmp_path, monkeypatc
     direct = PublishedMeasures(weights, tmp_path / "b", "tensorflow")
     for number, name in enumerate(NAMES):
         item = source._corpus.item([source._corpus.id(k) for k in range(5)].index(name))
-        frames = read_excerpt(item, Excerpt(4, 12.5, 32, at_random=True), real_clips._number(0, name))
+        frames = read_excerpt(item, Excerpt(4, 12.5, 32, "random"), real_clips._number(0, name))
         assert frames.shape == (4, 32, 32, 3)
         direct.add([str(number)], [""], [frames])
     network = f"shapes_classifier-{published.identities['shapes_classifier']}"

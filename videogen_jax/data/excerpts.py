@@ -1,4 +1,4 @@
-"""One clip out of a video file, for measuring: its first frames or a window of it, cut to a square or whole.
+"""One clip out of a video file, for measuring: its beginning, its middle or any place, cut to a square or whole.
 
 Runs in worker processes, like all that reads videos.
 """
@@ -10,6 +10,8 @@ import numpy as np
 from videogen_jax.data.decoding import BadVideo, Framing, VideoFile, read_frames
 from videogen_jax.data.entries import Item
 
+WINDOWS = ("random", "first", "middle")
+
 
 @dataclasses.dataclass(frozen=True)
 class Excerpt:
@@ -19,13 +21,13 @@ class Excerpt:
       num_frames: at least 1.
       fps: frames a second, above 0; None: the file's own frames, one after another.
       resolution: the centre is cut to a square of this side; None: whole frames in the file's size.
-      at_random: a window at a random place; otherwise the video's beginning.
+      window: one of WINDOWS, where in the video.
     """
 
     num_frames: int
     fps: float | None
     resolution: int | None
-    at_random: bool
+    window: str
 
 
 def read_excerpt(item: Item, excerpt: Excerpt, seed: int) -> np.ndarray:
@@ -35,7 +37,7 @@ def read_excerpt(item: Item, excerpt: Excerpt, seed: int) -> np.ndarray:
       BadVideo: the file cannot be read, is shorter than asked, or has too few frames a second.
     """
     framing = None if excerpt.resolution is None else Framing(excerpt.resolution)
-    share = np.random.default_rng(seed).uniform() if excerpt.at_random else 0.0
+    share = {"first": 0.0, "middle": 0.5, "random": np.random.default_rng(seed).uniform()}[excerpt.window]
     failure: BadVideo | None = None
     for place in dict.fromkeys((share, 0.0)):  # a file may end, or break, before the end that its packets state
         try:

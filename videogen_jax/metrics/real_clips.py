@@ -18,14 +18,14 @@ from videogen_jax.data import shapes
 from videogen_jax.data.corpora import FolderCorpus
 from videogen_jax.data.decoding import BadVideo
 from videogen_jax.data.entries import BadItem, Item
-from videogen_jax.data.excerpts import Excerpt, read_excerpt
+from videogen_jax.data.excerpts import WINDOWS, Excerpt, read_excerpt
 from videogen_jax.data.skipped import SkippedEntries, TooManySkipped
 from videogen_jax.data.workers import Workers
 from videogen_jax.metrics.captions import SHAPES, Captions, checked_fields
 from videogen_jax.metrics.published import DISTANCE_NETWORKS, PublishedMeasures
 from videogen_jax.metrics.ucf101 import read_list
 
-WINDOWS, SIZES = ("random", "first"), ("model", "own")
+SIZES = ("model", "own")
 
 
 class RealClips(Protocol):
@@ -93,7 +93,7 @@ class VideoFolder:
       clips: how many; 0 for one of every file.
       num_frames: of a clip; None: as many as the model makes.
       fps: frames a second; None: the model's; 0: the file's own frames one after another.
-      window: "random" or "first", where in a file the clip lies.
+      window: "random", "first" or "middle", where in a file the clip lies.
       size: "model": the centre, cut to a square of the model's resolution; "own": whole frames as in the file.
       max_skipped_fraction: of the clips; if more files than that cannot be used it is an error. Others take the place
         of those that are skipped.
@@ -194,7 +194,7 @@ class VideoFolder:
             num_frames=self.num_frames or num_frames,
             fps=None if self.fps == 0 else self.fps or fps,
             resolution=resolution if self.size == "model" else None,
-            at_random=self.window == "random",
+            window=self.window,
         )
         self._taken = {"frames": excerpt.num_frames, "fps": excerpt.fps, "size": excerpt.resolution or "own"}
         keys: list[str] = []
