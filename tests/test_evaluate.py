@@ -341,6 +341,9 @@ def test_strip_and_sheet():
     piece = strip(frames, np.full((8, 8, 3), 200, np.uint8), 4)
     assert piece.shape == (8, 8 + 12 + 4 * 8 + 3 * 2, 3)
     assert piece[0, 20 :: 8 + 2, 0].tolist() == [0, 50, 100, 150]
+    large = strip(np.repeat(np.repeat(frames, 64, 1), 64, 2), np.full((512, 512, 3), 200, np.uint8), 4)
+    assert large.shape == (160, 160 + 12 + 4 * 160 + 3 * 2, 3)
+    assert large[0, 172 :: 160 + 2, 0].tolist() == [0, 50, 100, 150]
     sheet = captioned_sheet([piece, piece], ["a caption that is wider than its strip", "two\nlines"])
     assert sheet.shape[1] > piece.shape[1] + 4
     rows = np.flatnonzero((sheet[:, 2:10] == 200).all(axis=(1, 2)))
