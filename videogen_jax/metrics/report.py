@@ -248,9 +248,8 @@ def _settings(metrics: Mapping[str, Any]) -> str:
         },
         "The real clips that distances are to": metrics.get("prompts", {}).get("real"),
     }
+    texts = {title: escape(json.dumps(values, indent=2), quote=False) for title, values in said.items() if values}
     return "".join(
-        f"<details><summary>{title}</summary><pre><code>{escape(json.dumps(values, indent=2), quote=False)}</code></pre>"
-        "</details>\n"
-        for title, values in said.items()
-        if values
+        f"<details><summary>{title}</summary><pre><code>{text}</code></pre></details>\n"
+        for title, text in texts.items()
     )
