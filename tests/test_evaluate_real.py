@@ -158,6 +158,9 @@ def test_without_real_videos(files, tiny_model, tmp_path, monkeypatch, capsys):
         caption.text for caption in build_captions(config, "held_out").captions if caption.videos
     }
     assert set(metrics["prompts"]["published"]) == {"clipsim", "clip_consistency"}
+    assert read_image(tmp_path / "contact_sheet.png").shape[0] > 2 * 16
+    config.captions.videos = 1  # one of those that are made already
+    assert len(evaluation.evaluate(config, tiny_model, tmp_path)["prompts"]["results"]) == 1
     evaluation.print_table(metrics)
     printed = capsys.readouterr().out
     assert "Fréchet video distance (I3D): pass --config.weights.i3d=PATH" in printed

@@ -1,6 +1,7 @@
 """Generated videos: those of the shapes world are read, and all are seen by the published measures' networks."""
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,10 @@ def measure_prompts(
         temporal_factor=sampling["temporal_factor"],
         **sampling_settings(sampling, pipeline.index.cascade),
     )
-    shown = list(examples)[:SHEET_ROWS]
     timeline = pipeline.index.timeline(temporal_factor=sampling["temporal_factor"])
     real_keys = real.see(published, timeline.num_frames, timeline.fps, pipeline.resolution) if real else []
     shown_at_most = {f"0-{number:04d}" for number in range(SHEET_ROWS)}  # more prompts may be asked for later
+    shown_at_most |= set(itertools.islice(examples, SHEET_ROWS))
     strips, kept = folder / "strips", KeptVideos(folder / "videos")
     left = [key for key in examples if key not in log.records or not published.has(key)]
     with Progress() as progress:
@@ -111,7 +112,10 @@ def measure_prompts(
             [load_image(strips / f"{key}.png") for key in keys], [_title(log.records[key]) for key in keys]
         )
 
-    write_image(folder / "contact_sheet.png", sheet(shown))
+    # Of captions that are not the first of their source an earlier evaluation has kept no frames.
+    shown = list(itertools.islice((key for key in examples if (strips / f"{key}.png").is_file()), SHEET_ROWS))
+    if shown:
+        write_image(folder / "contact_sheet.png", sheet(shown))
     failures = [record["key"] for record in results if _failed(record)][:SHEET_ROWS]
     if failures:
         write_image(folder / "failures.png", sheet(failures))
