@@ -14,7 +14,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["videogen_jax", "videogen_jax.*", "configs", "configs.*"]),
-    package_data={"videogen_jax": ["embedded/**/*", "studio/page/*", "studio/*.css"]},
+    package_data={"videogen_jax": ["embedded/**/*", "studio/page/*", "studio/*.css", "metrics/*.css", "metrics/*.js"]},
     install_requires=[
         "absl-py>=2.5",
         "array_record>=0.8.6",

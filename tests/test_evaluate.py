@@ -1,8 +1,11 @@
 """Evaluation of a tiny untrained model, stopped and started again; the numbers that are known without a model."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import numpy as np
@@ -12,14 +15,16 @@ from configs.shapes.evaluate import get_config
 from tests.metrics.tiny_classifier import write_tiny_classifier
 from tests.tiny_model import write_tiny_model
 from videogen_jax.data import shapes
-from videogen_jax.metrics import evaluation, fidelity, prompts, statistics
+from videogen_jax.metrics import captions, evaluation, fidelity, statistics
 from videogen_jax.metrics.image import psnr
 from videogen_jax.metrics.published import MEASURES
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.metrics.shapes_reader import ATTRIBUTES, IMAGE_ATTRIBUTES, compare, read_image
 from videogen_jax.metrics.sheets import captioned_sheet, strip
+from videogen_jax.metrics.table import table_rows
 from videogen_jax.pipeline import VideoGenPipeline
 from videogen_jax.video_io import read_image as load_image
+from videogen_jax.video_io import read_video
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,7 @@ def test_sections_and_counts(evaluated, pipeline):
     assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     assert metrics["prompts"]["video"]["colour"]["count"] == 3
     assert metrics["prompts"]["reference"]["all"]["count"] == 3
-    assert [r["prompt"] for r in metrics["prompts"]["results"]] == prompts.sample_captions(3)
+    assert [r["prompt"] for r in metrics["prompts"]["results"]] == captions.sample_captions(3)
     for record in metrics["prompts"]["results"]:
         assert record["right"] == {
             name: record["read"][name] == said
@@ -120,8 +125,10 @@ def test_a_network_that_comes_later_sees_the_same_videos(evaluated, model, tmp_p
     assert (tmp_path / "metrics.json").read_bytes() == before
 
 
-def test_stopped_and_started_again(evaluated, model, tmp_path, monkeypatch):
-    folder, metrics = evaluated
+def test_stopped_twice_and_started_again(model, tmp_path, monkeypatch):
+    config = _config(parts=("prompts",), prompts=5)  # of which two are made at once
+    once, again = tmp_path / "once", tmp_path / "again"
+    evaluation.evaluate(config, model, once)
     stop_after = {"left": 1}
 
     def stopping(self, *args, original=VideoGenPipeline.__call__, **settings):
@@ -131,20 +138,78 @@ def test_stopped_and_started_again(evaluated, model, tmp_path, monkeypatch):
         return original(self, *args, **settings)
 
     monkeypatch.setattr(VideoGenPipeline, "__call__", stopping)
-    config = _config(parts=("prompts",))
-    with pytest.raises(KeyboardInterrupt):
-        evaluation.evaluate(config, model, tmp_path)
-    log = tmp_path / "prompts.jsonl"
-    assert len(log.read_text().splitlines()) == 1 + 2  # the settings and the first batch
+    log = again / "prompts.jsonl"
+    for made in (2, 4):
+        stop_after["left"] = 1
+        with pytest.raises(KeyboardInterrupt):
+            evaluation.evaluate(config, model, again)
+        assert len(log.read_text().splitlines()) == 1 + made  # the settings, and a batch each time
+        assert len(list((again / "videos").glob("*.mp4"))) == made
+        assert not (again / "report.html").exists()
     with open(log, "a") as file:
-        file.write('{"key": "0-0002", "prom')  # as a crash in the middle of writing leaves it
+        file.write('{"key": "0-0004", "prom')  # as a crash in the middle of writing leaves it
     stop_after["left"] = 1
-    again = evaluation.evaluate(config, model, tmp_path)
-    assert again["prompts"] == metrics["prompts"]
-    assert (tmp_path / "prompts.jsonl").read_bytes() == (folder / "prompts.jsonl").read_bytes()
-    before = (tmp_path / "metrics.json").read_bytes()
-    evaluation.evaluate(config, model, tmp_path)  # nothing is left to do: no video may be made
-    assert (tmp_path / "metrics.json").read_bytes() == before
+    evaluation.evaluate(config, model, again)
+    files = sorted(path.relative_to(once) for path in once.rglob("*") if path.is_file())
+    assert sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file()) == files
+    for name in files:
+        assert (again / name).read_bytes() == (once / name).read_bytes(), name
+    assert {"metrics.json", "report.html", "prompts.jsonl"} <= {str(name) for name in files}
+    evaluation.evaluate(config, model, again)  # nothing is left to do: no video may be made
+    for name in files:
+        assert (again / name).read_bytes() == (once / name).read_bytes(), name
+
+
+def test_videos_are_kept_and_in_the_report(evaluated, pipeline):
+    folder, metrics = evaluated
+    page = (folder / "report.html").read_text()
+    for record in metrics["prompts"]["results"]:
+        frames, fps = read_video(folder / "videos" / f"{record['key']}.mp4")
+        timeline = pipeline.index.timeline()
+        assert frames.shape == (timeline.num_frames, pipeline.resolution, pipeline.resolution, 3)
+        assert fps == timeline.fps
+        assert load_image(folder / "videos" / f"{record['key']}.png").shape == frames.shape[1:]
+        assert f'id="case-{record["key"]}"' in page
+    for row in table_rows(metrics):
+        assert row.name in page
+
+
+@pytest.mark.slow
+def test_killed_twice_gives_the_same_files(model, tmp_path):
+    """In processes of their own, killed by the system: once at the prompts, once at another part."""
+    command = [
+        *(sys.executable, "-m", "videogen_jax.evaluate", "--config=configs/shapes/evaluate.py", f"--model={model}"),
+        *("--config.prompts=12", "--config.batch_size=2", "--config.clips=6", "--config.rates=(1,)"),
+        "--config.parts=('prompts', 'decoder')",
+    ]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "VIDEOGEN_JAX_CACHE": str(tmp_path / "cache")}
+    once, killed = tmp_path / "once", tmp_path / "killed"
+    subprocess.run([*command, f"--output={once}"], env=environment, check=True, capture_output=True)
+
+    for log, records, all_records in (("prompts.jsonl", 3, 12), ("decoder.jsonl", 1, 6)):
+
+        def count(path=killed / log):
+            return path.read_bytes().count(b"\n") - 1 if path.exists() else 0
+
+        with open(tmp_path / "output", "w") as output:
+            process = subprocess.Popen(
+                [*command, f"--output={killed}"], env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+            try:
+                while count() < records and process.poll() is None:
+                    time.sleep(0.002)
+            finally:
+                process.kill()
+                process.wait()
+        assert process.returncode == -signal.SIGKILL, (tmp_path / "output").read_text()
+        assert records <= count() < all_records
+        assert not (killed / "report.html").exists()
+    subprocess.run([*command, f"--output={killed}"], env=environment, check=True, capture_output=True)
+    files = ["metrics.json", "report.html", "contact_sheet.png", "failures.png"]
+    files += sorted(str(path.relative_to(once)) for path in (once / "videos").iterdir())
+    assert len(files) == 4 + 2 * 12
+    for name in files:
+        assert (killed / name).read_bytes() == (once / name).read_bytes(), name
 
 
 def test_results_of_other_settings_are_refused(evaluated, model):
@@ -172,6 +237,8 @@ def test_sections_of_other_parts_stay(evaluated, model):
         ({"dtype": "int8"}, "config.dtype is 'int8'"),
         ({"seed": -1}, "config.seed is -1"),
         ({"real_clips": 0}, "config.real_clips is 0"),
+        ({"report_videos": -1}, "config.report_videos is -1"),
+        ({"report_beside": "nowhere"}, "config.report_beside: nowhere is no metrics.json of an evaluation"),
         ({"fvd_protocol": "mine"}, "config.fvd_protocol is 'mine'"),
         ({"weights": {"i3d": "nowhere"}}, "the model makes .* frames, but i3d takes 16"),
         ({"weights": {"clip": "nowhere"}}, "config.weights.clip is nowhere, which does not exist"),
@@ -202,8 +269,8 @@ def test_wrong_command(arguments, message, tmp_path):
 
 
 def test_captions_cover_the_split_evenly():
-    captions = prompts.sample_captions(64)
-    said = [shapes.parse_caption(caption) for caption in captions]
+    sampled = captions.sample_captions(64)
+    said = [shapes.parse_caption(caption) for caption in sampled]
     triples = Counter((s.colour, s.shape, s.motion) for s in said)
     assert set(triples) == set(shapes.all_triples("held_out"))
     assert max(triples.values()) == 2
@@ -214,10 +281,10 @@ def test_captions_cover_the_split_evenly():
     assert len({s.motion for s in first}) == 16
     for values, of_each in (([s.colour for s in first], (1, 3)), ([s.shape for s in first], (3, 5))):
         assert set(Counter(values).values()) <= set(range(of_each[0], of_each[1] + 1)), values
-    assert prompts.sample_captions(16) == captions[:16]
-    assert len(set(prompts.sample_captions(600, "train"))) == 600
+    assert captions.sample_captions(16) == sampled[:16]
+    assert len(set(captions.sample_captions(600, "train"))) == 600
     with pytest.raises(ValueError, match="number of prompts is 0"):
-        prompts.sample_captions(0)
+        captions.sample_captions(0)
 
 
 def test_wilson_interval():
@@ -274,6 +341,9 @@ def test_strip_and_sheet():
     piece = strip(frames, np.full((8, 8, 3), 200, np.uint8), 4)
     assert piece.shape == (8, 8 + 12 + 4 * 8 + 3 * 2, 3)
     assert piece[0, 20 :: 8 + 2, 0].tolist() == [0, 50, 100, 150]
+    large = strip(np.repeat(np.repeat(frames, 64, 1), 64, 2), np.full((512, 512, 3), 200, np.uint8), 4)
+    assert large.shape == (160, 160 + 12 + 4 * 160 + 3 * 2, 3)
+    assert large[0, 172 :: 160 + 2, 0].tolist() == [0, 50, 100, 150]
     sheet = captioned_sheet([piece, piece], ["a caption that is wider than its strip", "two\nlines"])
     assert sheet.shape[1] > piece.shape[1] + 4
     rows = np.flatnonzero((sheet[:, 2:10] == 200).all(axis=(1, 2)))

@@ -1,10 +1,12 @@
-"""Measures a model of the shapes world: its videos against their prompts, and its parts against ground truth.
+"""Measures a model: its videos against their prompts and against real ones, and its parts against ground truth.
 
     python -m videogen_jax.evaluate --config configs/shapes/evaluate.py --model runs/shapes/model \
         --output out/evaluation
 
-writes metrics.json, contact_sheet.png and failures.png into the output folder and prints a table. Started again it
-goes on where it was stopped. Any field of the config can be set from the command line: `--config.prompts=16`.
+writes metrics.json, report.html, contact_sheet.png, failures.png and the videos into the output folder and prints a
+table. Started again it goes on where it was stopped. Any field of the config can be set from the command line:
+`--config.prompts=16`. For models at the paper's scale: configs/webvid/evaluate_ucf101.py and
+configs/webvid/evaluate_msrvtt.py.
 """
 
 from pathlib import Path
@@ -17,7 +19,7 @@ from videogen_jax.command_line import fail, parse
 CONFIG = config_flags.DEFINE_config_file("config", None, "Evaluation config, e.g. configs/shapes/evaluate.py")
 MODEL = flags.DEFINE_string("model", None, "Model folder")
 OUTPUT = flags.DEFINE_string("output", "out/evaluation", "Folder for the results")
-SPLIT = flags.DEFINE_enum("split", "held_out", ["train", "held_out"], "Which captions and clips")
+SPLIT = flags.DEFINE_enum("split", "held_out", ["train", "held_out"], "Which captions and clips of the shapes world")
 
 
 def main(argv: list[str]) -> None:
@@ -31,7 +33,8 @@ def main(argv: list[str]) -> None:
         print_table(evaluate(CONFIG.value, MODEL.value, OUTPUT.value, SPLIT.value))
     except (ValueError, OSError) as error:
         fail(error)
-    print(Path(OUTPUT.value) / "metrics.json")
+    for name in ("metrics.json", "report.html"):
+        print(Path(OUTPUT.value) / name)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ is wrong by half the distance to its neighbour at most, whatever the file's fram
 
 import bisect
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -277,6 +278,9 @@ class FrameArray:
         for index in range(first, len(self._frames)):
             yield index / self._fps, self._frames[index]
 
+    def whole(self, frame: np.ndarray) -> np.ndarray:
+        return frame
+
     def picture(self, frame: np.ndarray, framing: Framing) -> np.ndarray:
         height, width = frame.shape[:2]
         scale = framing.resolution / min(height, width)
@@ -307,16 +311,17 @@ def at_times(frames: Iterable[tuple[float, Any]], times: Iterable[float]) -> Ite
         wanted = next(times, None)
 
 
-def read_frames(video: VideoFile | FrameArray, times: Sequence[float], framing: Framing) -> np.ndarray:
-    """The frames at rising `times` in seconds, uint8 `(T, R, R, 3)`.
+def read_frames(video: VideoFile | FrameArray, times: Sequence[float], framing: Framing | None) -> np.ndarray:
+    """The frames at rising `times` in seconds, uint8 `(T, R, R, 3)`; without a framing whole, `(T, H, W, 3)`.
 
     Raises:
       BadVideo: the video ends before the last time, is damaged, or has too few frames a second for these times.
     """
     pictures: list[np.ndarray] = []
     chosen: list[float] = []
+    see = video.whole if framing is None else functools.partial(video.picture, framing=framing)
     for time, frame in at_times(video.frames(times[0]), times):
-        pictures.append(pictures[-1] if chosen and chosen[-1] == time else video.picture(frame, framing))
+        pictures.append(pictures[-1] if chosen and chosen[-1] == time else see(frame))
         chosen.append(time)
     if len(pictures) < len(times):
         end = f"ends at {chosen[-1]:.2f} s" if chosen else "has no frames"

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rich.table import Table
 from videogen_jax import __version__
 from videogen_jax.data.cache import fingerprint
 from videogen_jax.data.shapes import SPLITS
+from videogen_jax.metrics.captions import SHAPES, build_captions
 from videogen_jax.metrics.fidelity import (
     Codec,
     measure_autoencoder,
@@ -25,7 +26,10 @@ from videogen_jax.metrics.fidelity import (
 )
 from videogen_jax.metrics.prompts import measure_prompts, sampling_settings
 from videogen_jax.metrics.published import LEAST_FRAMES, MEASURES, NETWORKS, PublishedMeasures, not_measured
+from videogen_jax.metrics.real_clips import build_real_clips
+from videogen_jax.metrics.report import read_metrics, write_report
 from videogen_jax.metrics.results import ResultLog
+from videogen_jax.metrics.table import PARTS, table_rows
 from videogen_jax.model_index import ModelIndex
 from videogen_jax.pipeline import DECODER, VideoGenPipeline
 from videogen_jax.stages.stage import DTYPES
@@ -33,32 +37,27 @@ from videogen_jax.video_io import check_writable
 from videogen_jax.weights.folder import read_model_index
 
 _MEASURES = {"temporal": measure_temporal, "decoder": measure_decoder, "autoencoder": measure_autoencoder}
-PARTS = ("prompts", *_MEASURES)
+DEFAULT_SPLIT = "held_out"
 _CLIPS = ("clips", "seed", "frame_batch")
-_FIELDS = {  # of the config, that say what a part measures
-    "prompts": ("prompts", "seeds", "seed", "sampling", "real_clips", "fvd_protocol"),
+_FIELDS = {  # of the config, those that it has, that say what a part measures
+    "prompts": ("prompts", "seeds", "captions", "seed", "sampling", "real_clips", "real", "fvd_protocol"),
     "temporal": (*_CLIPS, "factors"),
     "decoder": (*_CLIPS, "rates"),
     "autoencoder": _CLIPS,
 }
 _LEAST_FRAMES = 4  # that the reader takes
-_CONSISTENCY = {  # of `shapes_consistency`: what a table calls it, unit, scale
-    "warping_error": ("warping error, times 1000", "", 1000.0),
-    "still_flicker": ("flicker of the background", "", 1.0),
-    "reference_psnr": ("PSNR of frame 1 to the reference", " dB", 1.0),
-    "reference_ssim": ("SSIM of frame 1 to the reference", "", 1.0),
-}
 
 
-def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, split: str = "held_out") -> dict:
-    """Measures a model of the shapes world, and goes on with a measurement that was stopped.
+def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, split: str = DEFAULT_SPLIT) -> dict:
+    """Measures a model, and goes on with a measurement that was stopped.
 
     Args:
-      config: as `configs/shapes/evaluate.py` makes it.
+      config: as `configs/shapes/evaluate.py`, `configs/webvid/evaluate_ucf101.py` or `evaluate_msrvtt.py` makes it.
       model: the model folder.
-      output: folder for `metrics.json`, the sheets of videos, and a log of results for each part, which is what makes
-        going on possible. Sections of `metrics.json` that other parts of the same model have written stay.
-      split: of the captions and clips.
+      output: folder for `metrics.json`, `report.html`, the videos and sheets of them, and a log of results for each
+        part, which is what makes going on possible. Sections of `metrics.json` that other parts of the same model have
+        written stay.
+      split: of the captions and clips of the shapes world.
 
     Returns: what `metrics.json` holds.
 
@@ -68,6 +67,9 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
     index = ModelIndex.read(model)
     output = Path(output)
     _check(config, index, split)
+    captions = build_captions(config, split)
+    real = build_real_clips(config, captions)
+    split = captions.split
     path = output / "metrics.json"
     check_writable(path, (".json",))
     folders = sorted(p.name for p in index.folder.iterdir() if p.is_dir() and any(q.is_file() for q in p.iterdir()))
@@ -75,7 +77,7 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
     weights = config.weights.to_dict()
     dtype = config.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     same = {"model": identity, "split": split, "seed": config.seed, "dtype": dtype}
-    videos = {**same, **_prompts_settings(config)}
+    videos = {**same, **_prompts_settings(config), **captions.identity}
     name = hashlib.sha256(json.dumps(videos, sort_keys=True).encode()).hexdigest()[:16]
     published = PublishedMeasures(weights, output / "features" / name, config.fvd_protocol)
     logs = {part: ResultLog(output / f"{part}.jsonl", videos if part == "prompts" else same) for part in config.parts}
@@ -90,16 +92,20 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
     if "prompts" in config.parts:
         published.load()
     pipeline = VideoGenPipeline.from_pretrained(index.folder, dtype)
-    codec = Codec(pipeline, config.frame_batch)
+    codec = Codec(pipeline, config.frame_batch) if captions.source == SHAPES else None
     for part in config.parts:
         if part == "prompts":
-            section = measure_prompts(pipeline, config, split, logs[part], output, published)
-            section["not_measured"] = not_measured(weights)
+            section = measure_prompts(pipeline, config, captions, real, logs[part], output, published)
+            section["not_measured"] = not_measured(weights, has_real=real is not None)
             section["weights"] = published.identities
         else:
             section = _MEASURES[part](codec, config, split, logs[part])
-        metrics[part] = {"settings": {name: config.to_dict()[name] for name in _FIELDS[part]}, **section}
+        metrics[part] = {
+            "settings": {name: config.to_dict()[name] for name in _FIELDS[part] if name in config},
+            **section,
+        }
         _write(path, metrics)
+    write_report(output, config.report_videos, config.report_beside)
     return metrics
 
 
@@ -107,7 +113,7 @@ def print_table(metrics: Mapping[str, Any]) -> None:
     """Prints what `evaluate` returned."""
     table = Table("part", "measured", "value", "95% interval", "count", title=f"{metrics['model']}, {metrics['split']}")
     last = None
-    for part, name, value, interval, count in _rows(metrics):
+    for part, name, value, interval, count in table_rows(metrics):
         if last not in (None, part):
             table.add_section()
         table.add_row("" if part == last else part, name, value, interval, count)
@@ -123,63 +129,6 @@ def _prompts_settings(config: Any) -> dict[str, Any]:
     return {"sampling": config.sampling.to_dict(), "record": 2}
 
 
-def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
-    def percent(title: str, tallies: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-        for name, at in tallies.items():
-            low, high = at["interval"]
-            yield f"{title}: {name}", f"{at['fraction']:.1%}", f"{low:.1%} to {high:.1%}", str(at["count"])
-
-    def number(title: str, at: Any, unit: str, count: int | str) -> tuple[str, str, str, str]:
-        if isinstance(at, Mapping) and at["interval"] is None:
-            return title, f"{at['value']:.2f}{unit}", "", str(count)
-        if isinstance(at, Mapping):
-            low, high = at["interval"]
-            return title, f"{at['value']:.2f}{unit}", f"{low:.2f} to {high:.2f}", str(count)
-        return title, f"{at:.2f}{unit}", "", str(count)
-
-    def rows(part: str, section: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-        if part == "prompts":
-            for title in ("video", "reference", "video_of_right_reference"):
-                yield from percent(title.replace("_", " "), section[title])
-            for name, at in section["consistency"].items():
-                title, unit, scale = _CONSISTENCY[name]
-                scaled = {"value": scale * at["value"], "interval": [scale * end for end in at["interval"]]}
-                yield number(f"video: {title}", scaled, unit, at["count"])
-            for name, at in section["published"].items():
-                count = at["count"] if "count" in at else f"{at['counts'][0]} to {at['counts'][1]}"
-                yield number(MEASURES[name].title, at, "", count)
-            return
-        clips = section["settings"]["clips"]
-        if part == "autoencoder":
-            for side, at in section["psnr"].items():
-                yield number(f"PSNR at {side}x{side}", at, " dB", clips)
-            for way, tallies in section["read"].items():
-                yield from percent(f"read, {way.replace('_', ' ')}", tallies)
-            return
-        for rate, of_rate in section.items():
-            if rate == "settings":
-                continue
-            if part == "decoder":
-                for name in ("image_decoder", "video_decoder"):
-                    title = f"{rate} {name.replace('_', ' ')}"
-                    yield number(f"{title}: PSNR", of_rate[name]["psnr"], " dB", clips)
-                    yield number(f"{title}: flicker error", of_rate[name]["flicker"], "", clips)
-                yield number(f"{rate} video - image: PSNR", of_rate["psnr_difference"], " dB", clips)
-                yield number(f"{rate} video / image: flicker error", of_rate["flicker_ratio"], "", clips)
-                continue
-            for name, of_decoder in of_rate.items():
-                title = f"{rate} {name.replace('_', ' ')}"
-                yield number(f"{title}, PSNR: true latents", of_decoder["true_latents"], " dB", clips)
-                for target, of_target in ((t, of_decoder[t]) for t in ("rendered", "decoded")):
-                    for kind, at in of_target.items():
-                        yield number(f"{title}, PSNR to {target}: {kind}", at, " dB", clips)
-
-    for part in PARTS:
-        if part in metrics:
-            for row in rows(part, metrics[part]):
-                yield part, *row
-
-
 def _check(config: Any, index: ModelIndex, split: str) -> None:
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, but must be one of {', '.join(SPLITS)}")
@@ -188,24 +137,40 @@ def _check(config: Any, index: ModelIndex, split: str) -> None:
     for part in config.parts:
         if part not in PARTS:
             raise ValueError(f"config.parts has {part!r}, but may have {', '.join(PARTS)}")
+    of_shapes = "captions" not in config
+    if not of_shapes:
+        if split != DEFAULT_SPLIT:
+            raise ValueError(f"split is {split!r}, but only the shapes world is split: leave out --split")
+        if refused := [part for part in config.parts if part != "prompts"]:
+            raise ValueError(
+                f"config.parts has {refused[0]!r}, which is measured on rendered clips of the shapes world: "
+                "with captions of real videos it may have prompts alone"
+            )
     for name in ("prompts", "seeds", "batch_size", "clips", "frame_batch", "real_clips"):
-        if config[name] < 1:
+        if name in config and config[name] < 1:
             raise ValueError(f"config.{name} is {config[name]}, but must be at least 1")
+    if config.report_videos < 0:
+        raise ValueError(f"config.report_videos is {config.report_videos}, but must be at least 0")
+    if config.report_beside:
+        try:
+            read_metrics(config.report_beside)
+        except ValueError as error:
+            raise ValueError(f"config.report_beside: {error}") from error
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"config.seed is {config.seed}, but must be from 0 to {2**32 - 1}")
     if config.dtype and config.dtype not in DTYPES:
         raise ValueError(f"config.dtype is {config.dtype!r}, but must be one of {', '.join(DTYPES)}")
-    for rate in config.rates:
+    for rate in config.get("rates", ()):
         if not isinstance(rate, int) or rate < 1:
             raise ValueError(f"config.rates has {rate!r}, but takes whole numbers of at least 1")
     if "prompts" in config.parts:
         sampling = config.sampling
         made = index.timeline(temporal_factor=sampling.temporal_factor).num_frames
         index.settings(**sampling_settings(sampling, index.cascade))
-        if made < _LEAST_FRAMES:
+        if of_shapes and made < _LEAST_FRAMES:
             raise ValueError(f"the model makes {made} frames, but to be read a video needs at least {_LEAST_FRAMES}")
         for network in NETWORKS:
-            if config.weights[network] and made < (least := LEAST_FRAMES.get(network, 1)):
+            if config.weights.get(network) and made < (least := LEAST_FRAMES.get(network, 1)):
                 raise ValueError(
                     f"the model makes {made} frames, but {network} takes {least}: leave out config.weights.{network}, "
                     "or raise config.sampling.temporal_factor"

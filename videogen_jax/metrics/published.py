@@ -23,16 +23,21 @@ from videogen_jax.metrics.statistics import bootstrap
 
 
 class Measure(NamedTuple):
-    """A measure's title for tables, the network whose weights it needs, and what these are."""
+    """A measure's title for tables, the network whose weights it needs, what these are, if it takes real videos too."""
 
     title: str
     network: str
     weights: str
+    to_real: bool = False
 
 
 MEASURES = {
-    "fvd": Measure("Fréchet video distance (I3D)", "i3d", "I3D's Kinetics-400 weights, i3d_torchscript.pt for one"),
-    "fid": Measure("Fréchet inception distance", "inception", "pt_inception-2015-12-05-6726825d.pth of pytorch-fid"),
+    "fvd": Measure(
+        "Fréchet video distance (I3D)", "i3d", "I3D's Kinetics-400 weights, i3d_torchscript.pt for one", True
+    ),
+    "fid": Measure(
+        "Fréchet inception distance", "inception", "pt_inception-2015-12-05-6726825d.pth of pytorch-fid", True
+    ),
     "video_inception_score": Measure("Inception score on video (C3D)", "c3d", "C3D's weights fine-tuned on UCF-101"),
     "clipsim": Measure("CLIPSIM, times 100", "clip", "a folder as clip-vit-base-patch32 is on the hub"),
     "clip_consistency": Measure("CLIP frame consistency, times 100", "clip", "as for clipsim"),
@@ -40,27 +45,41 @@ MEASURES = {
         "shapes Fréchet distance (not FVD)",
         "shapes_classifier",
         "a folder with the classifier that configs/shapes/classifier.py trains",
+        True,
     ),
 }
 NETWORKS = tuple(dict.fromkeys(measure.network for measure in MEASURES.values()))
+DISTANCE_NETWORKS = tuple(measure.network for measure in MEASURES.values() if measure.to_real)
 LEAST_FRAMES = {"i3d": i3d.FRAMES, "c3d": c3d.FRAMES, "clip": 2}
 BLOCKS = 10
 
 
-def not_measured(weights: Mapping[str, str]) -> dict[str, str]:
-    """For each measure whose network has no weights, what to pass."""
-    return {
-        name: f"pass --config.weights.{measure.network}=PATH, {measure.weights} (docs/metrics.md)"
-        for name, measure in MEASURES.items()
-        if not weights[measure.network]
-    }
+def not_measured(weights: Mapping[str, str], has_real: bool = True) -> dict[str, str]:
+    """For each measure whose network has no weights, or that lacks real videos, what to pass.
+
+    Args:
+      weights: network -> path, "" for none; measures of other networks are no measures of this evaluation.
+      has_real: whether there are real videos to take distances to.
+    """
+    lacking = {}
+    for name, measure in MEASURES.items():
+        if measure.network not in weights:
+            continue
+        needed = []
+        if not weights[measure.network]:
+            needed.append(f"--config.weights.{measure.network}=PATH, {measure.weights}")
+        if measure.to_real and not has_real:
+            needed.append("--config.real.folder=FOLDER, real videos that the distance is taken to")
+        if needed:
+            lacking[name] = f"pass {' and '.join(needed)} (docs/metrics.md)"
+    return lacking
 
 
 class PublishedMeasures:
     """The feature networks that have weights, and what they say of each video.
 
     Args:
-      weights: network -> path, "" for none; and `c3d_mean`.
+      weights: network -> path, "" or left out for none; and `c3d_mean`.
       folder: where features are kept, in a folder for each network and its weights. It is that of one model and way of
         sampling: the keys of its videos name no more.
       fvd_protocol: of I3D; see `feature_networks.i3d_extractor`.
@@ -76,7 +95,7 @@ class PublishedMeasures:
         if fvd_protocol not in i3d.EPSILONS:
             raise ValueError(f"config.fvd_protocol is {fvd_protocol!r}, but must be one of {', '.join(i3d.EPSILONS)}")
         for network in NETWORKS:
-            if not weights[network]:
+            if not weights.get(network):
                 continue
             extra = {"i3d": (fvd_protocol,), "c3d": (weights["c3d_mean"],)}.get(network, ())
             files = [weights[network], *([extra[0]] if network == "c3d" and extra[0] else [])]
@@ -98,13 +117,20 @@ class PublishedMeasures:
         for load in self._load.values():
             load()
 
-    def has(self, key: str) -> bool:
-        """Whether every network has seen the video."""
-        return all(self._path(network, key).is_file() for network in self._load)
+    def has(self, key: str, networks: Iterable[str] | None = None) -> bool:
+        """Whether every network, or each of `networks`, has seen the video."""
+        return all(self._path(network, key).is_file() for network in networks or self._load)
 
-    def add(self, keys: Sequence[str], captions: Sequence[str], videos: Sequence[np.ndarray]) -> None:
-        """Keeps what the networks say of videos, uint8 `(T, H, W, 3)` each, that they have not seen."""
-        for network, load in self._load.items():
+    def add(
+        self,
+        keys: Sequence[str],
+        captions: Sequence[str],
+        videos: Sequence[np.ndarray],
+        networks: Iterable[str] | None = None,
+    ) -> None:
+        """Keeps what the networks, or those of `networks`, say of videos, uint8 `(T, H, W, 3)` each, that are new."""
+        for network in networks or self._load:
+            load = self._load[network]
             new = [i for i, key in enumerate(keys) if not self._path(network, key).is_file()]
             if not new:
                 continue
@@ -113,14 +139,14 @@ class PublishedMeasures:
                 _write(self._path(network, keys[i]), arrays)
 
     def summary(self, made: Sequence[str], real: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The measures that have weights, of the videos `made`; distances are to the videos `real`.
+        """The measures that have weights, of the videos `made`; distances are to the videos `real`, if there are any.
 
         Returns: by measure its `value`, `interval` (95%), counts, and what else it has to say.
         """
         result: dict[str, dict[str, Any]] = {}
-        if "i3d" in self._load:
+        if "i3d" in self._load and real:
             result["fvd"] = self._distance("i3d", "logits", made, real)
-        if "inception" in self._load:
+        if "inception" in self._load and real:
             result["fid"] = self._distance("inception", "features", made, real)
         if "c3d" in self._load:
             score = InceptionScore(min(BLOCKS, len(made)))
@@ -132,7 +158,7 @@ class PublishedMeasures:
             for name, column in (("clipsim", "text"), ("clip_consistency", "neighbours")):
                 values = [100 * float(arrays[column]) for arrays in numbers]
                 result[name] = {**bootstrap(lambda x: x.mean(axis=-1), values), "count": len(values)}
-        if "shapes_classifier" in self._load:
+        if "shapes_classifier" in self._load and real:
             result["shapes_frechet_distance"] = self._distance("shapes_classifier", "features", made, real)
         return result
 

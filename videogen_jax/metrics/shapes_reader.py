@@ -37,6 +37,15 @@ _UNIT_AREAS = {  # area of each shape of radius 1
 _MAX_RESOLUTION = 128
 ATTRIBUTES = ("colour", "background", "size", "shape", "motion_kind", "direction", "speed")
 IMAGE_ATTRIBUTES = ("colour", "background", "size", "shape")  # those that a still image shows
+VALUES = {  # of each attribute
+    "colour": tuple(shapes.COLOURS),
+    "background": shapes.BACKGROUNDS,
+    "size": tuple(shapes.SIZES),
+    "shape": shapes.SHAPES,
+    "motion_kind": shapes.MOTION_KINDS,
+    "direction": tuple(shapes.DIRECTIONS),
+    "speed": tuple(shapes.SPEEDS),
+}
 
 
 @dataclasses.dataclass(frozen=True)

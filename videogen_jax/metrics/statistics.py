@@ -8,6 +8,7 @@ import numpy as np
 
 _Z = 1.959963984540054  # the 97.5% quantile of the normal distribution
 _RESAMPLES = 10_000
+_AT_ONCE = 100  # of them; all of tens of thousands of samples would fill the memory
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
@@ -46,9 +47,11 @@ def bootstrap(statistic: Callable[..., np.ndarray], *samples: Sequence[float]) -
     Returns: `{"value", "interval"}`.
     """
     arrays = [np.asarray(sample, np.float64) for sample in samples]
-    count = len(arrays[0])
-    chosen = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
-    drawn = statistic(*(array[chosen] for array in arrays))
+    count, rng, drawn = len(arrays[0]), np.random.default_rng(0), []
+    for first in range(0, _RESAMPLES, _AT_ONCE):
+        chosen = rng.integers(count, size=(min(_AT_ONCE, _RESAMPLES - first), count))
+        drawn.append(statistic(*(array[chosen] for array in arrays)))
+    drawn = np.concatenate(drawn)
     return {"value": float(statistic(*arrays)), "interval": np.quantile(drawn, [0.025, 0.975]).tolist()}
 
 

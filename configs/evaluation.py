@@ -1,0 +1,41 @@
+"""What the configs of evaluations share."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_evaluation_config() -> ConfigDict:
+    """How videos are sampled, and the networks that see them. A sampling field without a value is as the model's
+    `model_index.json` says."""
+    config = ConfigDict()
+    config.seed = 0
+    config.dtype = ""  # float32, bfloat16 or float16; "" is float32 on a CPU and bfloat16 elsewhere
+    config.batch_size = 8  # videos that are sampled at once
+
+    config.sampling = ConfigDict()
+    config.sampling.temporal_factor = placeholder(int)
+    config.sampling.reference = ConfigDict()  # the stage that draws the reference image
+    config.sampling.reference.guidance_scale = placeholder(float)
+    config.sampling.reference.steps = placeholder(int)
+    config.sampling.reference.sampler = placeholder(str)
+    config.sampling.cascade = ConfigDict()  # all resolutions of the cascade
+    config.sampling.cascade.guidance_scale = placeholder(float)
+    config.sampling.cascade.reference_guidance_scale = placeholder(float)
+    config.sampling.cascade.steps = placeholder(int)
+    config.sampling.cascade.sampler = placeholder(str)
+    config.sampling.cascade.noise_level = placeholder(int)
+
+    # Feature networks of published measures, each with weights of your own (docs/metrics.md says where from); a measure
+    # whose network has none is not in the report, which says what to pass.
+    config.weights = ConfigDict()
+    config.weights.i3d = ""  # Fréchet video distance: a file
+    config.weights.inception = ""  # Fréchet inception distance: a file
+    config.weights.c3d = ""  # Inception score on video: a file
+    config.weights.c3d_mean = ""  # its mean, where the file has none
+    config.weights.clip = ""  # CLIPSIM and CLIP frame consistency: a folder
+    config.fvd_protocol = "tensorflow"  # or "videogpt"
+
+    # Videos that report.html shows: of the shapes world failures of each attribute, and as many of the best.
+    config.report_videos = 4
+    config.report_beside = ""  # metrics.json of another evaluation, to stand beside this one in report.html
+    return config

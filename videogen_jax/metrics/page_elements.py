@@ -1,0 +1,28 @@
+"""Pieces of HTML that the parts of a report share."""
+
+import base64
+from collections.abc import Iterable
+from html import escape
+
+
+def scrolling_table(label: str, caption: str, columns: Iterable[str], body: str, kind: str = "") -> str:
+    """A table that on a narrow screen scrolls by itself, by keyboard too.
+
+    Args:
+      label: names the region for those who do not see it; plain text.
+      caption: HTML.
+      columns: plain text, "" for the corner over the rows' names.
+      body: HTML of one `tbody` or more.
+      kind: a class of the style sheet.
+    """
+    head = "".join(f'<th scope="col">{escape(name)}</th>' if name else "<td></td>" for name in columns)
+    named = f' class="{kind}"' if kind else ""
+    return (
+        f'<div class="scroll" role="region" aria-label="{escape(label)}" tabindex="0"><table{named}>'
+        f"<caption>{caption}</caption><thead><tr>{head}</tr></thead>{body}</table></div>\n"
+    )
+
+
+def data_url(kind: str, content: bytes) -> str:
+    """A file's content in the place of its address; kind: its media type."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
