@@ -18,7 +18,7 @@ set -euo pipefail
 launcher=$0
 measured=(temporal decoder as_shipped guidance reference_guidance steps sampler)
 trained=(whole no_reference one_stage no_augmentation reference_first random_reference no_text)
-root=runs/ablations seeds="0 1 2" only=() prompts=() dry_run="" more=()
+root=runs/ablations seeds="0 1 2" only=() prompts=() dry_run="" shown="" more=()
 
 fail() { echo "error: $*" >&2; exit 2; }
 
@@ -67,7 +67,11 @@ piece() {
   local marker=$1
   shift
   if [ -e "$marker" ]; then return; fi
-  if [ -n "$dry_run" ]; then printf '%q ' "$@"; echo; return; fi
+  if [ -n "$dry_run" ]; then
+    [[ $shown == *"|$marker|"* ]] || { printf '%q ' "$@"; echo; }
+    shown+="|$marker|"
+    return
+  fi
   echo "next: $*"
   "$@"
   mkdir -p "$(dirname "$marker")"
