@@ -79,6 +79,8 @@ def test_sections_and_counts(evaluated, pipeline):
     of_image = metrics["temporal"]["x2"]["image_decoder"]["decoded"]
     assert of_image["difference"]["value"] == pytest.approx(of_image["upsampled"] - of_image["blended"])
     assert of_image["difference"]["interval"][0] <= of_image["difference"]["value"]
+    assert of_image["warped_difference"]["value"] == pytest.approx(of_image["warped"] - of_image["blended"])
+    assert of_image["warped"] not in (of_image["upsampled"], of_image["blended"])
 
 
 def test_sheets_and_table(evaluated, pipeline, capsys):
@@ -210,6 +212,26 @@ def test_killed_twice_gives_the_same_files(model, tmp_path):
     assert len(files) == 4 + 2 * 12
     for name in files:
         assert (killed / name).read_bytes() == (once / name).read_bytes(), name
+
+
+def test_clips_measured_before_warping_was_are_measured_again(evaluated, model, tmp_path):
+    folder, metrics = evaluated
+    (tmp_path / "metrics.json").write_bytes((folder / "metrics.json").read_bytes())
+    header, *records = (folder / "temporal.jsonl").read_text().splitlines()
+    old = [json.loads(record) for record in records]
+    for of_decoder in (old[0]["image_decoder"], old[0]["video_decoder"]):
+        del of_decoder["rendered"]["warped"], of_decoder["decoded"]["warped"]
+    (tmp_path / "temporal.jsonl").write_text("\n".join([header, *map(json.dumps, old)]) + "\n")
+    again = evaluation.evaluate(_config(parts=("temporal",)), model, tmp_path)
+    assert again["temporal"] == metrics["temporal"]
+
+
+def test_one_stage_of_the_cascade_may_be_sampled_otherwise():
+    sampling = get_config().sampling
+    sampling.cascade.steps = 4
+    sampling.cascade_8 = {"steps": 2, "noise_level": 0}
+    settings = prompts.sampling_settings(sampling, ("cascade_4", "cascade_8"))
+    assert settings == {"steps": {"cascade_4": 4, "cascade_8": 2}, "noise_level": {"cascade_8": 0}}
 
 
 def test_results_of_other_settings_are_refused(evaluated, model):

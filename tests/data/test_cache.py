@@ -98,6 +98,19 @@ def test_interrupted_filling_goes_on_to_the_same_cache(model_folder, tmp_path, m
         "recipe.json",
     ]
 
+    # Another frame as the reference, from the same cache and every time the same.
+    settings = {"cache_folder": str(tmp_path / "whole"), **RECIPE}
+    random = shapes_latents(model_folder, **settings, reference_frame="random")
+    assert random.folder == source.folder
+    chosen = [
+        [i for i in range(2) if np.array_equal(example["reference"][0], example["latents"][i])]
+        for example in (random[index] for index in range(10))
+    ]
+    assert {tuple(frames) for frames in chosen} == {(0,), (1,)}
+    np.testing.assert_array_equal(read_all(random)["reference"], read_all(random)["reference"])
+    with pytest.raises(ValueError, match=r"config\.data\.reference_frame is 'last'; it may be first or random"):
+        shapes_latents(model_folder, **settings, reference_frame="last")
+
     # What it holds is what the networks give.
     autoencoder, vae = load_autoencoder(model_folder)
     text = load_text_encoder(model_folder)

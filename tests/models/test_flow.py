@@ -125,6 +125,24 @@ def test_trained_upsampler_keeps_the_given_frames_and_changes_the_others():
     np.testing.assert_allclose(aux.warped_1[0, 1, 0], flow_lib.warp(frames[:1, 2], aux.flow_t1[:1, 1, 0])[0], atol=1e-5)
 
 
+def test_warping_alone_is_the_neighbours_by_the_same_flow():
+    frames = latents(2, 3, 8, 8, 4)
+    whole = flow_lib.TemporalUpsampler(**SMALL)
+    params = perturbed(whole, frames)
+    alone = whole.clone(refine=False)
+    video, aux = jax.jit(lambda params: alone.apply(params, frames, 4, return_aux=True))(params)
+    _, of_whole = jax.jit(lambda params: whole.apply(params, frames, 4, return_aux=True))(params)
+    np.testing.assert_allclose(aux.flow_01, of_whole.flow_01, atol=1e-5)
+    assert np.abs(aux.flow_01).max() > 0.1
+    np.testing.assert_array_equal(video[:, ::4], frames)
+    for k in (1, 2, 3):
+        flow_t0, flow_t1 = flow_lib.intermediate_flows(aux.flow_01[:, 1], aux.flow_10[:, 1], k / 4)
+        near, far = flow_lib.warp(frames[:, 1], flow_t0), flow_lib.warp(frames[:, 2], flow_t1)
+        np.testing.assert_allclose(video[:, 4 + k], (1 - k / 4) * near + k / 4 * far, atol=1e-4)
+    own = jax.eval_shape(lambda: alone.init(jax.random.key(0), frames))["params"]
+    assert set(own) == {"flow"}  # in training too there is nothing else to learn
+
+
 @pytest.mark.parametrize(("context_frames", "depends"), [(True, True), (False, False)])
 def test_only_context_frames_look_beyond_the_pair(context_frames, depends):
     frames = latents(1, 4, 8, 8, 2)

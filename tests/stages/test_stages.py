@@ -35,7 +35,7 @@ def cascade(**fields):
     return build_stage("cascade", {**settings, **fields})
 
 
-@pytest.mark.parametrize("reference_frames", ["all", "first", "clean"])
+@pytest.mark.parametrize("reference_frames", ["all", "first", "clean", "none"])
 def test_reference_and_mask_are_joined_where_they_are_shown(reference_frames):
     stage = cascade(lower_resolution=2, reference_frames=reference_frames)
     x, reference, lower = normal(2, 3, 4, 4, 4), normal(2, 1, 4, 4, 4, seed=1), normal(2, 3, 4, 4, 4, seed=2)
@@ -47,13 +47,39 @@ def test_reference_and_mask_are_joined_where_they_are_shown(reference_frames):
     np.testing.assert_array_equal(joined[1, ..., :4], x[1])
     np.testing.assert_array_equal(joined[..., 9:], lower)
     assert jnp.all(joined[1, ..., 4:9] == 0)  # dropped: zeros, and a mask of zeros
-    shown = 3 if reference_frames == "all" else 1
+    shown = {"all": 3, "none": 0}.get(reference_frames, 1)
     for i in range(3):
         np.testing.assert_array_equal(joined[0, i, ..., 4:8], reference[0, 0] if i < shown else jnp.zeros((4, 4, 4)))
         assert jnp.all(joined[0, i, ..., 8] == (i < shown))
     first_stage = cascade()
     assert first_stage.network.in_channels == 9
     assert first_stage.join(x, reference, jnp.ones(2), None).shape[-1] == 9
+
+
+def test_a_stage_without_text_or_reference_neither_learns_nor_samples_from_it():
+    reference, context, null = normal(2, 1, 4, 4, 4, seed=1), normal(2, 3, 6, seed=3), normal(3, 6, seed=4)
+    batch = {"latents": normal(2, 3, 4, 4, 4), "reference": reference, "context": context}
+    keys = jax.random.split(jax.random.key(7), 2)
+    params = random_params(cascade(), batch, "cascade_4")
+
+    def results(stage, batch):
+        frozen = {"null_context": null}
+        loss = jax.jit(lambda b: stage.loss({stage.name: params}, frozen, b, keys[0])[0])(batch)
+        scales, frames, steps = (2.0, 1.5), 3, 2
+        sample = jax.jit(
+            lambda b: stage.sample_latents(
+                params, keys, b["context"], null, b["reference"], None, *scales, frames, steps
+            )
+        )
+        return np.asarray(loss), np.asarray(sample(batch))
+
+    never_dropped = {"text_dropout": 0.0, "reference_dropout": 0.0}
+    for fields, name in (({"text": False}, "context"), ({"reference_frames": "none"}, "reference")):
+        for stage, same in ((cascade(**fields, **never_dropped), True), (cascade(**never_dropped), False)):
+            one, other = (results(stage, b) for b in (batch, {**batch, name: batch[name] + 1.0}))
+            assert [np.array_equal(a, b) for a, b in zip(one, other, strict=True)] == [same, same], (fields, name)
+        (_, config) = cascade(**fields).parts()["cascade_4"]
+        assert {k: config[k] for k in fields} == fields  # a sampler has to know
 
 
 def test_a_clean_reference_is_the_first_frame_and_teaches_nothing():

@@ -69,15 +69,21 @@ class LatentRecipe:
 class LatentSource:
     """A finished cache as a grain source: `latents` `(T, h, w, C)` and what else the recipe keeps, float16.
 
-    Of whole clips, the first frame's latents come as `reference` `(1, h, w, C)`, as in training VideoGen. With
-    `video` the frames are rendered again, uint8 `(T, H, W, 3)`.
+    Of whole clips, the latents of one frame come as `reference` `(1, h, w, C)`, by default of the first, as in training
+    VideoGen. With `video` the frames are rendered again, uint8 `(T, H, W, 3)`.
+
+    Attributes:
+      reference_frame: "first", or "random", which is the same one of the clip every time.
     """
 
     folder: Path
     recipe: LatentRecipe
     video_resolution: int | None = None
+    reference_frame: str = "first"
 
     def __post_init__(self):
+        if self.reference_frame not in ("first", "random"):
+            raise ValueError(f"config.data.reference_frame is {self.reference_frame!r}; it may be first or random")
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(self.folder.glob("*.npy"))}
         object.__setattr__(self, "_arrays", arrays)
 
@@ -87,18 +93,29 @@ class LatentSource:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         example = {name: np.array(array[index]) for name, array in self._arrays.items()}
         if not self.recipe.window_rates and self.recipe.num_frames > 1:
-            example["reference"] = example["latents"][:1]
+            chosen = self._reference(index)
+            example["reference"] = example["latents"][chosen : chosen + 1]
         if self.video_resolution is not None:
             clip = self.recipe.clip(index)
             example["video"] = render(clip, self.recipe.times(index), self.video_resolution)
         return example
+
+    def _reference(self, index: int) -> int:
+        if self.reference_frame == "first":
+            return 0
+        return int(np.random.default_rng((self.recipe.seed, index)).integers(self.recipe.num_frames))
 
     def caption(self, index: int) -> str:
         return self.recipe.clip(index).caption
 
 
 def shapes_latents(
-    model_folder: str | Path, *, cache_folder: str, video_resolution: int | None = None, **recipe: Any
+    model_folder: str | Path,
+    *,
+    cache_folder: str,
+    video_resolution: int | None = None,
+    reference_frame: str = "first",
+    **recipe: Any,
 ) -> LatentSource:
     """The cache of a recipe, filled first if it is not there; an interrupted filling goes on where it was.
 
@@ -106,6 +123,7 @@ def shapes_latents(
       model_folder: holds `vae` and, if the recipe keeps text, `tokenizer` and `text_encoder`.
       cache_folder: where caches are kept, each under a name made from the recipe and the networks' weights.
       video_resolution: render the frames too, when read, with this side.
+      reference_frame: see `LatentSource`.
     """
     if "window_rates" in recipe:
         recipe["window_rates"] = tuple(recipe["window_rates"])
@@ -114,7 +132,7 @@ def shapes_latents(
     folder = Path(cache_folder) / fingerprint(dataclasses.asdict(recipe), Path(model_folder), used)
     if not (folder / "recipe.json").exists():
         _fill(folder, Path(model_folder), recipe)
-    return LatentSource(folder, recipe, video_resolution)
+    return LatentSource(folder, recipe, video_resolution, reference_frame)
 
 
 def fingerprint(recipe: Mapping[str, Any], model_folder: Path, parts: list[str]) -> str:

@@ -41,9 +41,9 @@ class Codec:
         self._decode_video = jax.jit(
             lambda params, latents: to_uint8(pipeline.decoder.decode(params, autoencoder.unscale(latents)))
         )
-        self._upsample = jax.jit(
-            lambda params, latents, factor: pipeline.temporal.upsample(params, latents, factor), static_argnums=2
-        )
+        if pipeline.temporal is not None:
+            self._upsample = jax.jit(pipeline.temporal.upsample, static_argnums=2)
+            self._warp = jax.jit(pipeline.temporal.warp, static_argnums=2)
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """uint8 `(T, H, W, 3)` -> latents `(T, h, w, C)`."""
@@ -69,6 +69,10 @@ class Codec:
         """Latents `(T, h, w, C)` -> `((T - 1) * factor + 1, h, w, C)`."""
         return np.asarray(self._upsample(self.pipeline.params["temporal_upsampler"], latents[None], factor)[0])
 
+    def warp(self, latents: np.ndarray, factor: int) -> np.ndarray:
+        """As `upsample`, by the upsampler's flow alone."""
+        return np.asarray(self._warp(self.pipeline.params["temporal_upsampler"], latents[None], factor)[0])
+
     def resize(self, frames: np.ndarray, side: int) -> np.ndarray:
         """uint8 `(T, H, W, 3)` -> uint8 `(T, side, side, 3)`, as the cascade's low resolutions are made."""
         return np.asarray(self._resize(frames, side))
@@ -83,16 +87,18 @@ class Codec:
 
 
 def measure_temporal(codec: Codec, config: Any, split: str, log: ResultLog) -> dict[str, Any]:
-    """The temporal upsampler against linear blending of latents, on the frames in between alone.
+    """The temporal upsampler, and its flow alone, against linear blending of latents, on the frames in between alone.
 
-    Each frame of a clip is encoded; the latents of the base frames are upsampled, and blended. PSNR is taken against
-    the rendered frames (`rendered`) and against what the decoder makes of the true latents (`decoded`).
+    Each frame of a clip is encoded; the latents of the base frames are upsampled, warped (`TemporalStage.warp`) and
+    blended. PSNR is taken against the rendered frames (`rendered`) and against what the decoder makes of the true
+    latents (`decoded`).
 
     Args:
       config: `clips`, `seed`, `factors`.
 
-    Returns: for each factor and decoder the means of `upsampled` and `blended`, their paired `difference` with its 95%
-      interval, and `true_latents`, the PSNR of the decoded true latents against the rendered frames.
+    Returns: for each factor and decoder the means of `upsampled`, `warped` and `blended`; the paired differences of the
+      first two to the last, `difference` and `warped_difference`, with their 95% intervals; and `true_latents`, the
+      PSNR of the decoded true latents against the rendered frames.
     """
     pipeline = codec.pipeline
     decoders = {"image_decoder": codec.decode_images}
@@ -103,7 +109,11 @@ def measure_temporal(codec: Codec, config: Any, split: str, log: ResultLog) -> d
         rendered = _render(pipeline, clip, factor)
         true_latents = codec.encode(rendered)
         base = true_latents[::factor]
-        made = {"upsampled": codec.upsample(base, factor), "blended": np.asarray(blend(base[None], factor)[0])}
+        made = {
+            "upsampled": codec.upsample(base, factor),
+            "warped": codec.warp(base, factor),
+            "blended": np.asarray(blend(base[None], factor)[0]),
+        }
         between = np.arange(len(rendered)) % factor != 0
         result = {}
         for name, decode in decoders.items():
@@ -115,6 +125,9 @@ def measure_temporal(codec: Codec, config: Any, split: str, log: ResultLog) -> d
         return result
 
     factors = temporal_factors(config, pipeline.index.factors)
+    for key, record in list(log.records.items()):
+        if not all("warped" in record[name]["decoded"] for name in decoders):
+            del log.records[key]  # from before this was measured
     records = _clip_records("temporal", config, split, log, factors, measure)
     summary: dict[str, Any] = {}
     for factor, of_factor in records.items():
@@ -123,11 +136,12 @@ def measure_temporal(codec: Codec, config: Any, split: str, log: ResultLog) -> d
             values = [record[name] for record in of_factor]
             of_decoder[name] = {"true_latents": _mean([v["true_latents"] for v in values])}
             for target in ("rendered", "decoded"):
-                upsampled, blended = ([v[target][kind] for v in values] for kind in ("upsampled", "blended"))
+                kinds = ("upsampled", "warped", "blended")
+                column = {kind: [v[target][kind] for v in values] for kind in kinds}
                 of_decoder[name][target] = {
-                    "upsampled": _mean(upsampled),
-                    "blended": _mean(blended),
-                    "difference": mean_difference(upsampled, blended),
+                    **{kind: _mean(column[kind]) for kind in kinds},
+                    "difference": mean_difference(column["upsampled"], column["blended"]),
+                    "warped_difference": mean_difference(column["warped"], column["blended"]),
                 }
     return summary
 

@@ -33,9 +33,15 @@ SHEET_ROWS = 16
 
 
 def sampling_settings(sampling: Mapping[str, Any], cascade: Sequence[str]) -> dict[str, Any]:
-    """The config's `sampling` section as the pipeline takes it: field -> stage -> value, what is None left out."""
+    """The config's `sampling` section as the pipeline takes it: field -> stage -> value, what is None left out.
+
+    Beside `reference` and `cascade` it may have sections for stages of the cascade, which go before what all have.
+    """
     settings: dict[str, Any] = {}
-    for section, stages in (("reference", ("reference",)), ("cascade", cascade)):
+    sections = {"reference": ("reference",), "cascade": cascade} | {
+        name: (name,) for name in cascade if name in sampling
+    }
+    for section, stages in sections.items():
         for name, value in sampling[section].items():
             if value is not None:
                 settings.setdefault(name, {}).update(dict.fromkeys(stages, value))

@@ -230,6 +230,9 @@ class TemporalUpsampler(nn.Module):
       flow_downsample: flow is estimated from latents averaged over squares of this side, 1 or more.
       context_frames: also use the frame before and the frame after each pair: the networks see them (at the ends of
         the video the pair's own), and the interpolation begins as a cubic one.
+      refine: False leaves out all that follows the warping, to learn what that is worth: the neighbours are warped by
+        the flow between them alone and weighted by nearness in time, without corrections, visibility, curvature or
+        residual. The flow network and its weights are the same.
     """
 
     flow_widths: tuple[int, ...] = (32, 64, 96)
@@ -237,6 +240,7 @@ class TemporalUpsampler(nn.Module):
     feature_channels: int = 8
     flow_downsample: int = 1
     context_frames: bool = True
+    refine: bool = True
     groups: int = 8
     dtype: jnp.dtype = jnp.float32
 
@@ -286,16 +290,21 @@ class TemporalUpsampler(nn.Module):
         t = jnp.tile(jnp.asarray(times, jnp.float32), b * pairs)[:, None, None, None]
         flow_t0, flow_t1 = intermediate_flows(at_each_time(flow_01), at_each_time(flow_10), t)
         x0, x1 = at_each_time(x0), at_each_time(x1)
-        refinement = RefinementNetwork(self.refine_widths, self.groups, self.dtype, name="refinement")
-        evidence = [warp(x0, flow_t0), warp(x1, flow_t1), at_each_time(seen), flow_t0, flow_t1]
-        evidence += [jnp.broadcast_to(t, (*x0.shape[:-1], 1)), at_each_time(features)]
-        evidence = jnp.concatenate([e.astype(self.dtype) for e in evidence], axis=-1)
-        logits, correction, gain, residual = refinement(evidence, c)
-        flow_t0, flow_t1 = flow_t0 + correction[..., :2], flow_t1 + correction[..., 2:]
         warped_0, warped_1 = warp(x0, flow_t0), warp(x1, flow_t1)
-        visibility = nn.sigmoid(logits.astype(jnp.float32))
-        between = fuse(warped_0, warped_1, visibility, t) + residual
-        if self.context_frames:
+        visibility = jnp.full((*x0.shape[:-1], 1), 0.5)
+        if self.refine:
+            refinement = RefinementNetwork(self.refine_widths, self.groups, self.dtype, name="refinement")
+            evidence = [warped_0, warped_1, at_each_time(seen), flow_t0, flow_t1]
+            evidence += [jnp.broadcast_to(t, (*x0.shape[:-1], 1)), at_each_time(features)]
+            evidence = jnp.concatenate([e.astype(self.dtype) for e in evidence], axis=-1)
+            logits, correction, gain, residual = refinement(evidence, c)
+            flow_t0, flow_t1 = flow_t0 + correction[..., :2], flow_t1 + correction[..., 2:]
+            warped_0, warped_1 = warp(x0, flow_t0), warp(x1, flow_t1)
+            visibility = nn.sigmoid(logits.astype(jnp.float32))
+        between = fuse(warped_0, warped_1, visibility, t)
+        if self.refine:
+            between += residual
+        if self.refine and self.context_frames:
             bent = curvature(frames)
             for i, weight in enumerate(cubic_weights(t)):
                 between += weight * (1 + gain[..., i : i + 1]) * at_each_time(flat(bent[:, i : i + pairs]))

@@ -49,9 +49,11 @@ class CascadeStage(LatentDiffusion):
       latent_channels: channels of the latents.
       reference_frames: "all": the reference's latents are joined to every frame; "first": to the first frame, zeros
         to the others; "clean": as "first", and they also stand in the place of that frame's noisy latents, so that the
-        first frame is given and the others follow from it. A mask channel marks where they are.
+        first frame is given and the others follow from it; "none": never shown, to learn what it is worth. A mask
+        channel marks where they are.
       reference_init: what the input weights of the reference's channels are of those of the noisy latents where a stage
         starts from a 2D UNet. 0 leaves that UNet's output as it is; above, the reference is seen from the first step.
+      text: whether the prompt is told; False: always the empty one, in training and in sampling.
       reference_dropout: share of training examples without the reference.
       max_noise_level: highest timestep to which the lower stage's latents are noised in training.
       noise_level: the level at sampling, unless another is asked for.
@@ -61,6 +63,7 @@ class CascadeStage(LatentDiffusion):
     lower_resolution: int | None = None
     latent_channels: int = 4
     reference_frames: str = "all"
+    text: bool = True
     reference_init: float = 0.0
     reference_dropout: float = 0.1
     max_noise_level: int = 400
@@ -68,9 +71,9 @@ class CascadeStage(LatentDiffusion):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.reference_frames not in ("all", "first", "clean"):
+        if self.reference_frames not in ("all", "first", "clean", "none"):
             raise ValueError(
-                f"config.model.reference_frames is {self.reference_frames!r}; it may be all, first or clean"
+                f"config.model.reference_frames is {self.reference_frames!r}; it may be all, first, clean or none"
             )
         if self.lower_resolution is not None and not 0 < self.lower_resolution < self.resolution:
             raise ValueError(
@@ -104,10 +107,12 @@ class CascadeStage(LatentDiffusion):
           lower: `(B, T, h, w, C)`, upsampled and noised, or None.
         """
         num_frames = x.shape[1]
+        if self.reference_frames == "none":
+            keep = jnp.zeros_like(keep)
         keep = keep.astype(x.dtype)[:, None, None, None, None]
         shown = jnp.broadcast_to(reference * keep, x.shape)
         mask = jnp.broadcast_to(keep, (*x.shape[:-1], 1))
-        if self.reference_frames != "all":
+        if self.reference_frames in ("first", "clean"):
             first = (jnp.arange(num_frames) == 0).astype(x.dtype)[None, :, None, None, None]
             shown, mask = shown * first, mask * first
         if self.reference_frames == "clean":
@@ -133,7 +138,11 @@ class CascadeStage(LatentDiffusion):
         text_rng, reference_rng, level_rng, augment_rng, noise_rng = jax.random.split(rng, 5)
         batch = jax.tree.map(lambda x: x.astype(jnp.float32), dict(batch))
         latents, count = batch["latents"], batch["latents"].shape[0]
-        context = self.drop_text(text_rng, batch["context"], frozen["null_context"])
+        null = frozen["null_context"]
+        if self.text:
+            context = self.drop_text(text_rng, batch["context"], null)
+        else:
+            context = jnp.broadcast_to(null, batch["context"].shape)
         keep = jax.random.bernoulli(reference_rng, 1.0 - self.reference_dropout, (count,))
         if latents.shape[1] == 1:  # a still image would be given away by its reference
             keep = jnp.zeros_like(keep)
@@ -193,8 +202,9 @@ class CascadeStage(LatentDiffusion):
             raise ValueError(f"branches is {branches}, but must be some of {BRANCHES} with the last of them")
         count = len(branches)
         empty = jnp.broadcast_to(null_context, context.shape)
+        full = context if self.text else empty
         told = Conditions(
-            context=jnp.concatenate([context if branch == "both" else empty for branch in branches]),
+            context=jnp.concatenate([full if branch == "both" else empty for branch in branches]),
             reference=repeat_batch(reference, count),
             keep=jnp.repeat(jnp.array([float(branch != "neither") for branch in branches]), batch),
             lower=None if lower is None else repeat_batch(lower, count),
@@ -283,6 +293,6 @@ class CascadeStage(LatentDiffusion):
         return {"reference": batch["reference"], "truth": batch["latents"], "drawn": drawn}
 
     def parts(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        names = ("resolution", "lower_resolution", "latent_channels", "reference_frames", "noise_level")
+        names = ("resolution", "lower_resolution", "latent_channels", "reference_frames", "text", "noise_level")
         config = {"_class_name": "CascadeStage", "unet": self.unet, **self.diffusion_config()}
         return {self.name: (self.name, config | {name: getattr(self, name) for name in names})}

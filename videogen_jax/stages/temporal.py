@@ -79,6 +79,10 @@ class TemporalStage:
         """Latents `(B, T, h, w, C)` -> `(B, (T - 1) * factor + 1, h, w, C)`; the given frames stay as they are."""
         return self.network.apply({"params": params}, latents, factor)
 
+    def warp(self, params: Params, latents: jax.Array, factor: int) -> jax.Array:
+        """As `upsample`, by the flow alone: see `TemporalUpsampler.refine`."""
+        return self.network.clone(refine=False).apply({"params": params}, latents, factor)
+
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
         truth = batch["latents"].astype(jnp.float32)
         given = truth[:, :: self.factor]

@@ -1,0 +1,159 @@
+"""What launch/ablations.sh has measured: its runs, read, and compared with what they are to be compared to."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from videogen_jax.metrics.shapes_reader import IMAGE_ATTRIBUTES
+from videogen_jax.metrics.statistics import mean_difference, ratio_of_means, tally
+
+WHOLE, SHIPPED = "whole", "as_shipped"  # what trained ablations, and other ways of sampling, are compared to
+MOTION_ATTRIBUTES = ("motion_kind", "direction", "speed")
+SCORES = {"picture": IMAGE_ATTRIBUTES, "motion": MOTION_ATTRIBUTES, "all": (*IMAGE_ATTRIBUTES, *MOTION_ATTRIBUTES)}
+TRAINED = {  # name of the run -> what is other than in the whole setting
+    WHOLE: "cascade of 4 and 8: reference on every frame, text, noise augmentation",
+    "no_reference": "no reference image",
+    "reference_first": "reference on the first frame alone",
+    "random_reference": "trained with a random frame as the reference",
+    "no_text": "no text",
+    "no_augmentation": "no noise augmentation",
+    "one_stage": "one stage at full resolution, equal training compute",
+}
+SAMPLED = {  # name of the run -> how the embedded model is sampled
+    SHIPPED: "as shipped: text 3, reference 1.5; DPM-Solver++ with 20, 12 and 10 steps",
+    "guidance_1.0": "weight of the text 1 in the lowest stage",
+    "guidance_2.0": "weight of the text 2",
+    "guidance_6.0": "weight of the text 6",
+    "reference_guidance_1.0": "weight of the reference 1 in the lowest stage",
+    "reference_guidance_3.0": "weight of the reference 3",
+    "steps_5": "5 steps in each stage",
+    "steps_10": "10 steps in each stage",
+    "steps_20": "20 steps in each stage",
+    "sampler_ddim": "DDIM",
+    "sampler_euler": "Euler",
+}
+BORROWED = {"no_augmentation": ("cascade_4",)}  # stages that a run takes from the whole setting's of its seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One evaluation. metrics: its `metrics.json`; folder: of the run, with the trainings beside the evaluation."""
+
+    name: str
+    seed: int
+    folder: Path
+    metrics: Mapping[str, Any]
+
+    def scores(self) -> dict[str, dict[str, bool]]:
+        """For each video whether picture, motion and all that its caption says are right."""
+        return {
+            record["key"]: {
+                score: all(record["right"][name] for name in names if name in record["right"])
+                for score, names in SCORES.items()
+            }
+            for record in self.metrics["prompts"]["results"]
+        }
+
+    def denoising(self, stage: str, kind: str) -> list[float] | None:
+        """The error of each clip, its mean over timesteps (benchmarks/denoising.py); None where it was not measured."""
+        path = self.folder / "denoising.json"
+        errors = json.loads(path.read_text())["errors"].get(stage) if path.exists() else None
+        if errors is None:
+            return None
+        return [sum(of_clip) / len(of_clip) for of_clip in zip(*(at[kind] for at in errors.values()), strict=True)]
+
+    def workdirs(self) -> list[Path]:
+        """Folders of the trainings that the run's model came from."""
+        whole = self.folder.parent.parent / WHOLE / self.folder.name
+        return sorted([*self.folder.glob("cascade_*"), *(whole / stage for stage in BORROWED.get(self.name, ()))])
+
+
+Runs = dict[str, dict[int, Run]]  # name -> seed -> run
+
+
+def read_runs(root: Path) -> Runs:
+    """The finished evaluations below `root`.
+
+    Raises:
+      ValueError: a file of results is none.
+    """
+    runs: Runs = {}
+    for path in sorted(root.glob("*/seed_*/evaluation/metrics.json")):
+        folder = path.parent.parent
+        if not (folder / "evaluated").exists():
+            continue  # it has only begun
+        try:
+            seed, metrics = int(folder.name.removeprefix("seed_")), json.loads(path.read_text())
+            if not {"prompts", "temporal", "decoder"} & set(metrics):
+                raise KeyError("prompts")
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path} is no result of launch/ablations.sh: {error}") from error
+        runs.setdefault(folder.parent.name, {})[seed] = Run(folder.parent.name, seed, folder, metrics)
+    return runs
+
+
+def pooled(of_name: Mapping[int, Run], score: str) -> dict[str, Any]:
+    """A `tally` of one score over all seeds, and `seeds`: the fraction for each."""
+    columns = {seed: [video[score] for video in run.scores().values()] for seed, run in of_name.items()}
+    return {
+        **tally([right for column in columns.values() for right in column]),
+        "seeds": {seed: sum(column) / len(column) for seed, column in columns.items()},
+    }
+
+
+def difference(of_name: Mapping[int, Run], baseline: Mapping[int, Run], score: str) -> dict[str, Any] | None:
+    """Of the fractions right, paired by seed and caption, with the interval over pairs; None without common ones.
+
+    `seeds` has the difference for each seed.
+    """
+    pairs: dict[int, list[tuple[bool, bool]]] = {}
+    for seed in sorted(set(of_name) & set(baseline)):
+        ours, theirs = of_name[seed].scores(), baseline[seed].scores()
+        common = [(ours[key][score], theirs[key][score]) for key in sorted(set(ours) & set(theirs))]
+        if common:
+            pairs[seed] = common
+    if not pairs:
+        return None
+    ours, theirs = zip(*(pair for of_seed in pairs.values() for pair in of_seed), strict=True)
+    seeds = {seed: sum(a - b for a, b in of_seed) / len(of_seed) for seed, of_seed in pairs.items()}
+    return {**mean_difference(ours, theirs), "seeds": seeds, "count": len(ours)}
+
+
+def error_ratio(
+    of_name: Mapping[int, Run], baseline: Mapping[int, Run], stage: str, kind: str
+) -> dict[str, Any] | None:
+    """Of the mean errors in taking noise from held-out clips, paired by seed and clip; None without common ones.
+
+    `seeds` has the ratio for each seed.
+    """
+    pairs = {}
+    for seed in sorted(set(of_name) & set(baseline)):
+        both = [run.denoising(stage, kind) for run in (of_name[seed], baseline[seed])]
+        if None not in both:
+            pairs[seed] = both
+    if not pairs:
+        return None
+    ours, theirs = ([error for both in pairs.values() for error in both[which]] for which in (0, 1))
+    seeds = {seed: sum(a) / sum(b) for seed, (a, b) in pairs.items()}
+    return {**ratio_of_means(ours, theirs), "seeds": seeds, "count": len(ours)}
+
+
+def verdict(intervals: Sequence[tuple[float, float]], neutral: float = 0.0) -> str:
+    """What intervals of one gain say of a claim: each must be on the same side of `neutral`."""
+    if not intervals:
+        return "not run yet"
+    if all(low > neutral for low, _ in intervals):
+        return "holds"
+    if all(high < neutral for _, high in intervals):
+        return "does not hold: the opposite"
+    return "not shown: the interval has no difference in it"
+
+
+def clip_rows(runs: Runs, name: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    """(seed, rate, what was measured) of the temporal or the decoder part."""
+    for seed, run in sorted(runs.get(name, {}).items()):
+        for rate, values in run.metrics[name].items():
+            if rate != "settings":
+                yield seed, rate, values

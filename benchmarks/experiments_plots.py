@@ -1,0 +1,105 @@
+"""The plots of docs/experiments.md, in Okabe and Ito's colours (2008), which the colour-blind can tell apart."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from ablation_results import SAMPLED, SCORES, SHIPPED, TRAINED, WHOLE, Runs, clip_rows, pooled
+
+STYLE = {"picture": ("#0072B2", "o"), "motion": ("#D55E00", "s"), "all": ("#000000", "D")}
+KINDS = {
+    "blended": ("linear blending", "#000000", "^"),
+    "warped": ("warping alone", "#D55E00", "s"),
+    "upsampled": ("full module", "#0072B2", "o"),
+}
+
+
+def draw(runs: Runs, folder: Path) -> list[tuple[str, str]]:
+    """Draws what there are runs for; returns the files' names and captions."""
+    drawn = []
+    for file, titles, baseline, caption in (
+        ("experiments_trained.png", TRAINED, WHOLE, "Trained ablations: share of videos that are right"),
+        (
+            "experiments_sampling.png",
+            SAMPLED,
+            SHIPPED,
+            "Ways of sampling: share of videos that are right",
+        ),
+    ):
+        found = {name: runs[name] for name in titles if runs.get(name)}
+        if len(found) > 1:
+            _save(_scores(found, titles, baseline), folder / file)
+            drawn.append((file, caption))
+    if runs.get("temporal") or runs.get("decoder"):
+        _save(_clips(runs), folder / "experiments_clips.png")
+        drawn.append(("experiments_clips.png", "Left: temporal upsampling. Right: the decoders, with 95% intervals"))
+    return drawn
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _scores(found: Runs, titles: Mapping[str, str], baseline: str) -> plt.Figure:
+    figure, axis = plt.subplots(figsize=(9, 0.9 + 0.55 * len(found)), layout="constrained")
+    names = list(found)
+    for offset, score in zip((-0.22, 0.0, 0.22), SCORES, strict=True):
+        colour, marker = STYLE[score]
+        for place, name in enumerate(names):
+            at = pooled(found[name], score)
+            low, high = at["interval"]
+            axis.plot([low, high], [place + offset] * 2, color=colour, linewidth=2)
+            label = f"{score} right" if place == 0 else None
+            axis.plot(at["fraction"], place + offset, marker, color=colour, markersize=6, label=label, linestyle="")
+            for value in at["seeds"].values() if len(at["seeds"]) > 1 else ():
+                axis.plot(value, place + offset, "|", color=colour, markersize=8)
+        if baseline in found:
+            axis.axvline(pooled(found[baseline], score)["fraction"], color=colour, linewidth=0.8, linestyle=":")
+    axis.set_yticks(range(len(names)), [titles[name].split(":")[0] for name in names])
+    axis.invert_yaxis()
+    axis.set_xlim(-0.02, 1.02)
+    axis.set_xlabel("share of videos")
+    axis.grid(axis="x", alpha=0.3)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 if len(names) > 6 else -0.2), ncols=3, frameon=False)
+    return figure
+
+
+def _clips(runs: Runs) -> plt.Figure:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    temporal = list(clip_rows(runs, "temporal"))
+    for place, (_, _, values) in enumerate(temporal):
+        at = values["image_decoder"]["decoded"]
+        for number, (kind, (title, colour, marker)) in enumerate(KINDS.items()):
+            where, label = place + 0.2 * (number - 1), title if place == 0 else None
+            left.plot(where, at[kind], marker, color=colour, markersize=8, label=label, linestyle="")
+            left.annotate(
+                f"{at[kind]:.1f}", (where, at[kind]), (0, 7), textcoords="offset points", ha="center", fontsize=8
+            )
+    left.set_xticks(range(len(temporal)), [f"{rate}, seed {seed}" for seed, rate, _ in temporal])
+    if temporal:
+        heights = [values["image_decoder"]["decoded"][kind] for _, _, values in temporal for kind in KINDS]
+        left.set_xlim(-0.6, len(temporal) - 0.4)
+        left.set_ylim(min(heights) - 1.5, max(heights) + 3)
+        left.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", columnspacing=0.8)
+    left.set_ylabel("PSNR to the decoded true latents, dB")
+    decoder = list(clip_rows(runs, "decoder"))
+    for place, (_, _, values) in enumerate(decoder):
+        _interval(right, place, values["flicker_ratio"])
+    right.axhline(1.0, color="black", linewidth=0.8, linestyle=":")
+    right.set_xticks(range(len(decoder)), [f"{rate}, seed {seed}" for seed, rate, _ in decoder])
+    right.set_xlim(-0.6, max(len(decoder) - 0.4, 0.6))
+    right.set_ylim(0, 1.15)
+    right.set_ylabel("flicker, video to image decoder")
+    return figure
+
+
+def _interval(axis: plt.Axes, place: int, at: Mapping[str, Any]) -> None:
+    low, high = at["interval"]
+    axis.plot([place] * 2, [low, high], color="#D55E00", linewidth=2)
+    axis.plot(place, at["value"], "s", color="#D55E00")
+    axis.annotate(f"{at['value']:.2f}", (place, at["value"]), (8, -3), textcoords="offset points", fontsize=8)

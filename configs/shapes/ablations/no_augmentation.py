@@ -1,0 +1,16 @@
+"""No noise augmentation: the upper stage is given the lower one's latents as they are.
+
+    python -m videogen_jax.train --config configs/shapes/ablations/no_augmentation.py:8 \
+        --workdir runs/ablations/no_augmentation/seed_0/cascade_8
+"""
+
+from ml_collections import ConfigDict
+
+from configs.shapes.ablations.setting import get_setting
+
+
+def get_config(arg: str = "8") -> ConfigDict:
+    config = get_setting(arg, stages=("8",))
+    config.model.max_noise_level = 0
+    config.model.noise_level = 0
+    return config

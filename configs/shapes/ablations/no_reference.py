@@ -1,0 +1,15 @@
+"""No reference image: neither stage is ever shown it, in training or in sampling.
+
+    python -m videogen_jax.train --config configs/shapes/ablations/no_reference.py:4 \
+        --workdir runs/ablations/no_reference/seed_0/cascade_4
+"""
+
+from ml_collections import ConfigDict
+
+from configs.shapes.ablations.setting import get_setting
+
+
+def get_config(arg: str = "4") -> ConfigDict:
+    config = get_setting(arg)
+    config.model.reference_frames = "none"
+    return config

@@ -1,0 +1,15 @@
+"""No text: both stages are told the empty prompt alone. The reference image is still drawn from the caption.
+
+    python -m videogen_jax.train --config configs/shapes/ablations/no_text.py:4 \
+        --workdir runs/ablations/no_text/seed_0/cascade_4
+"""
+
+from ml_collections import ConfigDict
+
+from configs.shapes.ablations.setting import get_setting
+
+
+def get_config(arg: str = "4") -> ConfigDict:
+    config = get_setting(arg)
+    config.model.text = False
+    return config

@@ -1,0 +1,16 @@
+"""The sampler of every stage of the embedded model's cascade.
+
+    python -m videogen_jax.evaluate --config configs/shapes/ablations/sampler.py:ddim \
+        --model videogen_jax/embedded/shapes
+"""
+
+from ml_collections import ConfigDict
+
+from configs.shapes.ablations.setting import get_sampling, split_argument
+
+
+def get_config(arg: str = "ddim") -> ConfigDict:
+    value, seed = split_argument(arg)
+    config = get_sampling(seed)
+    config.sampling.cascade.sampler = value
+    return config
