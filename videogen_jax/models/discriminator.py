@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from videogen_jax.models.layers import group_norm
+from videogen_jax.models.layers import convolve_clips, convolve_images, group_norm
 
 
 class PatchHead(nn.Module):
@@ -24,14 +24,21 @@ class PatchHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = (3, 4, 4) if self.temporal else (4, 4)
+
+        def conv(
+            x: jax.Array, features: int, kernel: tuple[int, ...], strides: tuple[int, ...], name: str
+        ) -> jax.Array:
+            how = convolve_clips if self.temporal else convolve_images
+            return nn.Conv(features, kernel, strides, dtype=self.dtype, conv_general_dilated=how, name=name)(x)
+
         for i, features in enumerate(self.channels):
             strides = (1, 2, 2) if self.temporal else (2, 2)
-            x = nn.Conv(features, kernel, strides, padding="SAME", dtype=self.dtype, name=f"conv_{i}")(x)
+            x = conv(x, features, kernel, strides, f"conv_{i}")
             if i > 0:
                 x = group_norm(self.norm_num_groups, 1e-6, self.dtype, f"norm_{i}")(x)
             x = nn.leaky_relu(x, 0.2)
         kernel = (3, 3, 3) if self.temporal else (3, 3)
-        return nn.Conv(1, kernel, padding="SAME", dtype=self.dtype, name="conv_out")(x)
+        return conv(x, 1, kernel, (1,) * len(kernel), "conv_out")
 
 
 class VideoDiscriminator(nn.Module):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import zeros as zeros_init
 
 from videogen_jax.models.attention import dot_product_attention
+from videogen_jax.models.partitioning import constrain_images
 
 
 def sinusoidal_embedding(values: jax.Array, dim: int, max_period: float = 10_000.0) -> jax.Array:
@@ -154,6 +155,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides, padding, **kwargs) -> jax
     out_h = (height + sum(padding[0]) - kh) // sy + 1
     out_w = (width + sum(padding[1]) - kw) // sx + 1
 
+    x = constrain_images(x)
+
     def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.lax.conv_general_dilated(x, kernel, (sy, sx), padding, **kwargs)
 
@@ -223,6 +226,34 @@ def _convolve_doubled_backward(settings, kept, grad):
 
 
 _convolve_doubled.defvjp(_convolve_doubled_forward, _convolve_doubled_backward)
+
+
+def convolve_images(x: jax.Array, kernel: jax.Array, strides, padding, **kwargs) -> jax.Array:
+    """`jax.lax.conv_general_dilated` for `nn.Conv`, of images `(N, H, W, C)` that are whole on each device."""
+    return jax.lax.conv_general_dilated(constrain_images(x), kernel, strides, padding, **kwargs)
+
+
+def convolve_clips(x: jax.Array, kernel: jax.Array, strides, padding, **kwargs) -> jax.Array:
+    """A 3D convolution of clips, for `nn.Conv`, as 2D ones of their frames.
+
+    XLA (as of jaxlib 0.10.2) sums the gradient of a 3D one's kernel twice where frames and channels are both spread
+    over devices.
+
+    Args:
+      x: `(B, T, H, W, C)`.
+      kernel: `(3, kh, kw, C, features)`.
+      strides: of frames, which is 1, of rows, of columns.
+      padding: "SAME", or three pairs of numbers, the first (1, 1).
+      **kwargs: what `nn.Conv` passes on besides; no dilation and no channel groups.
+    """
+    padding = padding if isinstance(padding, str) else padding[1:]
+    settings = {**kwargs, "dimension_numbers": ("NHWC", "HWIO", "NHWC"), "lhs_dilation": None, "rhs_dilation": None}
+    frames = x.reshape(-1, *x.shape[2:])
+    past, same, future = (convolve_images(frames, k, strides[1:], padding, **settings) for k in kernel)
+    past, same, future = (y.reshape(*x.shape[:2], *y.shape[1:]) for y in (past, same, future))
+    rest = ((0, 0),) * 3
+    past = jnp.pad(past[:, :-1], ((0, 0), (1, 0), *rest))
+    return same + past + jnp.pad(future[:, 1:], ((0, 0), (0, 1), *rest))
 
 
 def conv3x3(features: int, dtype: jnp.dtype, name: str, **kwargs) -> nn.Conv:
@@ -366,6 +397,7 @@ class SpatialAttention(nn.Module):
         head_dim = self.head_dim or c
         if c % head_dim:
             raise ValueError(f"attention over {c} channels cannot have heads of {head_dim}")
+        x = constrain_images(x)
         y = group_norm(self.groups, self.eps, self.dtype, "group_norm")(x).reshape(n, h * w, c)
 
         def project(name, z):

@@ -14,10 +14,15 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-# What `constrain` may call an axis, and the axes of the mesh that it is spread over. Positions are over "frames" where
-# a layer joins the frames of a position: each device then has all frames of some positions.
-# "whole" is over none.
-NAMES = {"batch": ("data", "fsdp"), "frames": ("frames",), "positions": ("frames",)}
+# What `constrain` may call an axis, and the axes of the mesh that it is spread over. "images" is one axis of all frames
+# of all examples. Positions are over "frames" where a layer joins the frames of a position: each device then has all
+# frames of some positions. "whole" is over none.
+NAMES = {
+    "batch": ("data", "fsdp"),
+    "frames": ("frames",),
+    "images": ("data", "fsdp", "frames"),
+    "positions": ("frames",),
+}
 _mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
 
 
@@ -39,8 +44,9 @@ def partitioned() -> bool:
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """x, with its axes laid out by their `names`; XLA places those without one, or whose devices do not divide them.
 
-    Where rows and columns of an image are joined before a layer that is spread over "tensor", they have to be "whole":
-    XLA else spreads the rows over it, and (as of jaxlib 0.10.2) sums the gradient of the convolution before twice.
+    Rows and columns of images have to be "whole". Left to itself, XLA spreads them over "tensor" or "frames" where a
+    layer joins them, or gathers all images, and then (as of jaxlib 0.10.2) computes some convolutions and their
+    gradients wrongly.
     """
     mesh = _mesh.get()
     if mesh is None:
@@ -56,6 +62,11 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     if all(place is P.UNCONSTRAINED for place in spec):
         return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*spec)))
+
+
+def constrain_images(x: jax.Array) -> jax.Array:
+    """x `(N, H, W, C)`, some images on each device, and those whole."""
+    return constrain(x, "images", "whole", "whole")
 
 
 def devices_along(mesh: Mesh, axes: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from videogen_jax.models.layers import group_norm
+from videogen_jax.models.layers import convolve_clips, group_norm
 from videogen_jax.models.partitioning import constrain
 
 
@@ -52,7 +52,10 @@ class ShapesClassifier(nn.Module):
         x = video.reshape(b, t, side, p, side, p, 3).swapaxes(3, 4).reshape(b, t, side, side, 3 * p * p)
         x = nn.relu(nn.Dense(self.widths[0], dtype=self.dtype, name="patches")(x))
         for i, width in enumerate(self.widths):
-            x = nn.Conv(width, (3, 3, 3), padding=1, dtype=self.dtype, name=f"conv_{i}")(x)
+            conv = nn.Conv(
+                width, (3, 3, 3), padding=1, dtype=self.dtype, conv_general_dilated=convolve_clips, name=f"conv_{i}"
+            )
+            x = conv(x)
             x = nn.relu(group_norm(8, 1e-6, self.dtype, f"norm_{i}")(x))
             t, side = t // 2, side // 2
             x = x.reshape(b, t, 2, side, 2, side, 2, width).max(axis=(2, 4, 6))

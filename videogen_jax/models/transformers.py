@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import zeros as zeros_init
 
 from videogen_jax.models.layers import Attention, LayerNorm, convolve, group_norm, sinusoidal_embedding
-from videogen_jax.models.partitioning import constrain
+from videogen_jax.models.partitioning import constrain, constrain_images
 
 
 def layer_norm(dtype: jnp.dtype, name: str) -> LayerNorm:
@@ -110,6 +110,7 @@ class SpatialTransformer(nn.Module):
     def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
         """x: `(B*T, H, W, C)`; context: `(B, L, D)`; returns x's shape."""
         n, h, w, c = x.shape
+        x = constrain_images(x)
 
         def project(name, y, init=nn.linear.default_kernel_init):
             if self.use_linear_projection:
@@ -140,7 +141,7 @@ class TemporalTransformer(nn.Module):
         """x: `(B*T, H, W, C)`; positions: `(B, T)` float, in frames; returns x's shape."""
         (n, h, w, c), (b, t) = x.shape, positions.shape
         place = nn.Dense(c, dtype=self.dtype, name="position_embedding")(sinusoidal_embedding(positions, c))
-        x = x.reshape(b, t, h * w, c)
+        x = constrain_images(x).reshape(b, t, h * w, c)
         y = layer_norm(self.dtype, "norm1")(x) + place[:, :, None]
         attention = Attention(self.heads, c // self.heads, zero_init=True, dtype=self.dtype, name="attn1")
         # Of frames on several devices: each is sent all frames of some positions, and not all of all frames.
@@ -167,6 +168,7 @@ class ReferenceAttention(nn.Module):
     def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
         """x: `(B*T, H, W, C)` of `num_frames` T; returns x's shape."""
         n, h, w, c = x.shape
+        x = constrain_images(x)
         y = layer_norm(self.dtype, "norm1")(x).reshape(n // num_frames, num_frames * h * w, c)
         attention = Attention(self.heads, c // self.heads, zero_init=True, dtype=self.dtype, name="attn1")
         return x + attention(y, y[:, : h * w]).reshape(x.shape)
