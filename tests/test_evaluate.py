@@ -15,7 +15,7 @@ from configs.shapes.evaluate import get_config
 from tests.metrics.tiny_classifier import write_tiny_classifier
 from tests.tiny_model import write_tiny_model
 from videogen_jax.data import shapes
-from videogen_jax.metrics import captions, evaluation, fidelity, statistics
+from videogen_jax.metrics import captions, evaluation, fidelity, prompts, statistics
 from videogen_jax.metrics.image import psnr
 from videogen_jax.metrics.published import MEASURES
 from videogen_jax.metrics.results import ResultLog

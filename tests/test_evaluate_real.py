@@ -86,7 +86,7 @@ def test_numbers_are_those_of_the_videos(evaluated, files, tiny_pipeline):
     assert read_image(folder / "contact_sheet.png").shape[0] > 4 * tiny_pipeline.resolution
 
     prompts, seeds = zip(*((record["prompt"], record["seed"]) for record in section["results"]), strict=True)
-    made = tiny_pipeline(prompts, seed=seeds, batch_size=2).frames
+    made = [v for k in (0, 2) for v in tiny_pipeline(prompts[k : k + 2], seed=seeds[k : k + 2], batch_size=2).frames]
     clip = load_clip(files / "clip")
     texts = clip.embed_texts(prompts)
     cosines = [100 * float((clip.embed_images(v) @ t).mean()) for v, t in zip(made, texts, strict=True)]

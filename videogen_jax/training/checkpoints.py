@@ -115,11 +115,13 @@ class Checkpoints:
             if self._first:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._tidy()
-            with _quiet_orbax():
+            with contextlib.ExitStack() as quiet:
+                quiet.enter_context(_quiet_orbax())
                 self._orbax.save(partial, args=items)
+                until_finished = quiet.pop_all()  # its threads may fail at any time
         except Exception as error:  # Orbax and TensorStore raise what they like
             raise self._given_up(partial, error) from error
-        self._saving = self._thread.submit(self._finish, step, partial)
+        self._saving = self._thread.submit(self._finish, step, partial, until_finished)
 
     def raise_if_failed(self) -> None:
         """Raises CannotSave if what is being written has failed by now."""
@@ -200,10 +202,10 @@ class Checkpoints:
             raise ValueError(f"the checkpoint of step {step} is damaged: {damage}") from damage
         return step
 
-    def _finish(self, step: int, partial: Path) -> int:
+    def _finish(self, step: int, partial: Path, quiet: contextlib.ExitStack) -> int:
         """In a thread of its own: all after the arrays have been copied."""
         try:
-            with _quiet_orbax():
+            with quiet:
                 self._orbax.wait_until_finished()
             if self._first:
                 write_manifest(partial, step)

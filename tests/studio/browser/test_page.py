@@ -66,7 +66,7 @@ def test_a_video_takes_shape_stage_by_stage(page, pipeline):
             is_loaded(page, thumbs.nth(at))
         assert page.locator("video").count() == 0
         job.get_by_role("button", name="Reference image").click()
-        expect(job.get_by_role("img", name=re.compile("^Reference image"))).to_be_visible()
+        expect(job.get_by_role("img", name=re.compile("^Reference image")).last).to_be_visible()
         job.get_by_role("button", name="Reference image").click()  # lets go of it
         coarse = job.get_by_role("img", name=re.compile("^Motion at")).last
         expect(coarse).to_have_css("image-rendering", "pixelated")
