@@ -219,3 +219,21 @@ def test_divergence_names_the_stage(world, tmp_path):
     config.optimizer.learning_rate = float("nan")
     with pytest.raises(TrainingDiverged, match="stage text: loss is nan at step 2"):
         run(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 5, "optimizer.warmup_steps": 100}, r"config\.optimizer\.warmup_steps is 100.*config\.steps, 5"),
+        ({"mesh.fsdp": 3}, r"config\.mesh"),
+        ({"keep_checkpoints": 0}, r"config\.keep_checkpoints is 0"),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused_before_clips_are_encoded(change, message, tmp_path):
+    config = importlib.import_module("configs.shapes.reference").get_config()
+    config.model_folder = "videogen_jax/embedded/shapes"
+    config.data.cache_folder = str(tmp_path / "cache")
+    config.update_from_flattened_dict(change)
+    with pytest.raises(ValueError, match=message):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "cache").exists()

@@ -31,6 +31,13 @@ class TrainingDiverged(RuntimeError):
     """The loss is no longer finite."""
 
 
+def check_settings(config: Any) -> None:
+    """ValueError: what can be told of a config before its data are made ready, which may take hours."""
+    retention(config)
+    make_mesh(config.mesh)
+    make_optimizer(config.optimizer, config.steps)
+
+
 def train(
     config: Any,
     stage: Stage,

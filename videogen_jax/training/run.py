@@ -17,7 +17,7 @@ from videogen_jax.models.vgg import VGG16Features
 from videogen_jax.stages import build_stage
 from videogen_jax.stages.stage import Params, Stage
 from videogen_jax.training.encoded import EncodedStage
-from videogen_jax.training.loop import train
+from videogen_jax.training.loop import check_settings, train
 from videogen_jax.training.state import TrainState
 from videogen_jax.weights.folder import load_part
 from videogen_jax.weights.parts import load_autoencoder, load_text_encoder, part_prefix
@@ -32,6 +32,7 @@ def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> Trai
     """
     logging.info("JAX %s on %d %s", jax.__version__, jax.device_count(), jax.default_backend())
     stage = build_stage(config.stage, config.model.to_dict())
+    check_settings(config)
     process = "" if jax.process_count() == 1 else f"-{jax.process_index()}"
     source = build_source(config, skipped_file=Path(workdir) / f"skipped{process}.jsonl")
     images = None
