@@ -7,7 +7,6 @@ The errors of each clip are written, so that models can be compared clip by clip
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from videogen_jax.data.vocabulary import tokenize
 from videogen_jax.metrics.denoising import denoising_errors
 from videogen_jax.model_index import ModelIndex
 from videogen_jax.stages.cascade import CascadeStage
+from videogen_jax.weights.folder import write_atomically
 from videogen_jax.weights.parts import load_autoencoder_config, load_stage, load_text_encoder
 
 TIMESTEPS = (300, 500, 700, 900)
@@ -73,9 +73,8 @@ def main() -> None:
         found = measure(args.model, args.cache, args.clips, args.seed)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    temporary = args.output.with_name(args.output.name + ".part")
-    temporary.write_text(json.dumps({"clips": args.clips, "seed": args.seed, "errors": found}) + "\n")
-    os.replace(temporary, args.output)
+    content = json.dumps({"clips": args.clips, "seed": args.seed, "errors": found}) + "\n"
+    write_atomically(args.output, lambda temporary: temporary.write_text(content))
     for name, of_stage in found.items():
         for t, errors in of_stage.items():
             print(f"{name}  t {t:>3}  " + "  ".join(f"{kind} {np.mean(v):.4f}" for kind, v in errors.items()))

@@ -34,7 +34,7 @@ from videogen_jax.model_index import ModelIndex
 from videogen_jax.pipeline import DECODER, VideoGenPipeline
 from videogen_jax.stages.stage import DTYPES
 from videogen_jax.video_io import check_writable
-from videogen_jax.weights.folder import read_model_index
+from videogen_jax.weights.folder import read_model_index, write_atomically
 
 _MEASURES = {"temporal": measure_temporal, "decoder": measure_decoder, "autoencoder": measure_autoencoder}
 DEFAULT_SPLIT = "held_out"
@@ -210,6 +210,5 @@ def _sections(path: Path, identity: str, split: str) -> dict[str, Any]:
 def _write(path: Path, metrics: Mapping[str, Any]) -> None:
     ordered = {name: value for name, value in metrics.items() if name not in PARTS}
     ordered |= {part: metrics[part] for part in PARTS if part in metrics}
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(ordered, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    content = json.dumps(ordered, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))

@@ -6,6 +6,7 @@ The same numbers give the same text, whenever and wherever it is made with one v
 import io
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -119,5 +120,4 @@ def _svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r'(href="|url\()#', rf"\g<1>#{name}-", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
-    described = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return text.replace("<svg", f'<svg role="img" aria-label="{described}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)

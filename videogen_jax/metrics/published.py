@@ -7,7 +7,6 @@ statistics are taken over the files one after another: the features of all video
 import functools
 import hashlib
 import io
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from videogen_jax.metrics.frechet import BlockMoments, frechet_estimate
 from videogen_jax.metrics.inception_score import InceptionScore
 from videogen_jax.metrics.networks import c3d, i3d
 from videogen_jax.metrics.statistics import bootstrap
+from videogen_jax.weights.folder import write_atomically
 
 
 class Measure(NamedTuple):
@@ -184,9 +184,7 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     content = io.BytesIO()
     np.savez(content, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content.getvalue())
-    os.replace(part, path)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content.getvalue()))
 
 
 def _identity(paths: Sequence[str], settings: Sequence[str]) -> str:

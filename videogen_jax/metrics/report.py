@@ -21,6 +21,7 @@ from videogen_jax.metrics.published import MEASURES
 from videogen_jax.metrics.report_videos import videos_section
 from videogen_jax.metrics.shapes_reader import ATTRIBUTES, VALUES
 from videogen_jax.metrics.table import CONSISTENCY, PARTS, Row, table_rows
+from videogen_jax.weights.folder import write_atomically
 
 _TALLIES = {
     "video": "video",
@@ -62,9 +63,7 @@ def write_report(folder: str | os.PathLike, videos: int = 4, beside: str | os.Pa
         read_metrics(beside) if beside else None,
     )
     path = folder / "report.html"
-    part = path.with_name(path.name + ".part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, path)
+    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
 

@@ -6,11 +6,8 @@
 
 from ml_collections import ConfigDict
 
-from configs.shapes.ablations.setting import get_sampling, split_argument
+from configs.shapes.ablations.setting import get_sampling, seed_argument
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    value, seed = split_argument(arg)
-    if value:
-        raise ValueError(f"the argument of this config is seed=NUMBER or nothing, not {arg!r}")
-    return get_sampling(seed)
+    return get_sampling(seed_argument(arg))

@@ -3,15 +3,14 @@
 A cascade of latents of 4x4 and 8x8, 16 frames of 64x64 pixels, small enough to be trained from nothing many times over:
 what is frozen (text encoder, autoencoder, the stage that draws the reference image) is the embedded model's, and only
 the video stages are trained. All runs read the same cached clips; the seed of a run sets its first parameters, the
-order of its clips and its noise.
+order of its clips and its noise. What is not said here is as in configs/shapes/cascade.py.
 
 The argument of an ablation's config is the resolution of the stage and, if it is not 0, the seed: "8,seed=2".
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
-from configs.base import get_base_config
+from configs.shapes.cascade import get_config as get_cascade
 from configs.shapes.evaluate import get_config as get_evaluation
 
 MODEL_FOLDER = "videogen_jax/embedded/shapes"
@@ -35,6 +34,14 @@ def split_argument(arg: str) -> tuple[str, int]:
     return value, int(seed.removeprefix("seed=") or 0)
 
 
+def seed_argument(arg: str) -> int:
+    """The seed of an ablation whose argument is nothing else. ValueError: there is something else."""
+    value, seed = split_argument(arg)
+    if value:
+        raise ValueError(f"the argument of this config is seed=NUMBER or nothing, not {arg!r}")
+    return seed
+
+
 def get_setting(arg: str = "4", stages: tuple[str, ...] = tuple(STAGES)) -> ConfigDict:
     """The training config of one stage of the setting.
 
@@ -49,45 +56,21 @@ def get_setting(arg: str = "4", stages: tuple[str, ...] = tuple(STAGES)) -> Conf
             f'"{stages[0]},seed=1", not {arg!r}'
         )
     widths, attention, steps, batch = STAGES[side]
-    resolution = int(side)
-    lower = placeholder(int) if side == "4" else resolution // 2  # the first stage has none below
-    config = get_base_config()
-    config.stage = "cascade"
+    config = get_cascade(side)
     config.seed = seed
     config.steps = steps
     config.batch_size = batch
     config.model_folder = MODEL_FOLDER
     config.ema_decay = 0.995  # a short training
     config.sample_every = 1000
-    config.optimizer.learning_rate = 5e-4
-    config.model = ConfigDict()
-    config.model.unet = ConfigDict(
-        {
-            "block_out_channels": widths,
-            "layers_per_block": 1,
-            "cross_attention": attention,
-            "num_heads": 4,
-            "cross_attention_dim": 128,
-            "norm_num_groups": 16,
-        }
-    )
-    config.model.reference_frames = "all"
+    config.model.unet.block_out_channels = widths
+    config.model.unet.cross_attention = attention
     config.model.text = True
-    config.model.schedule = ConfigDict({"name": "cosine", "rescale_zero_terminal_snr": True})
-    config.model.prediction_type = "v_prediction"
-    config.model.timestep_logit_normal = (0.7, 1.0)
-    config.model.resolution = resolution
-    config.model.lower_resolution = lower
     config.model.max_noise_level = 400
     config.model.noise_level = 100
-    config.data.source = "shapes_latents"
     config.data.cache_folder = "runs/ablations/cache"
-    config.data.seed = 3
     config.data.num_clips = 4000
-    config.data.num_frames = 16
     config.data.reference_frame = "first"
-    config.data.resolution = resolution
-    config.data.lower_resolution = lower
     return config
 
 

@@ -6,11 +6,8 @@
 
 from ml_collections import ConfigDict
 
-from configs.shapes.ablations.setting import get_measurement, split_argument
+from configs.shapes.ablations.setting import get_measurement, seed_argument
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    value, seed = split_argument(arg)
-    if value:
-        raise ValueError(f"the argument of this config is seed=NUMBER or nothing, not {arg!r}")
-    return get_measurement("temporal", seed)
+    return get_measurement("temporal", seed_argument(arg))
