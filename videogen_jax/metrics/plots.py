@@ -6,7 +6,6 @@ The same numbers give the same text, whenever and wherever it is made with one v
 import io
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import matplotlib
@@ -120,4 +119,5 @@ def _svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r'(href="|url\()#', rf"\g<1>#{name}-", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
+    described = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return text.replace("<svg", f'<svg role="img" aria-label="{described}"', 1)
