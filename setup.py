@@ -58,7 +58,7 @@ setup(
             "tensorboard>=2.21",
             "torch==2.13.0",
         ],
-        "aot": ["libtpu>=0.0.42"],
+        "aot": ["jax[tpu]>=0.10.2"],  # the libtpu of this JAX: a newer one compiles several times as long
         "gpu": ["jax[cuda13]>=0.10.2"],
         "tpu": ["jax[tpu]>=0.10.2"],
     },
