@@ -62,21 +62,21 @@ def test_a_stage_without_text_or_reference_neither_learns_nor_samples_from_it():
     keys = jax.random.split(jax.random.key(7), 2)
     params = random_params(cascade(), batch, "cascade_4")
 
-    def results(stage, batch):
-        frozen = {"null_context": null}
-        loss = jax.jit(lambda b: stage.loss({stage.name: params}, frozen, b, keys[0])[0])(batch)
-        scales, frames, steps = (2.0, 1.5), 3, 2
-        sample = jax.jit(
-            lambda b: stage.sample_latents(
-                params, keys, b["context"], null, b["reference"], None, *scales, frames, steps
-            )
-        )
-        return np.asarray(loss), np.asarray(sample(batch))
+    def results(stage, *batches):
+        """The loss and two sampling steps with each of the batches."""
+
+        def both(batch):
+            told = batch["context"], null, batch["reference"], None
+            loss, _ = stage.loss({stage.name: params}, {"null_context": null}, batch, keys[0])
+            return loss, stage.sample_latents(params, keys, *told, 2.0, 1.5, 3, 2)
+
+        compiled = jax.jit(both)
+        return [jax.device_get(compiled(batch)) for batch in batches]
 
     never_dropped = {"text_dropout": 0.0, "reference_dropout": 0.0}
     for fields, name in (({"text": False}, "context"), ({"reference_frames": "none"}, "reference")):
         for stage, same in ((cascade(**fields, **never_dropped), True), (cascade(**never_dropped), False)):
-            one, other = (results(stage, b) for b in (batch, {**batch, name: batch[name] + 1.0}))
+            one, other = results(stage, batch, {**batch, name: batch[name] + 1.0})
             assert [np.array_equal(a, b) for a, b in zip(one, other, strict=True)] == [same, same], (fields, name)
         (_, config) = cascade(**fields).parts()["cascade_4"]
         assert {k: config[k] for k in fields} == fields  # a sampler has to know
