@@ -115,7 +115,7 @@ def growth(runs: list[dict[str, Any]], over: str) -> dict[str, Any]:
     print(f"\n{over}: {', '.join(map(str, x))}")
     for name, (slope, intercept, r2) in fits.items():
         values = ", ".join(f"{value:.3g}" for value in lines[name])
-        print(f"  {name:<20} {values}: {slope:.3g} each + {intercept:.3g}, R^2 {r2:.4f}")
+        print(f"  {name:<20} {values}: {slope:z.3f} each {intercept:+.2f}, R^2 {r2:.4f}")
     return {"x": x, "lines": lines, "fits": fits}
 
 
@@ -134,7 +134,7 @@ def plot(path: str, grown: dict[str, Any]) -> None:
                 slope, intercept, r2 = one["fits"][f"{part} {unit}"]
                 axis.plot(one["x"], one["lines"][f"{part} {unit}"], "o", color=colour)
                 ends = [0, max(one["x"])]
-                label = f"{part}: {slope:.2g} each + {intercept:.2g}, R² {r2:.3f}"
+                label = f"{part}: {slope:z.2f} each {intercept:+.1f}, R² {r2:.3f}"
                 axis.plot(ends, [slope * x + intercept for x in ends], color=colour, label=label, linewidth=1)
             axis.set(xlabel=labels[over], ylabel="seconds" if row == 0 else "MB of the largest program")
             axis.set_xlim(left=0)
