@@ -31,7 +31,7 @@ def tiny(resolution: int = 16):
         norm_num_groups=4,
     )
     config.example.context = ((7, 32), "float16")
-    config.mesh.fsdp = 2
+    config.mesh.fsdp, config.fsdp_min_size = 2, 128
     config.batch_size = 4
     return config
 

@@ -66,6 +66,46 @@ def test_a_loop_counts_as_often_as_it_runs(programs):
     assert (found["all-reduce"].count, found["all-reduce"].bytes) == (7, 7 * 256)
 
 
+LOOP = """HloModule m
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%body (state: (s32[], f32[64])) -> (s32[], f32[64]) {
+  %state = (s32[]{:T(128)}, f32[64]{0:T(128)}) parameter(0)
+  %count = s32[]{:T(128)} get-tuple-element(%state), index=0
+  %x = f32[64]{0:T(128)} get-tuple-element(%state), index=1
+  %one = s32[]{:T(128)} constant(1)
+  %next = s32[]{:T(128)} add(%count, %one)
+  %summed = f32[64]{0:T(128)} all-reduce(%x), replica_groups={{0,1}}, to_apply=%add
+  ROOT %result = (s32[]{:T(128)}, f32[64]{0:T(128)}) tuple(%next, %summed)
+}
+
+%condition (state.1: (s32[], f32[64])) -> pred[] {
+  %bound = s32[]{:T(128)} constant(7)
+  %state.1 = (s32[]{:T(128)}, f32[64]{0:T(128)}) parameter(0)
+  %count.1 = s32[]{:T(128)} get-tuple-element(%state.1), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%count.1, %bound), direction=LT
+}
+
+ENTRY %main (x.1: f32[64]) -> (s32[], f32[64]) {
+  %zero = s32[]{:T(128)} constant(0)
+  %x.1 = f32[64]{0:T(128)} parameter(0)
+  %start = (s32[]{:T(128)}, f32[64]{0:T(128)}) tuple(%zero, %x.1)
+  ROOT %while = (s32[]{:T(128)}, f32[64]{0:T(128)}) while(%start), condition=%condition, body=%body
+}
+"""
+
+
+def test_a_loop_whose_turns_are_in_its_condition_alone():
+    """As in a program for a TPU."""
+    found = collectives(LOOP, 2)
+    assert (found["all-reduce"].count, found["all-reduce"].bytes) == (7, 7 * 256)
+
+
 ASYNC = """HloModule m
 
 %fused (p: f32[4,8]) -> f32[16,8] {

@@ -106,7 +106,7 @@ def _closing(text: str, start: int) -> int:
 def runs(computations: dict[str, list[Instruction]], entry: str) -> Iterator[tuple[list[Instruction], int]]:
     """The computations that are run as such, and how often: the entry, bodies of loops and branches.
 
-    A loop whose number of turns is not known counts once. What is fused is part of the instruction that calls it.
+    A loop whose number of turns cannot be told counts once. What is fused is part of the instruction that calls it.
     """
 
     def visit(name: str, times: int) -> Iterator[tuple[list[Instruction], int]]:
@@ -114,9 +114,9 @@ def runs(computations: dict[str, list[Instruction]], entry: str) -> Iterator[tup
         for instruction in computations[name]:
             line = instruction.line
             if instruction.opcode == "while":
-                turns = re.search(r'"known_trip_count":\{"n":"?(\d+)', line)
+                turns = _turns(line, computations)
                 for called in re.findall(r"(?:body|condition)=%?([\w.\-]+)", line):
-                    yield from visit(called, times * (int(turns[1]) if turns else 1))
+                    yield from visit(called, times * turns)
             elif instruction.opcode in ("call", "conditional", "async-start"):
                 listed = re.search(r"branch_computations=\{([^}]*)\}", line)
                 names = re.findall(r"[\w.\-]+", listed[1]) if listed else []
@@ -125,6 +125,24 @@ def runs(computations: dict[str, list[Instruction]], entry: str) -> Iterator[tup
                     yield from visit(called, times)
 
     return visit(entry, 1)
+
+
+def _turns(line: str, computations: dict[str, list[Instruction]]) -> int:
+    """How often a loop runs: as XLA says, or else (the TPU compiler does not) as its condition compares a counter.
+
+    Such a counter is taken to go from 0 by 1, as those of `lax.scan` do. 1 where neither tells.
+    """
+    if known := re.search(r'"known_trip_count":\{"n":"?(\d+)', line):
+        return int(known[1])
+    condition = re.search(r"condition=%?([\w.\-]+)", line)
+    named = {instruction.name: instruction for instruction in computations.get(condition[1], ())} if condition else {}
+    for instruction in named.values():
+        if instruction.opcode == "compare" and "direction=LT" in instruction.line:
+            for operand in instruction.operands:
+                bound = re.search(r" constant\((\d+)\)", named[operand].line) if operand in named else None
+                if bound:
+                    return int(bound[1])
+    return 1
 
 
 def collectives(text: str, num_devices: int) -> dict[str, Collectives]:
