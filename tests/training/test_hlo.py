@@ -149,6 +149,14 @@ def test_traffic_of_an_elementwise_program():
     assert memory_traffic(text) == 3 * 64 * 64 * 4
 
 
+@pytest.mark.parametrize("turns", [8, 32])
+def test_traffic_of_a_loop_over_slices(turns):
+    """All of x is read once and all of the result written once, whatever the turns; what is between too."""
+    x = jnp.ones((turns, 2**19 // turns))
+    text = jax.jit(lambda x: jax.lax.map(jnp.sin, x)).lower(x).compile().as_text()
+    assert 2 * x.nbytes <= memory_traffic(text) <= 4.01 * x.nbytes
+
+
 def test_bytes_of_types():
     assert shape_bytes("(f32[2,3]{1,0}, bf16[4]{0}, pred[5], s4[8])") == 24 + 8 + 5 + 4
     assert shape_bytes("f8e4m3fn[16]") == 16

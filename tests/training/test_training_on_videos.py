@@ -103,26 +103,34 @@ def test_the_cascade_learns_from_a_prepared_set_and_still_images(data_sets, tiny
     assert np.mean(history[-2:]) < 0.9 * history[0]
 
 
-def test_the_cascade_learns_straight_from_videos_and_resumes_exactly(corpus, tiny_model, tmp_path):
-    def config(workers):
-        made = tiny_cascade(tiny_model, ",folder")
-        from_videos(made.data, corpus, frames=4)
-        made.data.crop = True
-        made.data.num_workers = workers
-        return made
+def straight_from_videos(corpus, model, workers):
+    config = tiny_cascade(model, ",folder")
+    from_videos(config.data, corpus, frames=4)
+    config.data.crop = True
+    config.data.num_workers = workers
+    return config
 
-    whole = run(config(2), tmp_path / "whole")
-    history = losses(tmp_path / "whole")
+
+def test_the_cascade_learns_straight_from_videos(corpus, tiny_model, tmp_path):
+    config = straight_from_videos(corpus, tiny_model, workers=2)
+    run(config, tmp_path / "run")
+    history = losses(tmp_path / "run")
     assert np.mean(history[-2:]) < 0.9 * history[0]
-    skipped = (tmp_path / "whole" / "skipped.jsonl").read_text().splitlines()
+    skipped = (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()
     assert len(skipped) == len(set(skipped)) in (11, 12)  # the first half of a truncated file can be used
-    run(config(2), tmp_path / "parts", stop_after=13)
-    resumed = run(config(1), tmp_path / "parts")  # the number of processes is no part of the order
+    (part,) = export_stage(config, tmp_path / "run", tmp_path / "model")
+    assert (part / "diffusion_pytorch_model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_training_straight_from_videos_resumes_exactly(corpus, tiny_model, tmp_path):
+    whole = run(straight_from_videos(corpus, tiny_model, workers=2), tmp_path / "whole")
+    run(straight_from_videos(corpus, tiny_model, workers=2), tmp_path / "parts", stop_after=13)
+    # The number of processes is no part of the order.
+    resumed = run(straight_from_videos(corpus, tiny_model, workers=1), tmp_path / "parts")
     assert int(resumed.step) == 30
     for left, right in zip(jax.tree.leaves(whole.params), jax.tree.leaves(resumed.params), strict=True):
         np.testing.assert_array_equal(left, right)
-    (part,) = export_stage(config(1), tmp_path / "parts", tmp_path / "model")
-    assert (part / "diffusion_pytorch_model.safetensors").exists()
 
 
 def test_the_decoder_and_the_upsampler_learn_from_unlabelled_videos(corpus, tiny_model, tmp_path):

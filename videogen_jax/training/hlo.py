@@ -24,6 +24,7 @@ _NO_TRAFFIC = frozenset(
         *("async-update", "async-done", *(f"{kind}-done" for kind in KINDS)),
     )
 )
+_SLICES = ("slice", "dynamic-slice")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,8 +206,8 @@ def _group_size(line: str, num_devices: int) -> int:
 def memory_traffic(text: str) -> int:
     """Bytes that one device moves between its memory and its cores: operands and results of all that is run.
 
-    What lies in on-chip memory is left out. An operand of which only a slice is read counts in full, so this is rather
-    too much.
+    What lies in on-chip memory is left out. Of what a slice is read from, or written into, the slice counts, and in a
+    fusion too where nothing else reads it there: a loop that takes a part of an array each turn reads the array once.
     """
     computations, entry = parse(text)
     total = 0
@@ -218,5 +219,32 @@ def memory_traffic(text: str) -> int:
             if instruction.opcode in ("copy-start", "slice-start"):  # to or from on-chip memory: (result, operand, ...)
                 total += times * shape_bytes(instruction.result.rpartition("u32")[0], memory_only=True)
                 continue
-            total += times * (sizes[instruction.name] + sum(sizes.get(name, 0) for name in instruction.operands))
+            total += times * _moved(instruction, sizes, computations)
     return total
+
+
+def _moved(instruction: Instruction, sizes: dict[str, int], computations: dict[str, list[Instruction]]) -> int:
+    """Bytes of an instruction's operands and its result, of slices where it reads or writes no more."""
+    result = sizes[instruction.name]
+    operands = [sizes.get(name, 0) for name in instruction.operands]
+    if instruction.opcode in _SLICES:
+        return result + min(result, operands[0])
+    if instruction.opcode == "dynamic-update-slice":
+        return 2 * min(operands[0], operands[1])
+    if instruction.opcode == "fusion":
+        called = re.search(r"calls=%?([\w.\-]+)", instruction.line)
+        inside = computations.get(called[1], []) if called else []
+        inner = {i.name: shape_bytes(i.result) for i in inside}
+        for parameter in inside:
+            number = re.match(r".* parameter\((\d+)\)", parameter.line)
+            if number is None or int(number[1]) >= len(operands):
+                continue
+            position = int(number[1])
+            users = [i for i in inside if parameter.name in i.operands]
+            if all(i.opcode in _SLICES and parameter.name not in i.operands[1:] for i in users):
+                operands[position] = min(operands[position], sum(inner[i.name] for i in users))
+            elif [(i.opcode, i.operands[0]) for i in users] == [("dynamic-update-slice", parameter.name)]:
+                update = inner[users[0].operands[1]]  # written in place, if it is what the fusion gives
+                operands[position] = min(operands[position], update)
+                result = min(result, update) if users[0] is inside[-1] else result
+    return result + sum(operands)
