@@ -146,6 +146,12 @@ def _turns(line: str, computations: dict[str, list[Instruction]]) -> int:
     return 1
 
 
+def _fused(instruction: Instruction, computations: dict[str, list[Instruction]]) -> list[Instruction]:
+    """What a fusion computes."""
+    called = re.search(r"calls=%?([\w.\-]+)", instruction.line)
+    return computations.get(called[1], []) if called else []
+
+
 def collectives(text: str, num_devices: int) -> dict[str, Collectives]:
     """The collectives of a compiled program by kind; those that were fused with other work are found too."""
     computations, entry = parse(text)
@@ -175,8 +181,7 @@ def collectives(text: str, num_devices: int) -> dict[str, Collectives]:
             if instruction.opcode.removesuffix("-start") in KINDS:
                 add(instruction, times)
             elif instruction.opcode == "fusion":
-                called = re.search(r"calls=%?([\w.\-]+)", instruction.line)
-                for inner in computations.get(called[1], []) if called else []:
+                for inner in _fused(instruction, computations):
                     if inner.opcode.removesuffix("-start") in KINDS:
                         add(inner, times)
     return {kind: Collectives(count[kind], size[kind], sent[kind]) for kind in KINDS if count[kind]}
@@ -232,19 +237,29 @@ def _moved(instruction: Instruction, sizes: dict[str, int], computations: dict[s
     if instruction.opcode == "dynamic-update-slice":
         return 2 * min(operands[0], operands[1])
     if instruction.opcode == "fusion":
-        called = re.search(r"calls=%?([\w.\-]+)", instruction.line)
-        inside = computations.get(called[1], []) if called else []
-        inner = {i.name: shape_bytes(i.result) for i in inside}
-        for parameter in inside:
-            number = re.match(r".* parameter\((\d+)\)", parameter.line)
-            if number is None or int(number[1]) >= len(operands):
-                continue
-            position = int(number[1])
-            users = [i for i in inside if parameter.name in i.operands]
-            if all(i.opcode in _SLICES and parameter.name not in i.operands[1:] for i in users):
-                operands[position] = min(operands[position], sum(inner[i.name] for i in users))
-            elif [(i.opcode, i.operands[0]) for i in users] == [("dynamic-update-slice", parameter.name)]:
-                update = inner[users[0].operands[1]]  # written in place, if it is what the fusion gives
-                operands[position] = min(operands[position], update)
-                result = min(result, update) if users[0] is inside[-1] else result
+        read, written = _fused_slices(_fused(instruction, computations))
+        operands = [min(size, read.get(number, size)) for number, size in enumerate(operands)]
+        result = result if written is None else min(result, written)
     return result + sum(operands)
+
+
+def _fused_slices(fused: list[Instruction]) -> tuple[dict[int, int], int | None]:
+    """Bytes that a fusion reads of the operands, by number, of which it takes slices alone; bytes that it writes.
+
+    Where it gives an operand back with a slice written into it, that is done in place: both are the slice's, and the
+    second is None elsewhere.
+    """
+    sizes = {i.name: shape_bytes(i.result) for i in fused}
+    read, written = {}, None
+    for parameter in fused:
+        number = re.search(r" parameter\((\d+)\)", parameter.line)
+        if number is None:
+            continue
+        users = [i for i in fused if parameter.name in i.operands]
+        if all(i.opcode in _SLICES and parameter.name not in i.operands[1:] for i in users):
+            read[int(number[1])] = sum(sizes[i.name] for i in users)
+        elif [(i.opcode, i.operands[0]) for i in users] == [("dynamic-update-slice", parameter.name)]:
+            update = sizes[users[0].operands[1]]
+            read[int(number[1])] = update
+            written = update if users[0] is fused[-1] else written
+    return read, written
