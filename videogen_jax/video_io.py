@@ -28,7 +28,7 @@ MAX_PIXELS = 100_000_000
 MAX_GIF_FPS = 50
 # Below this side in pixels x264's macroblock trees are left out: its assembly takes 16 macroblocks of 16 pixels a time,
 # and past the end of what has been written it reads what happens to lie there. The same frames then gave other files
-# now and then (one in five at 16 pixels, one in fifty at 64; none of 800 at 128 and more; none with the assembly off).
+# now and then (one in six at 16 pixels, one in fifty at 64; none of 800 at 128, 256, 384; none with the assembly off).
 _LEAST_MBTREE = 256
 # Keys that an mp4 file holds in its classic, widely read form.
 _MP4_KEYS = frozenset({"title", "artist", "comment", "description", "copyright", "date", "genre"})
