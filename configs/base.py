@@ -33,6 +33,7 @@ def get_base_config() -> ConfigDict:
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.99
     config.optimizer.clip_norm = 1.0
+    config.optimizer.fixed = ""  # regular expression on the parameter's path: what it is found in is not trained
 
     # Devices along each axis; -1 in one of them: those that are left (docs/distributed.md).
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "frames": 1, "tensor": 1})

@@ -32,12 +32,23 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.kl_weight = 1e-4
     config.data.source = "shapes_frames"
     config.data.resolution = 128
-    if arg == "full":
+    if arg == "decoder":  # once more the decoder alone, from the latents that there are, which other stages rely on
+        config.steps = 1200
+        config.batch_size = 6
+        config.init_from = config.get_ref("model_folder") + ""
+        config.seed = 1
+        config.optimizer.fixed = "^vae/(encoder|quant_conv)/"
+        config.optimizer.learning_rate = 2e-4
+        config.optimizer.b1 = 0.95  # a few images a step have a few colours: they are averaged over more steps
+        config.model.scales = ((1.0, 6), (0.5, 1), (0.25, 4))
+        config.model.mse_weight = 10.0  # as much as the absolute error: it is few pixels that make a small star a blob
+        config.data.seed = 6
+    elif arg == "full":
         config.steps = 600
         config.batch_size = 8
         config.init_from = config.get_ref("model_folder") + ""  # follows the folder until set
         config.optimizer.learning_rate = 4e-4
         config.model.scales = ((1.0, 4), (0.5, 4), (0.25, 8))
     elif arg:
-        raise ValueError(f"the argument of this config is full or nothing, not {arg!r}")
+        raise ValueError(f"the argument of this config is full, decoder or nothing, not {arg!r}")
     return config

@@ -57,3 +57,40 @@ def test_gradients_are_clipped_by_their_global_norm(settings):
     norm = optax.global_norm(mu) / (1 - settings.b1)
     np.testing.assert_allclose(norm, 1.0, rtol=1e-5)
     np.testing.assert_allclose(mu["b"][0] / mu["a"][0, 0], -4 / 3, rtol=1e-5)
+
+
+PARAMS = {"unet": {"conv": {"kernel": jnp.ones((2, 3))}, "temporal_conv": {"kernel": jnp.full((2, 3), 2.0)}}}
+
+
+def test_what_is_fixed_is_neither_moved_nor_decayed_nor_clipped_by(settings):
+    settings.update({"warmup_steps": 0, "weight_decay": 0.5, "fixed": r"^unet/conv/"})
+    optimizer = make_optimizer(settings, 10)
+    grads = {"unet": {"conv": {"kernel": jnp.full((2, 3), 1e6)}, "temporal_conv": {"kernel": jnp.full((2, 3), 0.1)}}}
+    state = optimizer.init(PARAMS)
+    updates, state = optimizer.update(grads, state, PARAMS)
+    assert not np.any(updates["unet"]["conv"]["kernel"])
+    # The first step of AdamW is the rate times the sign of the gradient and the decay.
+    np.testing.assert_allclose(updates["unet"]["temporal_conv"]["kernel"], -0.1 * (1 + 0.5 * 2), rtol=1e-5)
+    moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+    assert len(moments) == 2  # both of the one kernel that is trained
+    np.testing.assert_allclose(moments[0], 0.1 * (1 - settings.b1), rtol=1e-5)  # the norm, 0.24, was not clipped
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("unet", "config.optimizer.fixed, 'unet', is found in all parameters; it must be found in some"),
+        ("vae/", r"is found in none of the parameters, which are such as unet/conv/kernel"),
+        ("(vae", "config.optimizer.fixed, '\\(vae', is no regular expression: missing"),
+    ],
+)
+def test_a_pattern_that_fixes_nothing_or_all_is_refused(settings, pattern, message):
+    settings.fixed = pattern
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(settings, 20).init(PARAMS)
+
+
+def test_a_pattern_is_read_before_there_are_parameters(settings):
+    settings.fixed = "["
+    with pytest.raises(ValueError, match="no regular expression"):
+        make_optimizer(settings, 20)

@@ -6,7 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from configs.base import get_base_config
 from videogen_jax.data.loader import take
+from videogen_jax.training.optimizer import make_optimizer
 from videogen_jax.training.state import count_parameters, ema_decay_at, init_state, train_step
 
 SGD = optax.sgd(0.1)
@@ -62,6 +64,24 @@ def test_moving_average_follows_its_closed_form(stage, batch):
     np.testing.assert_allclose(
         [ema_decay_at(jnp.int32(i), 0.999) for i in (0, 90, 10**6)], [0.1, 0.91, 0.999], rtol=1e-6
     )
+
+
+def test_what_is_fixed_stays_bit_for_bit_and_counts_in_no_gradient(stage, batch):
+    config = get_base_config().optimizer
+    config.update({"warmup_steps": 0, "weight_decay": 0.1, "fixed": "kernel$"})
+    optimizer = make_optimizer(config, 10)
+    first = init_state(stage, optimizer, jax.random.key(0), batch)
+    step = jax.jit(lambda state: train_step(stage, optimizer, 0.9, 1, 0, state, {}, batch, config.fixed))
+    state = first
+    for _ in range(5):
+        state, _ = step(state)
+    for tree in (state.params, state.ema):
+        np.testing.assert_array_equal(tree["layer"]["kernel"], first.params["layer"]["kernel"])
+        assert np.all(tree["layer"]["bias"] != first.params["layer"]["bias"])
+    rng = jax.random.fold_in(jax.random.key(0), 0)
+    gradient = jax.grad(lambda p: stage.loss(p, {}, batch, rng)[0])(first.params)["layer"]["bias"]
+    _, metrics = step(first)
+    np.testing.assert_allclose(metrics["grad_norm"], jnp.linalg.norm(gradient), rtol=1e-5)
 
 
 def test_loss_goes_down(stage, batch):

@@ -9,6 +9,7 @@ import optax
 
 from videogen_jax.models.partitioning import constrain, over
 from videogen_jax.stages.stage import Batch, Metrics, Params, Stage
+from videogen_jax.training.optimizer import fixed_leaves
 
 
 @flax.struct.dataclass
@@ -41,14 +42,22 @@ def train_step(
     state: TrainState,
     frozen: Params,
     batch: Batch,
+    fixed: str = "",
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step. The random numbers are those of `fold_in(seed, step)`, so a step can be repeated exactly.
 
     With `accumulation` n > 1 the batch is cut into n parts along its first axis and their gradients averaged, one part
-    in memory at a time.
+    in memory at a time. No gradient is taken of parameters in whose path the regular expression `fixed` is found; the
+    optimizer must be one that leaves them, too.
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    gradient = jax.value_and_grad(stage.loss, has_aux=True)
+    still = fixed_leaves(state.params, fixed)
+
+    def loss(params, *inputs):
+        params = jax.tree.map(lambda p, is_fixed: jax.lax.stop_gradient(p) if is_fixed else p, params, still)
+        return stage.loss(params, *inputs)
+
+    gradient = jax.value_and_grad(loss, has_aux=True)
     if accumulation == 1:
         (loss, metrics), grads = gradient(state.params, frozen, batch, rng)
     else:
@@ -67,7 +76,7 @@ def train_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     decay = ema_decay_at(state.step, ema_decay)
-    ema = jax.tree.map(lambda e, p: e * decay + p * (1.0 - decay), state.ema, params)
+    ema = jax.tree.map(lambda e, p: e + (p - e) * (1.0 - decay), state.ema, params)  # exact where they are the same
     metrics = {"loss": loss, "grad_norm": optax.global_norm(grads), **metrics}
     return TrainState(state.step + 1, params, ema, opt_state), metrics
 
@@ -79,7 +88,7 @@ def make_train_step(stage, optimizer, config, state_shardings, frozen_shardings)
 
     def step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
         with over(mesh):
-            return train_step(stage, optimizer, *settings, state, frozen, batch)
+            return train_step(stage, optimizer, *settings, state, frozen, batch, config.optimizer.fixed)
 
     return jax.jit(
         step,
