@@ -37,6 +37,7 @@ cached=(--config.data.cache_folder="$root/cache")
 run text configs/shapes/text.py
 run autoencoder configs/shapes/autoencoder.py
 run autoencoder_full configs/shapes/autoencoder.py:full
+run autoencoder_decoder configs/shapes/autoencoder.py:decoder
 run reference configs/shapes/reference.py "${cached[@]}"
 run cascade_4 configs/shapes/cascade.py:4 "${cached[@]}"
 run cascade_8 configs/shapes/cascade.py:8 "${cached[@]}"

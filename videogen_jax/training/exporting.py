@@ -17,11 +17,11 @@ from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.stage import Params, resize, to_unit
 from videogen_jax.training.checkpoints import Checkpoints, abstract_state
 from videogen_jax.training.encoded import EncodedStage
-from videogen_jax.training.optimizer import make_optimizer
+from videogen_jax.training.optimizer import fixed_leaves, make_optimizer
 from videogen_jax.training.state import init_state
 from videogen_jax.weights.diffusers_config import public_config
 from videogen_jax.weights.folder import save_part
-from videogen_jax.weights.parts import save_scheduler, temporal_autoencoder_part
+from videogen_jax.weights.parts import load_autoencoder_config, save_scheduler, temporal_autoencoder_part
 
 CALIBRATION_FRAMES = 64  # frames whose latents set the autoencoder's scaling factor
 
@@ -71,7 +71,7 @@ def export_stage(
     written = []
     for name, (folder, part_config) in stage.parts().items():
         if config.stage == "autoencoder":
-            part_config = {**part_config, **calibrate(part_config, state.ema[name], source, config.model.scales)}
+            part_config = {**part_config, **latent_factors(config, part_config, state.ema, source)}
         sample_size = config.data.get("resolution")
         params, part_config = state.ema[name], public_config(part_config, sample_size)
         if temporal_autoencoder:
@@ -83,6 +83,17 @@ def export_stage(
     if config.stage == "reference":
         save_scheduler(output, stage)
     return written
+
+
+def latent_factors(config: Any, part_config: dict, params: Params, source: Any) -> dict[str, float]:
+    """`scaling_factor` and `shift_factor` of an autoencoder's latents.
+
+    Where the encoder was not trained, they are those of `config.init_from`, which the later stages know.
+    """
+    if config.init_from and all(jax.tree.leaves(fixed_leaves(params, config.optimizer.fixed)["vae"]["encoder"])):
+        kept = load_autoencoder_config(config.init_from)
+        return {"scaling_factor": kept.scaling_factor, "shift_factor": kept.shift_factor}
+    return calibrate(part_config, params["vae"], source, config.model.scales)
 
 
 def calibrate(
