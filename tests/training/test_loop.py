@@ -63,6 +63,8 @@ def test_run_starts_from_given_parameters_and_leaves_what_a_reader_needs(config,
     [
         ({"accumulation": 3}, "config.batch_size is 4, .*config.accumulation, 3"),
         ({"batch_size": 25}, "config.data gives 24 examples, fewer than one batch of 25"),
+        ({"sample_every": 0}, "config.sample_every is 0; it must be at least 1"),
+        ({"log_every": -1}, "config.log_every is -1; it must be at least 1"),
         ({"steps": 1}, "config.optimizer.warmup_steps is 1; it must be below config.steps, 1"),
         ({"sharding_rules": ((r"kernel$", ("model",)),)}, "config.sharding_rules: .*names the axis model"),
     ],

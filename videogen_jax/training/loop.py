@@ -33,6 +33,9 @@ class TrainingDiverged(RuntimeError):
 
 def check_settings(config: Any) -> None:
     """ValueError: what can be told of a config before its data are made ready, which may take hours."""
+    for name in ("steps", "batch_size", "accumulation", "log_every", "sample_every", "sample_count"):
+        if config[name] < 1:
+            raise ValueError(f"config.{name} is {config[name]}; it must be at least 1")
     retention(config)
     make_mesh(config.mesh)
     make_optimizer(config.optimizer, config.steps)
@@ -70,6 +73,7 @@ def train(
       Preempted: a signal told it to stop; the step that it names is saved.
       CannotSave: a checkpoint cannot be written; those before it are good.
     """
+    check_settings(config)
     keep, keep_every = retention(config)
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
