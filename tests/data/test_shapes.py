@@ -47,6 +47,18 @@ def test_sampling_is_a_function_of_seed_and_index():
     assert len(set(first)) == 20
 
 
+def test_every_second_clip_has_the_words_that_are_emphasised():
+    plain = [shapes.sample_clip(5, i) for i in range(200)]
+    clips = [shapes.sample_clip(5, i, emphasis=("small", "star")) for i in range(200)]
+    assert clips[::2] == plain[::2]
+    assert all((c.size, c.shape) == ("small", "star") for c in clips[1::2])
+    assert len(set(clips)) == 200
+    assert {c.colour for c in clips[1::2]} == set(shapes.COLOURS)
+    assert not any(shapes.is_held_out(c.colour, c.shape, c.motion) for c in clips)
+    with pytest.raises(ValueError, match="no caption of 10,000 clips of the train split has the words pentagon"):
+        shapes.sample_clip(5, 1, emphasis=("pentagon",))
+
+
 def test_the_shape_stays_inside_the_frame():
     times = shapes.frame_times(31)
     for i in range(500):

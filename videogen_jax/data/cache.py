@@ -32,6 +32,7 @@ class LatentRecipe:
       resolution: side of the latents.
       lower_resolution: side of the latents of the stage below, kept beside, or None.
       text: keep the captions' text states.
+      emphasis: words that the captions of every second clip have, see `sample_clip`.
     """
 
     split: str
@@ -43,6 +44,7 @@ class LatentRecipe:
     window_rates: tuple[int, ...] = ()
     base_frames: int = 16
     text: bool = True
+    emphasis: tuple[str, ...] = ()
 
     def __post_init__(self):
         for rate in self.window_rates:
@@ -53,7 +55,7 @@ class LatentRecipe:
                 )
 
     def clip(self, index: int) -> ShapesClip:
-        return sample_clip(self.seed, index, self.split)
+        return sample_clip(self.seed, index, self.split, self.emphasis)
 
     def times(self, index: int) -> np.ndarray:
         """Seconds of the frames of example `index`, `(num_frames,)`."""
@@ -125,9 +127,7 @@ def shapes_latents(
       video_resolution: render the frames too, when read, with this side.
       reference_frame: see `LatentSource`.
     """
-    if "window_rates" in recipe:
-        recipe["window_rates"] = tuple(recipe["window_rates"])
-    recipe = LatentRecipe(**recipe)
+    recipe = LatentRecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe.items()})
     used = ["vae", "tokenizer", "text_encoder"] if recipe.text else ["vae"]
     folder = Path(cache_folder) / fingerprint(dataclasses.asdict(recipe), Path(model_folder), used)
     if not (folder / "recipe.json").exists():

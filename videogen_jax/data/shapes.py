@@ -33,6 +33,7 @@ SQUARE_HALF_SIDE = 0.85
 STAR_INNER_RADIUS = 0.45
 
 _DIAGONAL = math.sqrt(0.5)
+_MOST_ATTEMPTS = 10_000  # to draw a clip whose caption has certain words
 DIRECTIONS = {
     "left": (-1.0, 0.0),
     "right": (1.0, 0.0),
@@ -219,13 +220,29 @@ def _generator(*entropy: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
 
 
-def sample_clip(seed: int, index: int, split: str = "train") -> ShapesClip:
+def sample_clip(seed: int, index: int, split: str = "train", emphasis: Sequence[str] = ()) -> ShapesClip:
     """Draw clip number `index` of the stream `seed`: a function of its arguments alone.
 
     Uniform over the split's triples, the sizes, the backgrounds and the places where the shape stays inside.
+
+    Args:
+      emphasis: words that the captions of every second clip have, all of them; these clips are uniform over those that
+        have them.
+
+    Raises:
+      ValueError: there is no such split, or no caption of it has these words.
     """
+    if not emphasis or index % 2 == 0:
+        return _draw(_generator(seed, index), split)
+    for attempt in range(_MOST_ATTEMPTS):
+        clip = _draw(_generator(seed, index, attempt), split)
+        if set(emphasis) <= set(clip.caption.split()):
+            return clip
+    raise ValueError(f"no caption of {_MOST_ATTEMPTS:,} clips of the {split} split has the words {' '.join(emphasis)}")
+
+
+def _draw(rng: np.random.Generator, split: str) -> ShapesClip:
     triples = all_triples(split)
-    rng = _generator(seed, index)
     triple, size, background = rng.integers([len(triples), len(SIZES), len(BACKGROUNDS)])
     return _place(list(SIZES)[size], *triples[triple], BACKGROUNDS[background], rng)
 

@@ -36,18 +36,19 @@ LABELS = {  # attribute of a caption -> its values, in the order of their number
 
 @dataclasses.dataclass(frozen=True)
 class ShapesFrames:
-    """Single frames, each of its own clip at a random time: `images` uint8 `(R, R, 3)`."""
+    """Single frames, each of its own clip at a random time: `images` uint8 `(R, R, 3)`; emphasis: see `sample_clip`."""
 
     split: str
     seed: int
     num_clips: int
     resolution: int
+    emphasis: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.num_clips
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        clip = sample_clip(self.seed, index, self.split)
+        clip = sample_clip(self.seed, index, self.split, self.emphasis)
         time = np.random.default_rng((self.seed, index)).uniform(0.0, DURATION)
         return {"images": render(clip, [time], self.resolution)[0]}
 
