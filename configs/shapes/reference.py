@@ -37,10 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.cache_folder = "runs/shapes/cache"
     config.data.seed = 2
     config.data.num_clips = 12_000
-    config.data.emphasis = (
-        "small",
-        "star",
-    )  # the finest picture: a few cells of the latents, in an eighth of the clips
+    config.data.emphasis = ("small", "star")  # a few cells of the latents, in an eighth of the clips
     config.data.num_frames = 1
     config.data.resolution = 16
     return config
