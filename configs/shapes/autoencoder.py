@@ -33,7 +33,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.source = "shapes_frames"
     config.data.resolution = 128
     if arg == "decoder":  # once more the decoder alone, from the latents that there are, which other stages rely on
-        config.steps = 1200
+        config.steps = 2400
         config.batch_size = 6
         config.init_from = config.get_ref("model_folder") + ""
         config.seed = 1
@@ -43,6 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.model.scales = ((1.0, 6), (0.5, 1), (0.25, 4))
         config.model.mse_weight = 10.0  # as much as the absolute error: it is few pixels that make a small star a blob
         config.data.seed = 6
+        config.data.emphasis = ("small", "star")
     elif arg == "full":
         config.steps = 600
         config.batch_size = 8
