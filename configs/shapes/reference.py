@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
     del arg
     config = get_base_config()
     config.stage = "reference"
-    config.steps = 22_500
+    config.steps = 27_500
     config.batch_size = 16
     config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_steps = 200
