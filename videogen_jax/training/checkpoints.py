@@ -2,10 +2,14 @@
 
 import contextlib
 import errno
+import gc
 import logging as standard_logging
 import os
 import shutil
 import sys
+import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +34,7 @@ _REASONS = {
     errno.EACCES: "permission denied",
     errno.EROFS: "the file system is read-only",
 }
+_ORBAX_SECONDS = 10.0  # that threads of Orbax have to end in after a failure
 _NONE_IS_GOOD, _NONE = -1, -2  # in the place of a step, between processes
 
 
@@ -221,6 +226,7 @@ class Checkpoints:
     def _given_up(self, partial: Path, error: Exception) -> CannotSave:
         """The error to raise, when what was half written has been removed."""
         self._failed = True
+        _let_orbax_fail()
         if self._first:
             for path in self.folder.glob(partial.name + "*"):
                 shutil.rmtree(path, ignore_errors=True)
@@ -268,7 +274,7 @@ def _quiet_orbax() -> Iterator[None]:
     """
 
     def shorten(record: standard_logging.LogRecord) -> bool:
-        if "orbax" not in Path(record.pathname).parts:
+        if not _is_of_orbax(record):
             return True
         record.exc_info = record.exc_text = None
         return record.levelno >= standard_logging.WARNING
@@ -279,6 +285,25 @@ def _quiet_orbax() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(shorten)
+
+
+def _let_orbax_fail() -> None:
+    """Waits for the threads of Orbax that still write what has been given up, and keeps quiet what becomes of them.
+
+    They would write into a folder that has been removed, and tell of it below the reason that was given.
+    """
+    standard_logging.getLogger("absl").addFilter(lambda record: not _is_of_orbax(record))
+    standard_logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.getMessage())
+    warnings.filterwarnings("ignore", r"coroutine .* was never awaited", RuntimeWarning)
+    until = time.monotonic() + _ORBAX_SECONDS
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("orbax.") and thread is not threading.current_thread():
+            thread.join(max(0.0, until - time.monotonic()))
+    gc.collect()  # what they left behind is told of when it is freed
+
+
+def _is_of_orbax(record: standard_logging.LogRecord) -> bool:
+    return "orbax" in Path(record.pathname).parts
 
 
 def _without_late_writes(hook: Callable[[Any], None]) -> Callable[[Any], None]:
