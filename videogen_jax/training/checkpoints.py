@@ -173,6 +173,9 @@ class Checkpoints:
                 sys.unraisablehook = self._former_hook
         except CannotSave as error:
             logging.error("%s", error)
+        except Exception:  # Orbax, of the checkpoint that was given up
+            if not self._failed:
+                raise
         self._thread.shutdown()
 
     def _newest_good(self) -> int:
