@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from videogen_jax.data.shapes import ShapesClip, frame_times, render, sample_clip
+from videogen_jax.data.shapes import frame_times, render, sample_clip
 from videogen_jax.data.vocabulary import tokenize
 from videogen_jax.metrics.fidelity import Codec
 from videogen_jax.metrics.prompts import tally_attributes
@@ -40,6 +40,7 @@ class Sampler:
         encode = pipeline.autoencoder.encode
         self._encode = jax.jit(lambda params, frames, side: encode(params, to_unit(frames), side), static_argnums=2)
         self._text = jax.jit(pipeline.text.encode)
+        self._null = self.text([""])[0]
         self._stages = {
             name: jax.jit(partial(self._sample, name, stage))
             for name, stage in zip(pipeline.index.cascade, pipeline.cascade, strict=True)
@@ -69,15 +70,14 @@ class Sampler:
             branches=at.branches,
         )
 
-    def from_stage(self, first: int, clips: list[ShapesClip], frames: np.ndarray, keys: jax.Array) -> jax.Array:
+    def from_stage(self, first: int, context: jax.Array, frames: np.ndarray, keys: jax.Array) -> jax.Array:
         """Latents of the highest resolution, of which the stages from number `first` on are sampled."""
         cascade = self.pipeline.cascade
-        context, null = self.text([clip.caption for clip in clips]), self.text([""])[0]
         latents = self.encode(frames, cascade[first - 1].resolution) if first else None
         for number, name in list(enumerate(self.pipeline.index.cascade))[first:]:
             reference = self.encode(frames[:, :1], cascade[number].resolution)
             own = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys)
-            latents = self._stages[name](self.pipeline.params[name], own, context, null, reference, latents)
+            latents = self._stages[name](self.pipeline.params[name], own, context, self._null, reference, latents)
         return latents
 
 
@@ -92,9 +92,10 @@ def measure(model: Path, clips: int, split: str, seed: int, batch: int) -> dict[
         numbers = np.minimum(np.arange(begin, begin + batch), clips - 1)  # the last fills up what is compiled
         drawn = [sample_clip(seed, int(number), split) for number in numbers]
         frames = np.stack([render(clip, times, pipeline.resolution) for clip in drawn])
+        context = sampler.text([clip.caption for clip in drawn])
         keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(numbers)
         for first, name in enumerate(names):
-            latents = np.asarray(sampler.from_stage(first, drawn, frames, keys))[:count]
+            latents = np.asarray(sampler.from_stage(first, context, frames, keys))[:count]
             scores[name] += [score(decode(one), clip.caption) for one, clip in zip(latents, drawn, strict=False)]
     return {name: tally_attributes(scores[name], ATTRIBUTES) for name in names}
 

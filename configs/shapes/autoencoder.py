@@ -32,10 +32,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.kl_weight = 1e-4
     config.data.source = "shapes_frames"
     config.data.resolution = 128
+    if arg in ("full", "decoder"):
+        config.init_from = config.get_ref("model_folder") + ""  # follows the folder until set
     if arg == "decoder":  # once more the decoder alone, from the latents that there are, which other stages rely on
         config.steps = 2400
         config.batch_size = 6
-        config.init_from = config.get_ref("model_folder") + ""
         config.seed = 1
         config.optimizer.fixed = "^vae/(encoder|quant_conv)/"
         config.optimizer.learning_rate = 2e-4
@@ -47,7 +48,6 @@ def get_config(arg: str = "") -> ConfigDict:
     elif arg == "full":
         config.steps = 600
         config.batch_size = 8
-        config.init_from = config.get_ref("model_folder") + ""  # follows the folder until set
         config.optimizer.learning_rate = 4e-4
         config.model.scales = ((1.0, 4), (0.5, 4), (0.25, 8))
     elif arg:

@@ -169,6 +169,15 @@ def test_the_last_cascade_stage_starts_from_the_reference(world):
     assert 0 < moved <= 1.1 * config.optimizer.learning_rate * (1 + config.optimizer.weight_decay)
 
 
+def test_training_can_start_from_exported_parts(world, tmp_path):
+    world.train("autoencoder")
+    config = world.config("autoencoder")
+    config.init_from = str(world.model)
+    state = run(config, tmp_path, stop_after=0)
+    _, vae = load_autoencoder(world.model)
+    jax.tree.map(np.testing.assert_array_equal, state.params["vae"], vae)
+
+
 def test_the_decoder_alone_goes_on_from_an_exported_autoencoder(world, tmp_path):
     world.train("autoencoder")
     config = world.config("autoencoder:decoder")

@@ -42,21 +42,22 @@ class CannotSave(OSError):
     """A checkpoint could not be written; those before it are as they were."""
 
 
-def retention(config: Any) -> tuple[int, int]:
-    """`config.keep_checkpoints` and `config.keep_every`, checked.
-
-    Raises:
-      ValueError: naming the field that cannot work.
-    """
-    for name, least in (("checkpoint_every", 1), ("keep_checkpoints", 1), ("keep_every", 0)):
-        if config[name] < least:
-            raise ValueError(f"config.{name} is {config[name]}; it must be at least {least}")
+def check_retention(config: Any) -> None:
+    """ValueError: `checkpoint_every`, `keep_checkpoints` or `keep_every` cannot work; it names the field."""
+    check_least(config, 1, "checkpoint_every", "keep_checkpoints")
+    check_least(config, 0, "keep_every")
     if config.keep_every % config.checkpoint_every:
         raise ValueError(
             f"config.keep_every is {config.keep_every}, which is not a multiple of config.checkpoint_every, "
             f"{config.checkpoint_every}; only steps that have a checkpoint can be kept"
         )
-    return config.keep_checkpoints, config.keep_every
+
+
+def check_least(config: Any, least: int, *names: str) -> None:
+    """ValueError: a field is below `least`."""
+    for name in names:
+        if config[name] < least:
+            raise ValueError(f"config.{name} is {config[name]}; it must be at least {least}")
 
 
 class Checkpoints:
@@ -277,7 +278,7 @@ def _quiet_orbax() -> Iterator[None]:
     """
 
     def shorten(record: standard_logging.LogRecord) -> bool:
-        if not _is_of_orbax(record):
+        if _is_not_of_orbax(record):
             return True
         record.exc_info = record.exc_text = None
         return record.levelno >= standard_logging.WARNING
@@ -295,8 +296,8 @@ def _let_orbax_fail() -> None:
 
     They would write into a folder that has been removed, and tell of it below the reason that was given.
     """
-    standard_logging.getLogger("absl").addFilter(lambda record: not _is_of_orbax(record))
-    standard_logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.getMessage())
+    standard_logging.getLogger("absl").addFilter(_is_not_of_orbax)  # the same filter is not added twice
+    standard_logging.getLogger("asyncio").addFilter(_is_not_left_over)
     warnings.filterwarnings("ignore", r"coroutine .* was never awaited", RuntimeWarning)
     until = time.monotonic() + _ORBAX_SECONDS
     for thread in threading.enumerate():
@@ -305,8 +306,12 @@ def _let_orbax_fail() -> None:
     gc.collect()  # what they left behind is told of when it is freed
 
 
-def _is_of_orbax(record: standard_logging.LogRecord) -> bool:
-    return "orbax" in Path(record.pathname).parts
+def _is_not_of_orbax(record: standard_logging.LogRecord) -> bool:
+    return "orbax" not in Path(record.pathname).parts
+
+
+def _is_not_left_over(record: standard_logging.LogRecord) -> bool:
+    return "never retrieved" not in record.getMessage()
 
 
 def _without_late_writes(hook: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -90,7 +90,8 @@ def latent_factors(config: Any, part_config: dict, params: Params, source: Any) 
 
     Where the encoder was not trained, they are those of `config.init_from`, which the later stages know.
     """
-    if config.init_from and all(jax.tree.leaves(fixed_leaves(params, config.optimizer.fixed)["vae"]["encoder"])):
+    fixed = fixed_leaves(params, config.optimizer.fixed)["vae"]
+    if config.init_from and all(jax.tree.leaves([fixed["encoder"], fixed.get("quant_conv", True)])):
         kept = load_autoencoder_config(config.init_from)
         return {"scaling_factor": kept.scaling_factor, "shift_factor": kept.shift_factor}
     return calibrate(part_config, params["vae"], source, config.model.scales)

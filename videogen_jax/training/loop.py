@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from videogen_jax.data.loader import Source, make_loader, take
 from videogen_jax.data.position import DataOrder, go_to, position
 from videogen_jax.stages.stage import Params, Stage, to_uint8
-from videogen_jax.training.checkpoints import Checkpoints, abstract_state, retention
+from videogen_jax.training.checkpoints import Checkpoints, abstract_state, check_least, check_retention
 from videogen_jax.training.manifests import write_json
 from videogen_jax.training.mesh import check_batch, make_mesh, place, place_batch, process_rows, step_shardings
 from videogen_jax.training.optimizer import learning_rate_schedule, make_optimizer
@@ -33,10 +33,8 @@ class TrainingDiverged(RuntimeError):
 
 def check_settings(config: Any) -> None:
     """ValueError: what can be told of a config before its data are made ready, which may take hours."""
-    for name in ("steps", "batch_size", "accumulation", "log_every", "sample_every", "sample_count"):
-        if config[name] < 1:
-            raise ValueError(f"config.{name} is {config[name]}; it must be at least 1")
-    retention(config)
+    check_least(config, 1, "steps", "batch_size", "accumulation", "log_every", "sample_every", "sample_count")
+    check_retention(config)
     make_mesh(config.mesh)
     make_optimizer(config.optimizer, config.steps)
 
@@ -74,7 +72,6 @@ def train(
       CannotSave: a checkpoint cannot be written; those before it are good.
     """
     check_settings(config)
-    keep, keep_every = retention(config)
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     writes = jax.process_index() == 0
@@ -107,7 +104,7 @@ def train(
     frozen = place(frozen, frozen_shardings)
     step_fn = make_train_step(stage, optimizer, config, state_shardings, frozen_shardings)
 
-    checkpoints = Checkpoints(workdir, keep, keep_every)
+    checkpoints = Checkpoints(workdir, config.keep_checkpoints, config.keep_every)
     if checkpoints.latest is not None:
         state, saved_position = checkpoints.restore(abstract_state(shapes, state_shardings))
         go_to(loader, len(rows), order, saved_position)

@@ -1,5 +1,6 @@
 """AdamW with warm-up and cosine decay, gradient clipping and masks."""
 
+import operator
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -71,6 +72,6 @@ def make_optimizer(config: Mapping[str, Any], steps: int) -> optax.GradientTrans
         return fixed_leaves(params, pattern)
 
     def trained(params):
-        return jax.tree.map(lambda is_fixed: not is_fixed, fixed(params))
+        return jax.tree.map(operator.not_, fixed(params))
 
     return optax.chain(optax.masked(optax.set_to_zero(), fixed), clip, optax.masked(adamw, trained))
