@@ -126,7 +126,7 @@ def shardings_for(tree: Any, rules: Rules, mesh: Mesh, min_size: int = 2**14, tr
         if trained and number not in used and any(devices_along(mesh, over) > 1 for over in partition):
             raise ValueError(
                 f"config.sharding_rules: {pattern.pattern!r} names no parameter of this stage that has "
-                f"{len(partition)} axes or more; paths read like {_example(tree)}"
+                f"{len(partition)} axes or more; paths read like {example_path(tree)}"
             )
     return placed
 
@@ -146,13 +146,19 @@ def _rule(pattern: str, partition: Partition) -> tuple[re.Pattern, tuple[tuple[s
         raise ValueError(f"{where} names the axis {', '.join(unknown)}, not one of {', '.join(AXES)}")
     if len(set(named)) < len(named):
         raise ValueError(f"{where} names an axis twice: {partition}")
+    return compile_pattern(pattern, where), overs
+
+
+def compile_pattern(pattern: str, where: str) -> re.Pattern[str]:
+    """The regular expression of a config. ValueError: it is none; `where` says what was given where."""
     try:
-        return re.compile(pattern), overs
+        return re.compile(pattern)
     except re.error as error:
         raise ValueError(f"{where} is no regular expression: {error}") from error
 
 
-def _example(tree: Any) -> str:
+def example_path(tree: Any) -> str:
+    """The path of the largest leaf, for messages."""
     paths = jax.tree_util.tree_flatten_with_path(tree)[0]
     return path_name(max(paths, key=lambda path_and_leaf: path_and_leaf[1].size)[0]) if paths else "(there are none)"
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import optax
 
-from videogen_jax.training.mesh import path_name
+from videogen_jax.training.mesh import compile_pattern, example_path, path_name
 
 
 def learning_rate_schedule(config: Mapping[str, Any], steps: int) -> optax.Schedule:
@@ -32,17 +32,14 @@ def fixed_leaves(params: Any, pattern: str) -> Any:
     fixed = jax.tree_util.tree_map_with_path(lambda path, _: bool(compiled.search(path_name(path))), params)
     found = jax.tree.leaves(fixed)
     if not any(found) or all(found):
-        paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-        which = "all parameters" if any(found) else f"none of the parameters, which are such as {paths[0]}"
+        none = f"none of the parameters, which are such as {example_path(params)}"
+        which = "all parameters" if any(found) else none
         raise ValueError(f"config.optimizer.fixed, {pattern!r}, is found in {which}; it must be found in some")
     return fixed
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"config.optimizer.fixed, {pattern!r}, is no regular expression: {error}") from error
+    return compile_pattern(pattern, f"config.optimizer.fixed, {pattern!r},")
 
 
 def make_optimizer(config: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
