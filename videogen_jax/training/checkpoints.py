@@ -174,9 +174,6 @@ class Checkpoints:
                 sys.unraisablehook = self._former_hook
         except CannotSave as error:
             logging.error("%s", error)
-        except Exception:  # Orbax, of the checkpoint that was given up
-            if not self._failed:
-                raise
         self._thread.shutdown()
 
     def _newest_good(self) -> int:
@@ -302,7 +299,8 @@ def _let_orbax_fail() -> None:
     until = time.monotonic() + _ORBAX_SECONDS
     for thread in threading.enumerate():
         if type(thread).__module__.startswith("orbax.") and thread is not threading.current_thread():
-            thread.join(max(0.0, until - time.monotonic()))
+            with contextlib.suppress(Exception):  # Orbax's threads raise here what they have failed with
+                thread.join(max(0.0, until - time.monotonic()))
     gc.collect()  # what they left behind is told of when it is freed
 
 
