@@ -87,14 +87,15 @@ def saving(workdir):
 def fault_drill(start, tmp_path, kills, steps, seed):
     """A run of `steps` is ended `kills` times at random moments, and compared with one that is not."""
     rng = random.Random(seed)
-    fields = (f"--config.steps={steps}",)
+    fields = (f"--config.steps={steps}", "--config.model.pause=0.02")
     whole = start(*fields, workdir=tmp_path / "whole")
     assert whole.wait(PATIENCE) == 0
     expected = digest_of(whole)
     workdir = tmp_path / "run"
     moments = {"starting": 0, "training": 0, "saving": 0}
-    # Each kill comes in or after a step of its own, so that the run is never finished before the last one.
-    targets = sorted(rng.sample(range(1, steps - 10), kills))
+    # Each kill comes in or after a step of its own, and in the first half, so that the run is never finished before,
+    # even if this process has to wait for its turn.
+    targets = sorted(rng.sample(range(1, steps // 2), kills))
     for target in targets:
         moment = rng.choice(("starting", "training", "training", "saving", "saving"))
         number = rng.choice((signal.SIGTERM, signal.SIGKILL))
@@ -137,7 +138,7 @@ def fault_drill(start, tmp_path, kills, steps, seed):
 def test_short_fault_drill(start, tmp_path):
     seed = random.randrange(2**32)
     print("seed", seed)  # pytest shows it where this fails
-    fault_drill(start, tmp_path, kills=3, steps=30, seed=seed)
+    fault_drill(start, tmp_path, kills=3, steps=60, seed=seed)
 
 
 @pytest.mark.slow
