@@ -59,6 +59,7 @@ def get_config(arg: str = "4") -> ConfigDict:
     config.data.cache_folder = "runs/shapes/cache"
     config.data.seed = 3
     config.data.num_clips = clips
+    config.data.emphasis = ("small", "star") if arg == "16" else ()  # as in reference.py
     config.data.num_frames = 16
     config.data.resolution = resolution
     config.data.lower_resolution = lower

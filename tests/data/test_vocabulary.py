@@ -1,5 +1,6 @@
 """Byte-pair vocabularies in CLIP's file format."""
 
+import dataclasses
 import json
 import warnings
 
@@ -136,18 +137,31 @@ def test_bad_input_is_refused(tokenizer, tmp_path):
         vocabulary.tokenize(tokenizer, ["a", 3])
 
 
-def test_captioned_clips_come_in_groups_that_differ_in_their_shape(tokenizer):
+def test_captioned_clips_come_in_groups_that_differ_in_their_shape_or_their_motion(tokenizer):
     source = ShapesCaptionedClips("train", 0, 40, 2, 16, tokenizer)
-    captions = set()
+    captions, moves = set(), set()
     for index in range(40):
         example = source[index]
         assert example["video"].shape == (4, 2, 16, 16, 3)
         said = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in example["tokens"]]
-        assert len({caption.replace(shapes.parse_caption(caption).shape, "shape") for caption in said}) == 1
-        for caption, video in zip(said, example["video"], strict=True):
-            clip = shapes.parse_caption(caption)
+        clips = [shapes.parse_caption(caption) for caption in said]
+        name = "motion" if index % 2 else "shape"
+        alike = {caption.replace(getattr(clip, name), name) for caption, clip in zip(said, clips, strict=True)}
+        assert len(alike) == 1
+        moves |= {clip.motion for clip in clips} if index % 2 else set()
+        for caption, clip, video in zip(said, clips, example["video"], strict=True):
             assert not shapes.is_held_out(clip.colour, clip.shape, clip.motion)
             captions.add(caption)
-            same = example["video"][said.index(caption)]  # a clip held out in a shape comes twice as it was drawn
-            np.testing.assert_array_equal(video, same)
+            if name == "shape":  # a clip held out in a shape comes twice as it was drawn
+                np.testing.assert_array_equal(video, example["video"][said.index(caption)])
     assert len(captions) > 130  # of 160, some being held out
+    assert moves >= set(shapes.IN_PLACE)
+    with pytest.raises(ValueError, match="attribute must be shape or motion; got 'size'"):
+        shapes.similar_clips(0, 0, "train", "size")
+
+
+def test_senses_of_circling_are_shown_from_the_same_start():
+    groups = [shapes.similar_clips(0, index, "all", "motion") for index in range(20)]
+    for *_, one, other in groups:
+        assert (one.motion, other.motion) == tuple(shapes.CIRCLING)
+        assert dataclasses.replace(one, motion=other.motion) == other

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.shapes import text
 from videogen_jax.model_index import StageSettings
 from videogen_jax.stages import build_stage
 from videogen_jax.stages.cascade import BRANCHES
@@ -14,7 +15,9 @@ from videogen_jax.stages.decoder import hinge
 from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.stage import build_network, resize, to_uint8, to_unit
 from videogen_jax.stages.temporal import blend, log_squared
-from videogen_jax.stages.text import uniformity
+from videogen_jax.stages.text import TextStage, uniformity
+from videogen_jax.training.optimizer import make_optimizer
+from videogen_jax.training.state import init_state, train_step
 
 UNET = {
     "block_out_channels": (8,),
@@ -308,6 +311,27 @@ def test_uniformity_of_known_points():
     # of the pairs that are left, three are at a right angle (squared distance 2) and two opposite (4)
     expected = np.log((3 * np.exp(-4) + 2 * np.exp(-8)) / 5)
     np.testing.assert_allclose(uniformity(directions, same), expected, rtol=1e-5)
+
+
+def test_prompts_without_the_tokens_that_are_trained_keep_their_states():
+    encoder = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_layers": 1, "num_heads": 1}
+    fields = {**encoder, "projection_dim": 8, "eos_token_id": 8}
+    stage = TextStage(fields, (8,), 1.0, trained_tokens=(3, 5))
+    tokens = jnp.array([[1, 3, 8], [1, 5, 8], [1, 4, 8], [2, 4, 8]])
+    batch = {"tokens": tokens, "video": jax.random.randint(jax.random.key(0), (4, 2, 8, 8, 3), 0, 255, jnp.uint8)}
+    config = text.get_config("circling").optimizer
+    config.warmup_steps = 0
+    optimizer = make_optimizer(config, 10)
+    state = init_state(stage, optimizer, jax.random.key(1), batch)
+    trained, _ = train_step(stage, optimizer, 0.9, 1, 0, state, {}, batch)
+    before, after = (
+        np.asarray(stage.network.apply({"params": p["text_encoder"]}, tokens)[0]) for p in (state.params, trained.ema)
+    )
+    np.testing.assert_array_equal(before[2:], after[2:])
+    assert (before[:2, 1] != after[:2, 1]).any(axis=-1).all()
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a != b).any(), *(s.params["video_tower"] for s in (state, trained))))
+    with pytest.raises(ValueError, match=r"config.model.trained_tokens has 9; tokens are from 0 to 8"):
+        TextStage(fields, trained_tokens=(3, 9))
 
 
 @pytest.mark.parametrize("logit_normal", [None, (0.7, 1.0)])

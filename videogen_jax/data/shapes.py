@@ -51,6 +51,7 @@ CIRCLING_RADIUS = 0.22
 CIRCLING_TURNS = 0.75
 MOTION_KINDS = ("moving", *GROWTH, *CIRCLING)
 MOTIONS = (*(f"moving {direction} {speed}" for direction in DIRECTIONS for speed in SPEEDS), *GROWTH, *CIRCLING)
+IN_PLACE = (*GROWTH, *CIRCLING)  # as many as there are shapes
 
 PATTERNS = ("plain", "striped", "checkered")
 PATTERN_PERIOD = 0.25
@@ -245,6 +246,27 @@ def _draw(rng: np.random.Generator, split: str) -> ShapesClip:
     triples = all_triples(split)
     triple, size, background = rng.integers([len(triples), len(SIZES), len(BACKGROUNDS)])
     return _place(list(SIZES)[size], *triples[triple], BACKGROUNDS[background], rng)
+
+
+def similar_clips(seed: int, index: int, split: str, attribute: str) -> list[ShapesClip]:
+    """Clip number `index` of the stream `seed` with each of the `SHAPES`, or each of the motions `IN_PLACE`.
+
+    A clip of another split stands there as it was drawn; of other motions they start elsewhere, since the places where
+    a shape stays inside the frame are others, but the two senses of circling start at the same.
+
+    Args:
+      attribute: "shape" or "motion".
+    """
+    drawn = sample_clip(seed, index, split)
+    if attribute == "shape":
+        clips = [dataclasses.replace(drawn, shape=shape) for shape in SHAPES]
+    elif attribute == "motion":
+        who = drawn.size, drawn.colour, drawn.shape
+        clips = [_place(*who, motion, drawn.background, _generator(seed, index, 0)) for motion in IN_PLACE]
+    else:
+        raise ValueError(f"attribute must be shape or motion; got {attribute!r}")
+    allowed = all_triples(split)
+    return [clip if (clip.colour, clip.shape, clip.motion) in allowed else drawn for clip in clips]
 
 
 def clip_from_caption(caption: str, seed: int = 0) -> ShapesClip:

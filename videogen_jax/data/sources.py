@@ -13,11 +13,11 @@ from videogen_jax.data.shapes import (
     SHAPES,
     SIZES,
     TONES,
-    all_triples,
     frame_times,
     parse_caption,
     render,
     sample_clip,
+    similar_clips,
 )
 from videogen_jax.data.vocabulary import tokenize
 
@@ -55,10 +55,11 @@ class ShapesFrames:
 
 @dataclasses.dataclass(frozen=True)
 class ShapesCaptionedClips:
-    """Groups of captioned clips that differ in their shape alone: `video` uint8 `(K, T, R, R, 3)`, `tokens` `(K, L)`.
+    """Groups of captioned clips that differ in one attribute: `video` uint8 `(K, T, R, R, 3)`, `tokens` `(K, L)`.
 
-    Every clip comes in each of the K shapes. For a contrastive objective these are the hard negatives: a batch of
-    clips that differ in everything can be told apart by colour and background, and leaves alike the words for shapes.
+    Every other clip comes in each of the K shapes, the others with each of the K motions that stay in their place. For
+    a contrastive objective these are the hard negatives: a batch of clips that differ in everything can be told apart
+    by colour and background, and leaves alike the words for shapes and the two for the sense of circling.
     """
 
     split: str
@@ -72,10 +73,7 @@ class ShapesCaptionedClips:
         return self.num_clips
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        drawn = sample_clip(self.seed, index, self.split)
-        allowed = all_triples(self.split)
-        clips = [dataclasses.replace(drawn, shape=shape) for shape in SHAPES]
-        clips = [clip if (clip.colour, clip.shape, clip.motion) in allowed else drawn for clip in clips]
+        clips = similar_clips(self.seed, index, self.split, "motion" if index % 2 else "shape")
         times = frame_times(self.num_frames)
         return {
             "video": np.stack([render(clip, times, self.resolution) for clip in clips]),

@@ -50,12 +50,22 @@ class TextStage:
       video_channels: widths of the video tower, each but the first at half the resolution of the one before.
       uniformity_weight: weight of the term that spreads the captions (`uniformity`); without it words whose pictures
         the small video tower cannot tell apart, as circle and square, come to mean the same.
-      tokenizer: name of the tokenizer's folder within the model folder.
+      trained_tokens: ids of the tokens whose embeddings are all that is trained of the encoder, as in textual inversion
+        (Gal et al. 2022), so that prompts without them keep their states, if `optimizer.weight_decay` is 0 too; () to
+        train all of it.
     """
 
     text_encoder: Mapping[str, Any]
     video_channels: tuple[int, ...] = (32, 64, 96, 128)
     uniformity_weight: float = 0.0
+    trained_tokens: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        wrong = [token for token in self.trained_tokens if not 0 <= token < self.network.vocab_size]
+        if wrong:
+            raise ValueError(
+                f"config.model.trained_tokens has {wrong[0]}; tokens are from 0 to {self.network.vocab_size - 1}"
+            )
 
     @property
     def network(self) -> CLIPTextEncoder:
@@ -81,7 +91,8 @@ class TextStage:
         other's positives too, since the world has few captions and a batch holds some twice.
         """
         tokens, video = joined(batch)
-        text = self.network.apply({"params": params["text_encoder"]}, tokens).projected
+        encoder = self._with_gradients(params["text_encoder"])
+        text = self.network.apply({"params": encoder}, tokens).projected
         video = self.video_tower.apply({"params": params["video_tower"]}, video)
         text, video = (x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-6) for x in (text, video))
         logits = text @ video.T * jnp.exp(jnp.minimum(params["logit_scale"], jnp.log(100.0)))
@@ -97,6 +108,18 @@ class TextStage:
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
         return {"truth": joined(batch)[1]}
+
+    def _with_gradients(self, encoder: Params) -> Params:
+        """The encoder's parameters, of which those that are not trained give no gradient."""
+        if not self.trained_tokens:
+            return encoder
+        rows = jnp.asarray(self.trained_tokens)
+
+        def still(path, leaf):
+            fixed = jax.lax.stop_gradient(leaf)
+            return fixed.at[rows].set(leaf[rows]) if path[-2].key == "token_embedding" else fixed
+
+        return jax.tree_util.tree_map_with_path(still, encoder)
 
     def parts(self) -> dict[str, tuple[str, dict]]:
         return {"text_encoder": ("text_encoder", {"_class_name": "CLIPTextEncoder", **self.text_encoder})}
