@@ -10,8 +10,6 @@ from ml_collections import ConfigDict
 
 from configs.base import get_base_config
 
-CLOCKWISE, COUNTERCLOCKWISE = 591, 634  # in the vocabulary that is trained on the captions
-
 
 def get_config(arg: str = "") -> ConfigDict:
     if arg not in ("", "circling"):
@@ -40,5 +38,5 @@ def get_config(arg: str = "") -> ConfigDict:
         config.steps = 300
         config.init_from = config.get_ref("model_folder")
         config.optimizer.weight_decay = 0.0  # which would change the other embeddings
-        config.model.trained_tokens = (CLOCKWISE, COUNTERCLOCKWISE)
+        config.model.trained_words = ("clockwise", "counterclockwise")
     return config

@@ -135,6 +135,8 @@ def test_bad_input_is_refused(tokenizer, tmp_path):
         vocabulary.load_tokenizer(tmp_path)
     with pytest.raises(ValueError, match="must be a string; got int"):
         vocabulary.tokenize(tokenizer, ["a", 3])
+    with pytest.raises(ValueError, match="'a star' is 2 tokens of the vocabulary; it must be one"):
+        vocabulary.single_tokens(tokenizer, ["star", "a star"])
 
 
 def test_captioned_clips_come_in_groups_that_differ_in_their_shape_or_their_motion(tokenizer):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -226,6 +227,21 @@ def test_export_names_what_is_missing(world, tmp_path):
         export_stage(config, tmp_path, tmp_path / "model")
     with pytest.raises(ValueError, match=r"no checkpoint of step 7 in .*; there are those of 1"):
         export_stage(config, workdir, tmp_path / "model", step=7)
+
+
+def test_words_are_trained_alone_in_an_encoder_that_is_there(world, tmp_path):
+    world.train("text")
+    config = world.config("text:circling")
+    config.steps = 2
+    run(config, tmp_path)
+    shutil.copytree(world.model / "tokenizer", tmp_path / "model" / "tokenizer")
+    export_stage(config, tmp_path, tmp_path / "model")
+    before, after = (load_text_encoder(folder) for folder in (world.model, tmp_path / "model"))
+    changed = jax.tree_util.tree_map(lambda a, b: (a != b).any(axis=-1), before.params, after.params)
+    embeddings = changed["text_model"]["embeddings"].pop("token_embedding")["embedding"]
+    assert not any(np.any(x) for x in jax.tree.leaves(changed))
+    words = [before.tokenizer.decode([token]).strip() for token in np.flatnonzero(embeddings)]
+    assert sorted(words) == ["clockwise", "counterclockwise"]
 
 
 def test_divergence_names_the_stage(world, tmp_path):

@@ -149,6 +149,15 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], warn: bool = True
     return ids
 
 
+def single_tokens(tokenizer: CLIPTokenizer, words: Sequence[str]) -> list[int]:
+    """The token id of each word. Raises ValueError for a word that is not one token of the vocabulary."""
+    tokens = [tokenizer(word)["input_ids"][1:-1] for word in words]
+    for word, ids in zip(words, tokens, strict=True):
+        if len(ids) != 1:
+            raise ValueError(f"{word!r} is {len(ids)} tokens of the vocabulary; it must be one")
+    return [ids[0] for ids in tokens]
+
+
 def known_words(tokenizer: CLIPTokenizer) -> list[str]:
     """The words that a vocabulary made by `train_tokenizer` was trained on, sorted; empty for any other."""
     return list(tokenizer.init_kwargs.get(_KNOWN_WORDS, ()))

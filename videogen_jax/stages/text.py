@@ -50,22 +50,15 @@ class TextStage:
       video_channels: widths of the video tower, each but the first at half the resolution of the one before.
       uniformity_weight: weight of the term that spreads the captions (`uniformity`); without it words whose pictures
         the small video tower cannot tell apart, as circle and square, come to mean the same.
-      trained_tokens: ids of the tokens whose embeddings are all that is trained of the encoder, as in textual inversion
-        (Gal et al. 2022), so that prompts without them keep their states, if `optimizer.weight_decay` is 0 too; () to
+      trained_words: words of one token each, whose embeddings are all that is trained of the encoder, as in textual
+        inversion (Gal et al. 2022): prompts without them keep their states, if `optimizer.weight_decay` is 0; () to
         train all of it.
     """
 
     text_encoder: Mapping[str, Any]
     video_channels: tuple[int, ...] = (32, 64, 96, 128)
     uniformity_weight: float = 0.0
-    trained_tokens: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        wrong = [token for token in self.trained_tokens if not 0 <= token < self.network.vocab_size]
-        if wrong:
-            raise ValueError(
-                f"config.model.trained_tokens has {wrong[0]}; tokens are from 0 to {self.network.vocab_size - 1}"
-            )
+    trained_words: tuple[str, ...] = ()
 
     @property
     def network(self) -> CLIPTextEncoder:
@@ -85,13 +78,16 @@ class TextStage:
         }
 
     def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
-        """batch: `tokens` int32 `(B, L)`, `video` uint8 `(B, T, H, W, 3)`, or groups of K similar clips, `(B, K, ...)`.
+        """batch: `tokens` int32 `(B, L)`, `video` uint8 `(B, T, H, W, 3)`, or groups of K similar clips, `(B, K, ...)`;
+        frozen: `trained_tokens` int32 `(N,)`, those of `trained_words`, if there are any.
 
         The symmetric cross-entropy of CLIP (figure 3), with one change: clips whose captions are equal are each
         other's positives too, since the world has few captions and a batch holds some twice.
         """
         tokens, video = joined(batch)
-        encoder = self._with_gradients(params["text_encoder"])
+        encoder = params["text_encoder"]
+        if self.trained_words:
+            encoder = only_embeddings(encoder, frozen["trained_tokens"])
         text = self.network.apply({"params": encoder}, tokens).projected
         video = self.video_tower.apply({"params": params["video_tower"]}, video)
         text, video = (x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-6) for x in (text, video))
@@ -109,18 +105,6 @@ class TextStage:
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
         return {"truth": joined(batch)[1]}
 
-    def _with_gradients(self, encoder: Params) -> Params:
-        """The encoder's parameters, of which those that are not trained give no gradient."""
-        if not self.trained_tokens:
-            return encoder
-        rows = jnp.asarray(self.trained_tokens)
-
-        def still(path, leaf):
-            fixed = jax.lax.stop_gradient(leaf)
-            return fixed.at[rows].set(leaf[rows]) if path[-2].key == "token_embedding" else fixed
-
-        return jax.tree_util.tree_map_with_path(still, encoder)
-
     def parts(self) -> dict[str, tuple[str, dict]]:
         return {"text_encoder": ("text_encoder", {"_class_name": "CLIPTextEncoder", **self.text_encoder})}
 
@@ -129,6 +113,16 @@ def joined(batch: Batch) -> tuple[jax.Array, jax.Array]:
     """The clips of all groups in one row: tokens `(N, L)`, video `(N, T, H, W, 3)` in [-1, 1]."""
     tokens, video = batch["tokens"], batch["video"]
     return tokens.reshape(-1, tokens.shape[-1]), to_unit(video.reshape(-1, *video.shape[-4:]))
+
+
+def only_embeddings(encoder: Params, tokens: jax.Array) -> Params:
+    """The parameters of a text encoder, of which the embeddings of `tokens` `(N,)` alone give a gradient."""
+
+    def still(path, leaf):
+        fixed = jax.lax.stop_gradient(leaf)
+        return fixed.at[tokens].set(leaf[tokens]) if path[-2].key == "token_embedding" else fixed
+
+    return jax.tree_util.tree_map_with_path(still, encoder)
 
 
 def uniformity(x: jax.Array, same: jax.Array) -> jax.Array:

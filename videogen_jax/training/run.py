@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from videogen_jax.data.build import build_encoder, build_source
-from videogen_jax.data.vocabulary import tokenize
+from videogen_jax.data.vocabulary import load_tokenizer, single_tokens, tokenize
 from videogen_jax.models.unet import image_part, inflate_unet
 from videogen_jax.models.vgg import VGG16Features
 from videogen_jax.stages import build_stage
@@ -53,6 +53,9 @@ def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> Trai
 
 def frozen_parts(config: Any) -> tuple[Params, Callable[[jax.Array], jax.Array] | None]:
     """What the stage's loss reads and does not train, and the decoding of latents for its sample videos."""
+    if config.stage == "text" and config.model.get("trained_words"):
+        tokenizer = load_tokenizer(Path(config.model_folder) / "tokenizer")
+        return {"trained_tokens": np.asarray(single_tokens(tokenizer, config.model.trained_words), np.int32)}, None
     if config.stage in ("text", "autoencoder", "classifier"):
         return {}, None
     autoencoder, vae = load_autoencoder(config.model_folder)
