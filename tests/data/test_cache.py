@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from videogen_jax.data import cache
+from videogen_jax.data.build import build_source, example_batch
 from videogen_jax.data.cache import LatentRecipe, shapes_latents
+from videogen_jax.data.loader import take
 from videogen_jax.data.shapes import DURATION, render, sample_clip
 from videogen_jax.data.vocabulary import load_tokenizer, tokenize, train_tokenizer
 from videogen_jax.stages import build_stage
@@ -122,6 +125,23 @@ def test_interrupted_filling_goes_on_to_the_same_cache(model_folder, tmp_path, m
     states = text.encode(text.params, jnp.asarray(tokenize(text.tokenizer, [clip.caption])))[0]
     np.testing.assert_allclose(expected["context"][9], states, atol=5e-3)
     np.testing.assert_array_equal(expected["reference"][:, 0], expected["latents"][:, 0])
+
+
+def test_an_example_is_had_without_filling_the_cache(model_folder, tmp_path, monkeypatch):
+    rendered = []
+    monkeypatch.setattr(cache, "render", lambda clip, *args: (rendered.append(clip), render(clip, *args))[1])
+    data = {"source": "shapes_latents", "cache_folder": str(tmp_path / "cache"), **RECIPE}
+    config = ConfigDict({"model_folder": str(model_folder), "data": data})
+    example = example_batch(config)
+    assert len(set(rendered)) == 1
+    assert not (tmp_path / "cache").exists()
+    whole = build_source(config)
+    assert len(whole) == RECIPE["num_clips"] > 1
+    rendered.clear()
+    again = example_batch(config)
+    assert not rendered  # now it is there
+    jax.tree.map(np.testing.assert_array_equal, again, take(whole, [0]))
+    assert {name: x.shape for name, x in example.items()} == {name: x.shape for name, x in again.items()}
 
 
 def test_windows_with_their_frames(model_folder, tmp_path):

@@ -1,13 +1,15 @@
 """From a config's `data` section to the source that a stage trains on, and what encodes it."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from videogen_jax.data.corpora import build_corpus
 from videogen_jax.data.encoding import Encoder, load_encoder
-from videogen_jax.data.loader import Source
+from videogen_jax.data.loader import Source, take
 from videogen_jax.data.prepared import PreparedClips
 from videogen_jax.data.shapes import BACKGROUNDS, SIZES, ShapesClip, all_triples
 from videogen_jax.data.sources import ShapesCaptionedClips, ShapesFrames, ShapesLabelledClips
@@ -53,6 +55,23 @@ def build_source(config: Any, data: Any = None, skipped_file: str | Path | None 
     except TypeError as error:
         raise ValueError(f"config.data of source {kind!r}: {error}") from error
     raise ValueError(f"config.data.source is {kind!r}; it may be {', '.join(SOURCES)}")
+
+
+def example_batch(config: Any) -> dict[str, np.ndarray]:
+    """A batch of one training example. A cache of latents that is not there yet is not filled for it.
+
+    Raises:
+      ValueError: as `build_source`.
+    """
+    data = dict(config.data)
+    if data.pop("source") == "shapes_latents":
+        from videogen_jax.data.cache import is_filled, shapes_latents
+
+        if not is_filled(config.model_folder, **data):
+            with tempfile.TemporaryDirectory() as folder:
+                one = {**data, "num_clips": 1, "cache_folder": folder}
+                return take(shapes_latents(config.model_folder, **one), [0])
+    return take(build_source(config), [0])
 
 
 def build_encoder(config: Any) -> tuple[Encoder, dict[str, Params]] | None:

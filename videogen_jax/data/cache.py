@@ -127,12 +127,30 @@ def shapes_latents(
       video_resolution: render the frames too, when read, with this side.
       reference_frame: see `LatentSource`.
     """
-    recipe = LatentRecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe.items()})
-    used = ["vae", "tokenizer", "text_encoder"] if recipe.text else ["vae"]
-    folder = Path(cache_folder) / fingerprint(dataclasses.asdict(recipe), Path(model_folder), used)
-    if not (folder / "recipe.json").exists():
+    recipe = _recipe(recipe)
+    folder = _place(model_folder, cache_folder, recipe)
+    if not _is_whole(folder):
         _fill(folder, Path(model_folder), recipe)
     return LatentSource(folder, recipe, video_resolution, reference_frame)
+
+
+def is_filled(model_folder: str | Path, *, cache_folder: str, **fields: Any) -> bool:
+    """Whether the cache that `shapes_latents` gives for the same arguments need not be filled first."""
+    fields = {name: value for name, value in fields.items() if name not in ("video_resolution", "reference_frame")}
+    return _is_whole(_place(model_folder, cache_folder, _recipe(fields)))
+
+
+def _recipe(fields: Mapping[str, Any]) -> LatentRecipe:
+    return LatentRecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def _place(model_folder: str | Path, cache_folder: str, recipe: LatentRecipe) -> Path:
+    used = ["vae", "tokenizer", "text_encoder"] if recipe.text else ["vae"]
+    return Path(cache_folder) / fingerprint(dataclasses.asdict(recipe), Path(model_folder), used)
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / "recipe.json").exists()
 
 
 def fingerprint(recipe: Mapping[str, Any], model_folder: Path, parts: list[str]) -> str:

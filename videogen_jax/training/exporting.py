@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import SingleDeviceSharding
 
-from videogen_jax.data.build import build_encoder, build_source
+from videogen_jax.data.build import build_encoder, build_source, example_batch
 from videogen_jax.data.loader import take
 from videogen_jax.models.autoencoder import AutoencoderKL
 from videogen_jax.stages import build_network, build_stage
@@ -53,12 +53,11 @@ def export_stage(
     if not (Path(workdir) / "checkpoints").is_dir():
         raise ValueError(f"--workdir {workdir} holds no run: it has no checkpoints folder")
     stage = build_stage(config.stage, config.model.to_dict())
-    source = build_source(config)
     trained, encoder = stage, build_encoder(config)
     if encoder is not None:
         trained = EncodedStage(stage, encoder[0])
     optimizer = make_optimizer(config.optimizer, config.steps)
-    example = take(source, [0])
+    example = example_batch(config)
     shapes = jax.eval_shape(lambda rng: init_state(trained, optimizer, rng, example), jax.random.key(0))
     device = SingleDeviceSharding(jax.devices()[0])
     checkpoints = Checkpoints(workdir)
@@ -71,7 +70,7 @@ def export_stage(
     written = []
     for name, (folder, part_config) in stage.parts().items():
         if config.stage == "autoencoder":
-            part_config = {**part_config, **latent_factors(config, part_config, state.ema, source)}
+            part_config = {**part_config, **latent_factors(config, part_config, state.ema, build_source(config))}
         sample_size = config.data.get("resolution")
         params, part_config = state.ema[name], public_config(part_config, sample_size)
         if temporal_autoencoder:
