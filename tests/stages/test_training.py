@@ -232,6 +232,10 @@ def test_export_names_what_is_missing(world, tmp_path):
 def test_words_are_trained_alone_in_an_encoder_that_is_there(world, tmp_path):
     world.train("text")
     config = world.config("text:circling")
+    config.model.trained_words = ("clockwise", "widdershins")
+    with pytest.raises(ValueError, match=r"config\.model\.trained_words: 'widdershins' is \d+ tokens"):
+        run(config, tmp_path)
+    config = world.config("text:circling")
     config.steps = 2
     run(config, tmp_path)
     shutil.copytree(world.model / "tokenizer", tmp_path / "model" / "tokenizer")

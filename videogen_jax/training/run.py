@@ -55,7 +55,11 @@ def frozen_parts(config: Any) -> tuple[Params, Callable[[jax.Array], jax.Array] 
     """What the stage's loss reads and does not train, and the decoding of latents for its sample videos."""
     if config.stage == "text" and config.model.get("trained_words"):
         tokenizer = load_tokenizer(Path(config.model_folder) / "tokenizer")
-        return {"trained_tokens": np.asarray(single_tokens(tokenizer, config.model.trained_words), np.int32)}, None
+        try:
+            tokens = single_tokens(tokenizer, config.model.trained_words)
+        except ValueError as error:
+            raise ValueError(f"config.model.trained_words: {error}") from error
+        return {"trained_tokens": np.asarray(tokens, np.int32)}, None
     if config.stage in ("text", "autoencoder", "classifier"):
         return {}, None
     autoencoder, vae = load_autoencoder(config.model_folder)
