@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.resolution = 32
     if arg == "circling":
         config.steps = 300
-        config.init_from = config.get_ref("model_folder")
+        config.init_from = config.get_ref("model_folder") + ""  # follows the folder until set
         config.optimizer.weight_decay = 0.0  # which would change the other embeddings
         config.model.trained_words = ("clockwise", "counterclockwise")
     return config

@@ -235,6 +235,8 @@ def test_words_are_trained_alone_in_an_encoder_that_is_there(world, tmp_path):
     config.model.trained_words = ("clockwise", "widdershins")
     with pytest.raises(ValueError, match=r"config\.model\.trained_words: 'widdershins' is \d+ tokens"):
         run(config, tmp_path)
+    config.init_from = "elsewhere"
+    assert config.model_folder == str(world.model)  # to set the one leaves the other alone
     config = world.config("text:circling")
     config.steps = 2
     run(config, tmp_path)
