@@ -49,9 +49,9 @@ GROWTH = {"growing": 2.0, "shrinking": 0.5}  # final over initial radius
 CIRCLING = {"circling clockwise": 1.0, "circling counterclockwise": -1.0}  # sign of the angle, y pointing down
 CIRCLING_RADIUS = 0.22
 CIRCLING_TURNS = 0.75
-MOTION_KINDS = ("moving", *GROWTH, *CIRCLING)
-MOTIONS = (*(f"moving {direction} {speed}" for direction in DIRECTIONS for speed in SPEEDS), *GROWTH, *CIRCLING)
 IN_PLACE = (*GROWTH, *CIRCLING)  # as many as there are shapes
+MOTION_KINDS = ("moving", *IN_PLACE)
+MOTIONS = (*(f"moving {direction} {speed}" for direction in DIRECTIONS for speed in SPEEDS), *IN_PLACE)
 
 PATTERNS = ("plain", "striped", "checkered")
 PATTERN_PERIOD = 0.25
@@ -173,7 +173,7 @@ def parse_caption(caption: str) -> Attributes:
     size = take(list(SIZES), "the size")
     colour = take(list(COLOURS), "the colour")
     shape = take(SHAPES, "the shape")
-    motion = take(["moving", *GROWTH, *CIRCLING], "the motion")
+    motion = take(MOTION_KINDS, "the motion")
     if motion == "moving":
         motion = f"moving {take(list(DIRECTIONS), 'the direction')} {take(list(SPEEDS), 'the speed')}"
     take(["on a"], "the words before the background")

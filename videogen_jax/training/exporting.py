@@ -70,7 +70,7 @@ def export_stage(
     written = []
     for name, (folder, part_config) in stage.parts().items():
         if config.stage == "autoencoder":
-            part_config = {**part_config, **latent_factors(config, part_config, state.ema, build_source(config))}
+            part_config = {**part_config, **latent_factors(config, part_config, state.ema)}
         sample_size = config.data.get("resolution")
         params, part_config = state.ema[name], public_config(part_config, sample_size)
         if temporal_autoencoder:
@@ -84,7 +84,7 @@ def export_stage(
     return written
 
 
-def latent_factors(config: Any, part_config: dict, params: Params, source: Any) -> dict[str, float]:
+def latent_factors(config: Any, part_config: dict, params: Params) -> dict[str, float]:
     """`scaling_factor` and `shift_factor` of an autoencoder's latents.
 
     Where the encoder was not trained, they are those of `config.init_from`, which the later stages know.
@@ -93,7 +93,7 @@ def latent_factors(config: Any, part_config: dict, params: Params, source: Any) 
     if config.init_from and all(jax.tree.leaves([fixed["encoder"], fixed.get("quant_conv", True)])):
         kept = load_autoencoder_config(config.init_from)
         return {"scaling_factor": kept.scaling_factor, "shift_factor": kept.shift_factor}
-    return calibrate(part_config, params["vae"], source, config.model.scales)
+    return calibrate(part_config, params["vae"], build_source(config), config.model.scales)
 
 
 def calibrate(
