@@ -48,6 +48,7 @@ def _loaded_once(pipeline):
 def _config(**fields):
     config = get_config()
     config.update({"prompts": 3, "batch_size": 2, "clips": 2, "frame_batch": 3, "factors": (2,), "rates": (1,)})
+    config.weights.shapes_classifier = ""
     config.update(fields)
     return config
 

@@ -38,6 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.cache_folder = "runs/shapes/cache"
     config.data.seed = 4
     config.data.num_clips = 5000
+    config.data.emphasis = ("small", "star")  # their points are what is lost first
     config.data.num_frames = 4
     config.data.window_rates = (1, 2, 4)
     config.data.resolution = 16

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
 
     config.prompts = 64
     config.seeds = 1  # videos of each prompt
-    config.weights.shapes_classifier = ""  # shapes Fréchet distance: a folder
+    config.weights.shapes_classifier = "embedded/shapes_classifier"  # shapes Fréchet distance: it, a folder, or ""
     config.real_clips = 256  # rendered clips that distances are taken to
 
     config.clips = 32  # ground-truth clips that the other parts are measured on

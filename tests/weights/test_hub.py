@@ -4,7 +4,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-from videogen_jax.weights.hub import EMBEDDED, is_id, needed_files, resolve
+from videogen_jax.weights.hub import EMBEDDED, EMBEDDED_CLASSIFIER, is_id, needed_files, resolve
 
 SD15 = [
     "README.md",
@@ -62,10 +62,9 @@ def test_a_folder_is_itself_and_so_is_what_cannot_be_an_id(tmp_path, monkeypatch
 def test_ids_are_told_from_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
-    assert [name for name in ("a/b", "a/b@main", "models/b", "models", "b", "/a/b", EMBEDDED) if is_id(name)] == [
-        "a/b",
-        "a/b@main",
-    ]
+    names = ("a/b", "a/b@main", "models/b", "models", "b", "/a/b", EMBEDDED, EMBEDDED_CLASSIFIER)
+    assert [name for name in names if is_id(name)] == ["a/b", "a/b@main"]
+    assert all(resolve(name).is_dir() for name in (EMBEDDED, EMBEDDED_CLASSIFIER))
 
 
 def test_an_id_is_fetched_or_found_in_the_cache(tmp_path, monkeypatch):

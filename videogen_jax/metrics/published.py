@@ -20,6 +20,7 @@ from videogen_jax.metrics.inception_score import InceptionScore
 from videogen_jax.metrics.networks import c3d, i3d
 from videogen_jax.metrics.statistics import bootstrap
 from videogen_jax.weights.folder import write_atomically
+from videogen_jax.weights.hub import EMBEDDED_CLASSIFIER, resolve
 
 
 class Measure(NamedTuple):
@@ -44,7 +45,7 @@ MEASURES = {
     "shapes_frechet_distance": Measure(
         "shapes Fréchet distance (not FVD)",
         "shapes_classifier",
-        "a folder with the classifier that configs/shapes/classifier.py trains",
+        f"{EMBEDDED_CLASSIFIER} or a folder with another classifier that configs/shapes/classifier.py trained",
         True,
     ),
 }
@@ -79,7 +80,8 @@ class PublishedMeasures:
     """The feature networks that have weights, and what they say of each video.
 
     Args:
-      weights: network -> path, "" or left out for none; and `c3d_mean`.
+      weights: network -> path, "" or left out for none, for the shapes classifier EMBEDDED_CLASSIFIER, too; and
+        `c3d_mean`.
       folder: where features are kept, in a folder for each network and its weights. It is that of one model and way of
         sampling: the keys of its videos name no more.
       fvd_protocol: of I3D; see `feature_networks.i3d_extractor`.
@@ -94,6 +96,8 @@ class PublishedMeasures:
         self.identities: dict[str, str] = {}
         if fvd_protocol not in i3d.EPSILONS:
             raise ValueError(f"config.fvd_protocol is {fvd_protocol!r}, but must be one of {', '.join(i3d.EPSILONS)}")
+        if weights.get("shapes_classifier") == EMBEDDED_CLASSIFIER:
+            weights = {**weights, "shapes_classifier": resolve(EMBEDDED_CLASSIFIER)}
         for network in NETWORKS:
             if not weights.get(network):
                 continue

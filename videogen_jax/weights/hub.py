@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath
 from videogen_jax.weights.tensors import WEIGHTS_NAMES
 
 EMBEDDED = "embedded/shapes"
+EMBEDDED_CLASSIFIER = "embedded/shapes_classifier"  # of the shapes Fréchet distance; no model of videos
+_WITH_PACKAGE = (EMBEDDED, EMBEDDED_CLASSIFIER)
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ID = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _WITHOUT_USE = ("safety_checker", "feature_extractor", "image_encoder", "vae_encoder", "vae_decoder", "vae_1_0")
@@ -16,9 +18,9 @@ _SHARD = re.compile(r"(?P<stem>.+)-\d+-of-\d+\.safetensors")
 
 
 def is_id(model: str | os.PathLike) -> bool:
-    """Whether a model's name is a hub id: neither EMBEDDED nor a path in a folder that exists."""
+    """Whether a model's name is a hub id: not one that comes with the package, and no path in a folder that exists."""
     path = Path(model)
-    is_path = str(model) == EMBEDDED or path.exists() or (path.parent.is_dir() and path.parent != Path())
+    is_path = str(model) in _WITH_PACKAGE or path.exists() or (path.parent.is_dir() and path.parent != Path())
     return not is_path and _ID.fullmatch(str(model)) is not None
 
 
@@ -26,7 +28,7 @@ def resolve(model: str | os.PathLike) -> Path:
     """The folder of a model.
 
     Args:
-      model: EMBEDDED, the model that comes with the package; a folder; or a hub id such as
+      model: EMBEDDED or EMBEDDED_CLASSIFIER, which come with the package; a folder; or a hub id such as
         "stable-diffusion-v1-5/stable-diffusion-v1-5", with "@revision" if wanted. A path in a folder that exists is no
         hub id.
         Of a hub id the files that are needed are downloaded, or taken from the hub's cache on disk (HF_HOME) where
@@ -35,8 +37,8 @@ def resolve(model: str | os.PathLike) -> Path:
     Raises:
       ValueError: there is no such folder, no such model on the hub, or no network and no copy in the cache.
     """
-    if str(model) == EMBEDDED:
-        return _PACKAGE / EMBEDDED
+    if str(model) in _WITH_PACKAGE:
+        return _PACKAGE / model
     if not is_id(model):
         return Path(model)
     from huggingface_hub import HfApi, snapshot_download
