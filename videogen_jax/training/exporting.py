@@ -1,5 +1,6 @@
 """A run's moving average, written as parts of a model folder."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def export_stage(
 ) -> list[Path]:
     """Writes the parts of a trained stage into the model folder `output`.
 
-    Text encoder, autoencoder and reference UNet (with its scheduler) are written as transformers and diffusers have
-    them.
+    Text encoder (with its tokenizer), autoencoder and reference UNet (with its scheduler) are written as transformers
+    and diffusers have them.
 
     Args:
       temporal_autoencoder: write a video decoder together with the encoder of the model's autoencoder, as diffusers'
@@ -81,6 +82,8 @@ def export_stage(
         written.append(target)
     if config.stage == "reference":
         save_scheduler(output, stage)
+    if config.stage == "text" and Path(output).resolve() != Path(config.model_folder).resolve():
+        shutil.copytree(Path(config.model_folder) / "tokenizer", Path(output) / "tokenizer", dirs_exist_ok=True)
     return written
 
 

@@ -54,6 +54,11 @@ def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> Trai
 def frozen_parts(config: Any) -> tuple[Params, Callable[[jax.Array], jax.Array] | None]:
     """What the stage's loss reads and does not train, and the decoding of latents for its sample videos."""
     if config.stage == "text" and config.model.get("trained_words"):
+        if config.optimizer.weight_decay:
+            raise ValueError(
+                f"config.optimizer.weight_decay is {config.optimizer.weight_decay}, but must be 0 with "
+                "config.model.trained_words: it would change the embeddings of all other words"
+            )
         tokenizer = load_tokenizer(Path(config.model_folder) / "tokenizer")
         try:
             tokens = single_tokens(tokenizer, config.model.trained_words)
