@@ -52,6 +52,46 @@ def tiny_pipeline(tiny_model):
 
 
 @pytest.fixture
+def sample_config(tiny_model, tiny_pipeline, tmp_path, monkeypatch):
+    """A config of `videogen_jax.sample` for the tiny model, loaded and compiled once for all tests.
+
+    What a command says of the model goes into its name; output goes to tmp_path/out.
+    """
+    from configs.shapes.sample import get_config
+    from videogen_jax import compilation_cache
+    from videogen_jax.pipeline import VideoGenPipeline
+
+    def loaded(folder, dtype, reference_model, name, aot=None):
+        tiny_pipeline.name = name
+        return tiny_pipeline
+
+    monkeypatch.setattr(VideoGenPipeline, "from_pretrained", loaded)
+    monkeypatch.setenv(compilation_cache.VARIABLE, "off")
+    monkeypatch.chdir(tmp_path)
+    config = get_config()
+    config.model = str(tiny_model)
+    config.batch_size = 2
+    return config
+
+
+@pytest.fixture
+def stop_sampling(monkeypatch):
+    """Set its "after" to N: sampling goes on for N calls of a pipeline, then raises KeyboardInterrupt."""
+    from videogen_jax.pipeline import VideoGenPipeline
+
+    left = {"after": 1}
+
+    def stopping(self, *args, original=VideoGenPipeline.__call__, **settings):
+        if not left["after"]:
+            raise KeyboardInterrupt
+        left["after"] -= 1
+        return original(self, *args, **settings)
+
+    monkeypatch.setattr(VideoGenPipeline, "__call__", stopping)
+    return left
+
+
+@pytest.fixture
 def compilations():
     """A list that grows by one whenever XLA is asked for a program."""
     seen = []

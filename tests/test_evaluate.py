@@ -128,22 +128,14 @@ def test_a_network_that_comes_later_sees_the_same_videos(evaluated, model, tmp_p
     assert (tmp_path / "metrics.json").read_bytes() == before
 
 
-def test_stopped_twice_and_started_again(model, tmp_path, monkeypatch):
+def test_stopped_twice_and_started_again(model, tmp_path, stop_sampling):
     config = _config(parts=("prompts",), prompts=5)  # of which two are made at once
     once, again = tmp_path / "once", tmp_path / "again"
+    stop_sampling["after"] = 3
     evaluation.evaluate(config, model, once)
-    stop_after = {"left": 1}
-
-    def stopping(self, *args, original=VideoGenPipeline.__call__, **settings):
-        if not stop_after["left"]:
-            raise KeyboardInterrupt
-        stop_after["left"] -= 1
-        return original(self, *args, **settings)
-
-    monkeypatch.setattr(VideoGenPipeline, "__call__", stopping)
     log = again / "prompts.jsonl"
     for made in (2, 4):
-        stop_after["left"] = 1
+        stop_sampling["after"] = 1
         with pytest.raises(KeyboardInterrupt):
             evaluation.evaluate(config, model, again)
         assert len(log.read_text().splitlines()) == 1 + made  # the settings, and a batch each time
@@ -151,7 +143,7 @@ def test_stopped_twice_and_started_again(model, tmp_path, monkeypatch):
         assert not (again / "report.html").exists()
     with open(log, "a") as file:
         file.write('{"key": "0-0004", "prom')  # as a crash in the middle of writing leaves it
-    stop_after["left"] = 1
+    stop_sampling["after"] = 1
     evaluation.evaluate(config, model, again)
     files = sorted(path.relative_to(once) for path in once.rglob("*") if path.is_file())
     assert sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file()) == files

@@ -114,19 +114,10 @@ def test_numbers_are_those_of_the_videos(evaluated, files, tiny_pipeline):
     assert found["value"] == pytest.approx(frechet_distance(*sides), rel=1e-3)
 
 
-def test_stopped_and_started_again(evaluated, files, tiny_model, tmp_path, monkeypatch, capsys):
-    left = {"calls": 1}
-
-    def stopping(self, *args, original=VideoGenPipeline.__call__, **settings):
-        if not left["calls"]:
-            raise KeyboardInterrupt
-        left["calls"] -= 1
-        return original(self, *args, **settings)
-
-    monkeypatch.setattr(VideoGenPipeline, "__call__", stopping)
+def test_stopped_and_started_again(evaluated, files, tiny_model, tmp_path, monkeypatch, stop_sampling, capsys):
     with pytest.raises(KeyboardInterrupt):
         evaluation.evaluate(_config(files), tiny_model, tmp_path)
-    left["calls"] = 1  # the second batch, and no more
+    stop_sampling["after"] = 1  # the second batch, and no more
     monkeypatch.setattr(real_clips.Workers, "submit", lambda *_: pytest.fail("a file is read again"))
     again = evaluation.evaluate(_config(files), tiny_model, tmp_path)
     assert again["prompts"] == evaluated[1]["prompts"] | {"settings": again["prompts"]["settings"]}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.shapes.sample import get_config
-from videogen_jax import __version__, compilation_cache, sampling
+from videogen_jax import __version__, sampling
 from videogen_jax.pipeline import VideoGenPipeline
 from videogen_jax.recipe import METADATA_KEY, Recipe
 from videogen_jax.video_io import read_image, read_metadata, read_video, write_image, write_video
@@ -17,23 +17,6 @@ CIRCLE, SQUARE = "a small red circle moving right slowly on a gray background", 
 @pytest.fixture(scope="module")
 def output(tiny_pipeline):
     return tiny_pipeline([CIRCLE, SQUARE], seed=[3, 4])
-
-
-@pytest.fixture
-def config(tiny_model, tiny_pipeline, tmp_path, monkeypatch):
-    """A config for the tiny model, loaded once for all tests; what a command says of the model goes into its name."""
-
-    def loaded(folder, dtype, reference_model, name, aot=None):
-        tiny_pipeline.name = name
-        return tiny_pipeline
-
-    monkeypatch.setattr(VideoGenPipeline, "from_pretrained", loaded)
-    monkeypatch.setenv(compilation_cache.VARIABLE, "off")
-    monkeypatch.chdir(tmp_path)
-    config = get_config()
-    config.model = str(tiny_model)
-    config.batch_size = 2
-    return config
 
 
 def test_a_recipe_says_what_was_done(output, tiny_pipeline):
@@ -60,8 +43,8 @@ def test_files_hold_their_recipe(output, tmp_path, suffix):
     assert "seed 3" in metadata["comment"]
 
 
-def test_a_video_is_made_again_bit_for_bit(config, capsys):
-    made = sampling.sample(config, [CIRCLE, SQUARE], "made/")
+def test_a_video_is_made_again_bit_for_bit(sample_config, capsys):
+    made = sampling.sample(sample_config, [CIRCLE, SQUARE], "made/")
     for target in made:
         again = sampling.remake(get_config(), str(target.video))
         assert again.video == target.video.with_name(f"{target.video.stem}-again.mp4")
@@ -69,11 +52,11 @@ def test_a_video_is_made_again_bit_for_bit(config, capsys):
         np.testing.assert_array_equal(read_image(again.sheet), read_image(target.sheet))
 
 
-def test_settings_size_and_a_given_reference_are_kept(config, tmp_path):
+def test_settings_size_and_a_given_reference_are_kept(sample_config, tmp_path):
     write_image("photo.png", np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
-    config.frames, config.fps, config.cascade.steps, config.size = 5, 6.0, 3, "16x32"
+    sample_config.frames, sample_config.fps, sample_config.cascade.steps, sample_config.size = 5, 6.0, 3, "16x32"
     with pytest.warns(UserWarning, match="trained on 16x16 pixels; other sizes come out worse"):
-        (target,) = sampling.sample(config, [CIRCLE], "made/video.gif", "photo.png", save_reference=True)
+        (target,) = sampling.sample(sample_config, [CIRCLE], "made/video.gif", "photo.png", save_reference=True)
     frames, fps = read_video(target.video)
     assert (frames.shape, fps) == ((5, 16, 32, 3), 6.0)
     recipe = Recipe.read(target.video)
@@ -89,8 +72,8 @@ def test_settings_size_and_a_given_reference_are_kept(config, tmp_path):
         sampling.remake(get_config(), str(target.video), "again.gif", "other.png")
 
 
-def test_another_model_or_machine_is_told(config, tiny_pipeline, monkeypatch):
-    (target,) = sampling.sample(config, [CIRCLE], "made/")
+def test_another_model_or_machine_is_told(sample_config, tiny_pipeline, monkeypatch):
+    (target,) = sampling.sample(sample_config, [CIRCLE], "made/")
     monkeypatch.setattr(sampling, "software", lambda: {"videogen_jax": "9.9", "jax": "1", "device": "abacus"})
     monkeypatch.setitem(tiny_pipeline.__dict__, "fingerprint", "0" * 64)
     with (

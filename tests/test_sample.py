@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.shapes.sample import get_config
 from videogen_jax import compilation_cache, sampling
 from videogen_jax.command_line import read_prompts
 from videogen_jax.pipeline import VideoGenPipeline
@@ -14,18 +13,6 @@ from videogen_jax.video_io import contact_sheet, read_image, read_video, write_i
 
 ROOT = Path(__file__).resolve().parents[1]
 CIRCLE, SQUARE = "a small red circle moving right slowly on a gray background", "a large blue square growing"
-
-
-@pytest.fixture
-def config(tiny_model, tiny_pipeline, tmp_path, monkeypatch):
-    """A config for the tiny model, which is loaded and compiled once for all tests; output goes to tmp_path/out."""
-    monkeypatch.setattr(VideoGenPipeline, "from_pretrained", lambda *_, **__: tiny_pipeline)
-    monkeypatch.setenv(compilation_cache.VARIABLE, "off")
-    monkeypatch.chdir(tmp_path)
-    config = get_config()
-    config.model = str(tiny_model)
-    config.batch_size = 2
-    return config
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
@@ -78,10 +65,10 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, arguments, message):
     assert not result.stdout
 
 
-def test_prompts_of_a_file_are_made_in_batches(config, tiny_pipeline, tmp_path, capsys):
+def test_prompts_of_a_file_are_made_in_batches(sample_config, tiny_pipeline, tmp_path, capsys):
     prompts = [CIRCLE, SQUARE, CIRCLE]
-    config.seed = 5
-    targets = sampling.sample(config, prompts, save_reference=True)
+    sample_config.seed = 5
+    targets = sampling.sample(sample_config, prompts, save_reference=True)
     names = [f"{n:03d}-{sampling.slug(prompt)}-5" for n, prompt in enumerate(prompts, 1)]
     assert [target.video for target in targets] == [Path("out") / f"{name}.mp4" for name in names]
     printed = capsys.readouterr().out.split()
@@ -95,18 +82,18 @@ def test_prompts_of_a_file_are_made_in_batches(config, tiny_pipeline, tmp_path, 
     np.testing.assert_array_equal(read_image(targets[0].reference), expected.reference[0])
 
 
-def test_a_given_reference_and_settings_reach_the_pipeline(config, tmp_path):
+def test_a_given_reference_and_settings_reach_the_pipeline(sample_config, tmp_path):
     write_image("red.png", np.full((40, 60, 3), (200, 20, 20), np.uint8))
-    config.frames, config.fps = 6, 4.0
-    config.batch_size = 1
-    (target,) = sampling.sample(config, [CIRCLE], "made/video.gif", "red.png", save_reference=True)
+    sample_config.frames, sample_config.fps = 6, 4.0
+    sample_config.batch_size = 1
+    (target,) = sampling.sample(sample_config, [CIRCLE], "made/video.gif", "red.png", save_reference=True)
     assert target.paths == [Path("made/video.gif"), Path("made/video.png"), Path("made/video-reference.png")]
     frames, fps = read_video(target.video)
     assert (len(frames), fps) == (6, 4.0)
     np.testing.assert_array_equal(read_image(target.reference), np.broadcast_to((200, 20, 20), (16, 16, 3)))
 
 
-def test_what_is_made_stays_when_a_later_batch_fails(config, tiny_pipeline, monkeypatch):
+def test_what_is_made_stays_when_a_later_batch_fails(sample_config, tiny_pipeline, monkeypatch):
     real, calls = VideoGenPipeline.__call__, []
 
     def fail_second(self, prompts, **arguments):
@@ -117,7 +104,7 @@ def test_what_is_made_stays_when_a_later_batch_fails(config, tiny_pipeline, monk
 
     monkeypatch.setattr(VideoGenPipeline, "__call__", fail_second)
     with pytest.raises(ValueError, match="out of luck"):
-        sampling.sample(config, [CIRCLE, SQUARE, CIRCLE], "made/")
+        sampling.sample(sample_config, [CIRCLE, SQUARE, CIRCLE], "made/")
     assert sorted(path.name[:3] for path in Path("made").iterdir()) == ["001", "001", "002", "002"]
 
 
@@ -144,15 +131,15 @@ def test_what_is_made_stays_when_a_later_batch_fails(config, tiny_pipeline, monk
         ({}, {"prompts": [CIRCLE, SQUARE], "output": "one.mp4"}, "one.mp4 is one file, but there are 2 prompts"),
     ],
 )
-def test_bad_input_is_refused_before_compiling(config, compilations, fields, arguments, message):
+def test_bad_input_is_refused_before_compiling(sample_config, compilations, fields, arguments, message):
     Path("file").write_text("no image")
     for name, value in fields.items():
         if isinstance(value, dict):
-            config[name].update(value)
+            sample_config[name].update(value)
         else:
-            config[name] = value
+            sample_config[name] = value
     with pytest.raises(ValueError, match=message):
-        sampling.sample(config, **{"prompts": [CIRCLE], **arguments})
+        sampling.sample(sample_config, **{"prompts": [CIRCLE], **arguments})
     assert not compilations
     assert not Path("out").exists() or not any(Path("out").iterdir())
 
