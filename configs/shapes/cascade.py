@@ -12,9 +12,9 @@ from configs.base import get_base_config
 
 # resolution: (widths, levels with attention, steps, batch, clips kept as latents)
 STAGES = {
-    "4": ((64, 128), (True, True), 9600, 12, 8000),
-    "8": ((48, 80), (False, True), 4100, 4, 3000),
-    "16": ((64, 128, 128), (False, True, True), 6500, 2, 4000),
+    "4": ((64, 128), (True, True), 11_600, 12, 8000),
+    "8": ((48, 80), (False, True), 4_100, 4, 3000),
+    "16": ((64, 128, 128), (False, True, True), 6_500, 2, 4000),
 }
 
 

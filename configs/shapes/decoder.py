@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
     del arg
     config = get_base_config()
     config.stage = "decoder"
-    config.steps = 1800
+    config.steps = 2900
     config.batch_size = 2
     config.optimizer.learning_rate = 2e-4
     config.optimizer.warmup_steps = 20
