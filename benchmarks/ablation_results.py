@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from videogen_jax.metrics.shapes_reader import IMAGE_ATTRIBUTES
-from videogen_jax.metrics.statistics import mean_difference, ratio_of_means, tally
+from videogen_jax.metrics.statistics import bootstrap, mean_difference, ratio_of_means, tally
 
 WHOLE, SHIPPED = "whole", "as_shipped"  # what trained ablations, and other ways of sampling, are compared to
 MOTION_ATTRIBUTES = ("motion_kind", "direction", "speed")
 SCORES = {"picture": IMAGE_ATTRIBUTES, "motion": MOTION_ATTRIBUTES, "all": (*IMAGE_ATTRIBUTES, *MOTION_ATTRIBUTES)}
+SHARE = "attributes"  # no yes or no: how many of what a caption says are right, of as many as it says
 TRAINED = {  # name of the run -> what is other than in the whole setting
     WHOLE: "cascade of 4 and 8: reference on every frame, text, noise augmentation",
     "no_reference": "no reference image",
@@ -46,15 +47,15 @@ class Run:
     folder: Path
     metrics: Mapping[str, Any]
 
-    def scores(self) -> dict[str, dict[str, bool]]:
-        """For each video whether picture, motion and all that its caption says are right."""
-        return {
-            record["key"]: {
-                score: all(record["right"][name] for name in names if name in record["right"])
-                for score, names in SCORES.items()
-            }
-            for record in self.metrics["prompts"]["results"]
-        }
+    def scores(self) -> dict[str, dict[str, float]]:
+        """For each video whether picture, motion and all that its caption says are right; and `SHARE`, in [0, 1]."""
+        found = {}
+        for record in self.metrics["prompts"]["results"]:
+            right = record["right"]
+            found[record["key"]] = {
+                score: all(right[name] for name in names if name in right) for score, names in SCORES.items()
+            } | {SHARE: sum(right.values()) / len(right)}
+        return found
 
     def denoising(self, stage: str, kind: str) -> list[float] | None:
         """The error of each clip, its mean over timesteps (benchmarks/denoising.py); None where it was not measured."""
@@ -95,12 +96,18 @@ def read_runs(root: Path) -> Runs:
 
 
 def pooled(of_name: Mapping[int, Run], score: str) -> dict[str, Any]:
-    """A `tally` of one score over all seeds, and `seeds`: the fraction for each."""
+    """A `tally` of one score over all seeds, and `seeds`: the fraction for each.
+
+    Of `SHARE` there is no count of right ones, and the interval is the bootstrap's.
+    """
     columns = {seed: [video[score] for video in run.scores().values()] for seed, run in of_name.items()}
-    return {
-        **tally([right for column in columns.values() for right in column]),
-        "seeds": {seed: sum(column) / len(column) for seed, column in columns.items()},
-    }
+    values = [right for column in columns.values() for right in column]
+    if score == SHARE:
+        mean = bootstrap(lambda x: x.mean(axis=-1), values)
+        found = {"fraction": mean["value"], "count": len(values), "interval": mean["interval"]}
+    else:
+        found = tally(values)
+    return {**found, "seeds": {seed: sum(column) / len(column) for seed, column in columns.items()}}
 
 
 def difference(of_name: Mapping[int, Run], baseline: Mapping[int, Run], score: str) -> dict[str, Any] | None:

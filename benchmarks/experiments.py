@@ -17,6 +17,7 @@ from ablation_results import (
     BORROWED,
     SAMPLED,
     SCORES,
+    SHARE,
     SHIPPED,
     TRAINED,
     WHOLE,
@@ -72,7 +73,7 @@ def prompts_table(
         if not of_name:
             missing.append(name)
             continue
-        scores = [percent(pooled(of_name, score)) for score in SCORES]
+        scores = [percent(pooled(of_name, score)) for score in (*SCORES, SHARE)]
         gap = None if name == baseline else difference(of_name, runs.get(baseline, {}), "all")
         of_seeds = " / ".join(f"{value:.0%}" for _, value in sorted(pooled(of_name, "all")["seeds"].items()))
         count = sum(len(run.scores()) for run in of_name.values())
@@ -83,7 +84,7 @@ def prompts_table(
         "",
         *costs,
         "seeds (videos)",
-        *(f"{score} right" for score in SCORES),
+        *(f"{score} right" for score in (*SCORES, SHARE)),
         "all, by seed",
         "all, less the first row's",
     )
@@ -176,6 +177,7 @@ def claims_table(runs: Runs) -> str:
         ),
         of_errors("(b) the same, lowest stage", "change", "error of the change from frame to frame, with to without"),
         of_scores("(c) the cascade is more efficient than one stage", WHOLE, "one_stage", "all", "less one stage"),
+        of_scores("(c) the same, attributes one by one", WHOLE, "one_stage", SHARE, "less one stage"),
         of_clips(
             "(d) flow beats blending in time",
             "temporal",

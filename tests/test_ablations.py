@@ -256,6 +256,12 @@ def test_scores_are_pooled_and_paired(made):
     assert 0 < gap["interval"][0] < 0.35 < gap["interval"][1]
     assert difference(runs["whole"], runs["no_reference"], "motion")["value"] == 0
     assert difference(runs["whole"], {}, "motion") is None
+    one_by_one = pooled(runs["whole"], "attributes")  # of the two wrong pictures three of seven attributes are right
+    assert one_by_one["fraction"] == pytest.approx((18 + 2 * 3 / 7) / 20)
+    assert one_by_one["interval"][0] < one_by_one["fraction"] < one_by_one["interval"][1] <= 1
+    assert one_by_one["count"] == 40
+    gap = difference(runs["whole"], runs["no_reference"], "attributes")
+    assert gap["value"] == pytest.approx(7 / 20 * 4 / 7)
     (made / "whole" / "seed_0" / "evaluation" / "metrics.json").write_text("{}")
     with pytest.raises(ValueError, match=r"whole/seed_0/evaluation/metrics\.json is no result"):
         read_runs(made)
