@@ -155,7 +155,7 @@ def verdict(intervals: Sequence[tuple[float, float]], neutral: float = 0.0) -> s
         return "holds"
     if all(high < neutral for _, high in intervals):
         return "does not hold: the opposite"
-    return "not shown: the interval has no difference in it"
+    return "not shown: the interval includes no difference"
 
 
 def clip_rows(runs: Runs, name: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:

@@ -8,9 +8,14 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from ablation_results import SAMPLED, SCORES, SHIPPED, TRAINED, WHOLE, Runs, clip_rows, pooled
+from ablation_results import SAMPLED, SHARE, SHIPPED, TRAINED, WHOLE, Runs, clip_rows, pooled
 
-STYLE = {"picture": ("#0072B2", "o"), "motion": ("#D55E00", "s"), "all": ("#000000", "D")}
+STYLE = {
+    "picture": ("#0072B2", "o"),
+    "motion": ("#D55E00", "s"),
+    "all": ("#000000", "D"),
+    SHARE: ("#009E73", "^"),
+}
 KINDS = {
     "blended": ("linear blending", "#000000", "^"),
     "warped": ("warping alone", "#D55E00", "s"),
@@ -46,10 +51,9 @@ def _save(figure: plt.Figure, path: Path) -> None:
 
 
 def _scores(found: Runs, titles: Mapping[str, str], baseline: str) -> plt.Figure:
-    figure, axis = plt.subplots(figsize=(9, 0.9 + 0.55 * len(found)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9, 1.2 + 0.65 * len(found)), layout="constrained")
     names = list(found)
-    for offset, score in zip((-0.22, 0.0, 0.22), SCORES, strict=True):
-        colour, marker = STYLE[score]
+    for offset, (score, (colour, marker)) in zip((-0.27, -0.09, 0.09, 0.27), STYLE.items(), strict=True):
         for place, name in enumerate(names):
             at = pooled(found[name], score)
             low, high = at["interval"]
@@ -61,11 +65,11 @@ def _scores(found: Runs, titles: Mapping[str, str], baseline: str) -> plt.Figure
         if baseline in found:
             axis.axvline(pooled(found[baseline], score)["fraction"], color=colour, linewidth=0.8, linestyle=":")
     axis.set_yticks(range(len(names)), [titles[name].split(":")[0] for name in names])
-    axis.invert_yaxis()
+    axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlim(-0.02, 1.02)
-    axis.set_xlabel("share of videos")
+    axis.set_xlabel("share of videos; of attributes, the mean over videos")
     axis.grid(axis="x", alpha=0.3)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 if len(names) > 6 else -0.2), ncols=3, frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(STYLE), frameon=False)
     return figure
 
 
