@@ -179,6 +179,19 @@ def test_a_batch_of_videos_is_what_each_is_alone_and_branches_that_count_nothing
         sample(*inputs, branches=("both", "neither"))
 
 
+def test_a_first_stage_draws_its_samples_without_the_lower_latents_that_clips_have_for_another():
+    stage = cascade()
+    batch = {"latents": normal(1, 2, 4, 4, 4), "reference": normal(1, 1, 4, 4, 4, seed=1), "context": normal(1, 3, 6)}
+    frozen, rng = {"null_context": jnp.zeros((3, 6))}, jax.random.key(0)
+    params = {stage.name: random_params(stage, batch, stage.name)}
+    alone, with_lower = (
+        jax.jit(stage.sample)(params, frozen, some, rng) for some in (batch, {**batch, "lower": normal(1, 2, 2, 2, 4)})
+    )
+    assert alone.keys() == with_lower.keys()
+    for name in alone:
+        np.testing.assert_array_equal(alone[name], with_lower[name])
+
+
 def test_reference_without_guidance_is_that_of_scale_one():
     stage = build_stage("reference", {"unet": UNET})
     context = normal(2, 3, 6, seed=1)

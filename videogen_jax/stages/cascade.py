@@ -283,7 +283,7 @@ class CascadeStage(LatentDiffusion):
             batch["context"],
             frozen["null_context"],
             batch["reference"],
-            batch.get("lower"),
+            batch["lower"] if self.lower_resolution is not None else None,
             2.0,
             1.0,
             batch["latents"].shape[1],
