@@ -82,7 +82,7 @@ def test_it_learns_a_few_clips_by_heart():
 
 
 def test_the_embedded_one_tells_fresh_clips_apart():
-    """0.998 of 1,000 are right in all: of 96, three wrong ones would be 1 in 1,000."""
+    """998 of 1,000 were right in all (docs/metrics.md): more than two wrong of 96 would come once in 1,000 times."""
     network, params = load_shapes_classifier(resolve(EMBEDDED_CLASSIFIER))
     run = jax.jit(lambda video: network.apply({"params": params}, to_unit(video)))
     source = ShapesLabelledClips("all", 77, 96, network.num_frames, network.resolution)
