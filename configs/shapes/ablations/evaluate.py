@@ -1,4 +1,4 @@
-"""Evaluation of the trained ablations: captions of the held-out split, at 16 frames of 64x64 pixels.
+"""Evaluation of the trained ablations: 256 captions of the held-out split, at 16 frames of 64x64 pixels.
 
     python -m videogen_jax.evaluate --config configs/shapes/ablations/evaluate.py:seed=0 \
         --model runs/ablations/whole/seed_0/model --output runs/ablations/whole/seed_0/evaluation
@@ -10,4 +10,6 @@ from configs.shapes.ablations.setting import get_measurement, seed_argument
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    return get_measurement("prompts", seed_argument(arg))
+    config = get_measurement("prompts", seed_argument(arg))
+    config.prompts = 256
+    return config
