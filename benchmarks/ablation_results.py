@@ -1,4 +1,4 @@
-"""What launch/ablations.sh has measured: its runs, read, and compared with what they are to be compared to."""
+"""What launch/ablations.sh has measured: its runs, read, kept, and compared with what they are to be compared to."""
 
 import dataclasses
 import json
@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import compute
+
 from videogen_jax.metrics.shapes_reader import IMAGE_ATTRIBUTES
 from videogen_jax.metrics.statistics import bootstrap, mean_difference, ratio_of_means, tally
+from videogen_jax.weights.folder import write_atomically
 
 WHOLE, SHIPPED = "whole", "as_shipped"  # what trained ablations, and other ways of sampling, are compared to
 MOTION_ATTRIBUTES = ("motion_kind", "direction", "speed")
@@ -35,47 +38,46 @@ SAMPLED = {  # name of the run -> how the embedded model is sampled
     "sampler_ddim": "DDIM",
     "sampler_euler": "Euler",
 }
+CLIPS = ("temporal", "decoder")  # runs that are measured on clips of the ground truth
 BORROWED = {"no_augmentation": ("cascade_4",)}  # stages that a run takes from the whole setting's of its seed
+
+
+Denoising = dict[str, dict[str, list[float]]]  # stage -> "latents" or "change" -> the error of each clip
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One evaluation. metrics: its `metrics.json`; folder: of the run, with the trainings beside the evaluation."""
+    """What is kept of one finished evaluation, enough for all tables and plots.
+
+    right: of each video, by its key, whether what the caption says is right, attribute by attribute.
+    denoising: the errors in taking noise off, of each clip its mean over timesteps (benchmarks/denoising.py).
+    clips: the section of `metrics.json` that the temporal or the decoder part has.
+    training_flops: of all steps of the stages that were trained; 0 where none was.
+    sampling_flops: of the cascade's networks for one video; 0 where none was made.
+    """
 
     name: str
     seed: int
-    folder: Path
-    metrics: Mapping[str, Any]
+    right: Mapping[str, Mapping[str, bool]] = dataclasses.field(default_factory=dict)
+    denoising: Denoising = dataclasses.field(default_factory=dict)
+    clips: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    training_flops: float = 0.0
+    sampling_flops: float = 0.0
 
     def scores(self) -> dict[str, dict[str, float]]:
         """For each video whether picture, motion and all that its caption says are right; and `SHARE`, in [0, 1]."""
-        found = {}
-        for record in self.metrics["prompts"]["results"]:
-            right = record["right"]
-            found[record["key"]] = {
-                score: all(right[name] for name in names if name in right) for score, names in SCORES.items()
-            } | {SHARE: sum(right.values()) / len(right)}
-        return found
-
-    def denoising(self, stage: str, kind: str) -> list[float] | None:
-        """The error of each clip, its mean over timesteps (benchmarks/denoising.py); None where it was not measured."""
-        path = self.folder / "denoising.json"
-        errors = json.loads(path.read_text())["errors"].get(stage) if path.exists() else None
-        if errors is None:
-            return None
-        return [sum(of_clip) / len(of_clip) for of_clip in zip(*(at[kind] for at in errors.values()), strict=True)]
-
-    def workdirs(self) -> list[Path]:
-        """Folders of the trainings that the run's model came from."""
-        whole = self.folder.parent.parent / WHOLE / self.folder.name
-        return sorted([*self.folder.glob("cascade_*"), *(whole / stage for stage in BORROWED.get(self.name, ()))])
+        return {
+            key: {score: all(right[name] for name in names if name in right) for score, names in SCORES.items()}
+            | {SHARE: sum(right.values()) / len(right)}
+            for key, right in self.right.items()
+        }
 
 
 Runs = dict[str, dict[int, Run]]  # name -> seed -> run
 
 
 def read_runs(root: Path) -> Runs:
-    """The finished evaluations below `root`.
+    """The finished evaluations below `root`, the --root of launch/ablations.sh.
 
     Raises:
       ValueError: a file of results is none.
@@ -86,12 +88,68 @@ def read_runs(root: Path) -> Runs:
         if not (folder / "evaluated").exists():
             continue  # it has only begun
         try:
-            seed, metrics = int(folder.name.removeprefix("seed_")), json.loads(path.read_text())
-            if not {"prompts", "temporal", "decoder"} & set(metrics):
-                raise KeyError("prompts")
+            run = _read_run(folder.parent.name, folder, json.loads(path.read_text()))
         except (ValueError, KeyError) as error:
             raise ValueError(f"{path} is no result of launch/ablations.sh: {error}") from error
-        runs.setdefault(folder.parent.name, {})[seed] = Run(folder.parent.name, seed, folder, metrics)
+        runs.setdefault(run.name, {})[run.seed] = run
+    return runs
+
+
+def _read_run(name: str, folder: Path, metrics: Mapping[str, Any]) -> Run:
+    seed = int(folder.name.removeprefix("seed_"))
+    if name in CLIPS:
+        return Run(name, seed, clips=metrics[name])
+    prompts = metrics["prompts"]
+    whole = folder.parent.parent / WHOLE / folder.name
+    workdirs = sorted([*folder.glob("cascade_*"), *(whole / stage for stage in BORROWED.get(name, ()))])
+    return Run(
+        name,
+        seed,
+        right={record["key"]: record["right"] for record in prompts["results"]},
+        denoising=_read_denoising(folder / "denoising.json"),
+        training_flops=compute.run_flops(workdirs),
+        sampling_flops=compute.sampling_flops(metrics["model"], prompts["settings"]["sampling"]),
+    )
+
+
+def _read_denoising(path: Path) -> Denoising:
+    if not path.exists():
+        return {}
+    return {
+        stage: {
+            kind: [sum(of_clip) / len(of_clip) for of_clip in zip(*(at[kind] for at in errors.values()), strict=True)]
+            for kind in ("latents", "change")
+        }
+        for stage, errors in json.loads(path.read_text())["errors"].items()
+    }
+
+
+def keep(runs: Runs, folder: Path) -> None:
+    """Writes each run as folder/NAME_SEED.json, in the place of what is kept of the same name and seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for of_name in runs.values():
+        for run in of_name.values():
+            content = json.dumps(dataclasses.asdict(run), separators=(",", ":")) + "\n"
+            path = folder / f"{run.name}_{run.seed}.json"
+            write_atomically(path, lambda temporary, content=content: temporary.write_text(content))
+
+
+def read_kept(folder: Path) -> Runs:
+    """What `keep` wrote.
+
+    Raises:
+      ValueError: a file is none that it wrote, or there is none at all.
+    """
+    runs: Runs = {}
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        raise ValueError(f"no finished run is kept in {folder}; give the folder of launch/ablations.sh's runs")
+    for path in paths:
+        try:
+            run = Run(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} is no run that benchmarks/experiments.py kept: {error}") from error
+        runs.setdefault(run.name, {})[run.seed] = run
     return runs
 
 
@@ -137,7 +195,7 @@ def error_ratio(
     """
     pairs = {}
     for seed in sorted(set(of_name) & set(baseline)):
-        both = [run.denoising(stage, kind) for run in (of_name[seed], baseline[seed])]
+        both = [run.denoising.get(stage, {}).get(kind) for run in (of_name[seed], baseline[seed])]
         if None not in both:
             pairs[seed] = both
     if not pairs:
@@ -161,6 +219,6 @@ def verdict(intervals: Sequence[tuple[float, float]], neutral: float = 0.0) -> s
 def clip_rows(runs: Runs, name: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     """(seed, rate, what was measured) of the temporal or the decoder part."""
     for seed, run in sorted(runs.get(name, {}).items()):
-        for rate, values in run.metrics[name].items():
+        for rate, values in run.clips.items():
             if rate != "settings":
                 yield seed, rate, values

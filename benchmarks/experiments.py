@@ -2,8 +2,10 @@
 
     python benchmarks/experiments.py runs/ablations
 
-What stands between the page's two marks is written anew, and the plots beside it. Of a run that is not there the tables
-say so. Intervals are 95%: Wilson's for fractions, bootstrap for paired differences (docs/metrics.md).
+What the finished runs there found, video by video, is kept in docs/experiments, a small file for each run. The page is
+made of all that is kept, whatever machine it came from; without a folder of runs, of that alone. What stands between
+the page's two marks is written anew, and the plots beside it. Of a run that is not there the tables say so. Intervals
+are 95%: Wilson's for fractions, bootstrap for paired differences (docs/metrics.md).
 """
 
 import argparse
@@ -13,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from ablation_results import (
     BORROWED,
     SAMPLED,
@@ -26,7 +29,9 @@ from ablation_results import (
     clip_rows,
     difference,
     error_ratio,
+    keep,
     pooled,
+    read_kept,
     read_runs,
     verdict,
 )
@@ -118,7 +123,7 @@ def temporal_table(runs: Runs) -> str:
     rows = []
     for seed, rate, values in clip_rows(runs, "temporal"):
         at = values["image_decoder"]["decoded"]
-        clips = runs["temporal"][seed].metrics["temporal"]["settings"]["clips"]
+        clips = runs["temporal"][seed].clips["settings"]["clips"]
         made = [f"{at[kind]:.2f} dB" for kind in ("blended", "warped", "upsampled")]
         rows.append((rate, f"{seed} ({clips})", *made, decibels(at["warped_difference"]), decibels(at["difference"])))
     heads = ("factor", "seed (clips)", "blending", "warping", "full module", "warping - blending", "full - blending")
@@ -128,7 +133,7 @@ def temporal_table(runs: Runs) -> str:
 def decoder_table(runs: Runs) -> str:
     rows = []
     for seed, rate, values in clip_rows(runs, "decoder"):
-        clips = runs["decoder"][seed].metrics["decoder"]["settings"]["clips"]
+        clips = runs["decoder"][seed].clips["settings"]["clips"]
         image, video = values["image_decoder"], values["video_decoder"]
         psnr, flicker = ([f"{of[what]:.1f}" for of in (image, video)] for what in ("psnr", "flicker"))
         differences = (decibels(values["psnr_difference"]), share(values["flicker_ratio"]))
@@ -165,7 +170,7 @@ def claims_table(runs: Runs) -> str:
         neutral = 0.0 if better > 0 else -1.0
         intervals = [tuple(sorted(better * end for end in at["interval"])) for _, _, at in found]
         told = "; ".join(f"{rate} {text(at)}" for _, rate, at in found)
-        clips = runs[part][found[0][0]].metrics[part]["settings"]["clips"]
+        clips = runs[part][found[0][0]].clips["settings"]["clips"]
         seeds = listed({seed for seed, *_ in found})
         return claim, verdict(intervals, neutral), f"{what}: {told}", seeds, f"{clips} clips a seed"
 
@@ -208,16 +213,11 @@ def claims_table(runs: Runs) -> str:
 
 def report(runs: Runs, pictures: Sequence[tuple[str, str]]) -> str:
     """The page's part that is written here. pictures: (file, caption) of those that were drawn."""
-    from compute import run_flops, sampling_flops
-
-    def training(run: Run) -> str:
-        return f"{run_flops(run.workdirs()) / 1e12:.1f}"
-
-    def sampling(run: Run) -> str:
-        flops = sampling_flops(run.metrics["model"], run.metrics["prompts"]["settings"]["sampling"])
-        return f"{flops / 1e9:.0f}"
-
-    costs = {"TFLOP to train": training, "GFLOP a video": sampling}
+    costs = {
+        "TFLOP to train": lambda run: f"{run.training_flops / 1e12:.1f}",
+        "GFLOP a video": lambda run: f"{run.sampling_flops / 1e9:.0f}",
+    }
+    sampling = {"GFLOP a video": costs["GFLOP a video"]}
     parts = [
         "### Claims",
         claims_table(runs),
@@ -226,7 +226,7 @@ def report(runs: Runs, pictures: Sequence[tuple[str, str]]) -> str:
         "### Taking noise from held-out clips",
         denoising_table(runs),
         "### Ways of sampling the embedded model",
-        prompts_table(runs, SAMPLED, SHIPPED, {"GFLOP a video": sampling}),
+        prompts_table(runs, SAMPLED, SHIPPED, sampling),
         "### Temporal upsampling",
         temporal_table(runs),
         "### Decoders",
@@ -251,14 +251,17 @@ def write_page(page: Path, text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path, help="the --root of launch/ablations.sh")
+    parser.add_argument("root", type=Path, nargs="?", help="the --root of launch/ablations.sh, to keep its runs")
+    parser.add_argument("--kept", type=Path, default=Path("docs/experiments"), help="folder of what is kept of runs")
     parser.add_argument("--page", type=Path, default=Path("docs/experiments.md"))
     args = parser.parse_args()
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed, only counted
+    jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))  # nothing is computed, only counted
     from experiments_plots import draw
 
     try:
-        runs = read_runs(args.root)
+        if args.root:
+            keep(read_runs(args.root), args.kept)
+        runs = read_kept(args.kept)
         write_page(args.page, report(runs, draw(runs, args.page.parent)))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -212,8 +212,12 @@ def videos(rights):
 
 
 @pytest.fixture
-def made(tmp_path, benchmarks):
+def made(tmp_path, benchmarks, monkeypatch):
     """Made-up results: the whole setting beats that without a reference by the picture alone."""
+    import compute
+
+    monkeypatch.setattr(compute, "run_flops", lambda workdirs: 5e13)
+    monkeypatch.setattr(compute, "sampling_flops", lambda model, sampling: 2.5e10)
     for seed in (0, 1):
         write_run(tmp_path, "whole", seed, videos([(1, 1)] * 18 + [(0, 1)] * 2))
         write_run(tmp_path, "no_reference", seed, videos([(0, 1)] * 9 + [(1, 1)] * 11))
@@ -267,15 +271,28 @@ def test_scores_are_pooled_and_paired(made):
         read_runs(made)
 
 
+def test_what_runs_found_is_kept(made, tmp_path):
+    from ablation_results import keep, read_kept, read_runs
+
+    kept = tmp_path / "kept"
+    with pytest.raises(ValueError, match="no finished run is kept in"):
+        read_kept(kept)
+    runs = read_runs(made)
+    keep({"whole": {0: runs["whole"][0]}}, kept)
+    del runs["whole"][0]
+    keep(runs, kept)  # of another machine
+    assert read_kept(kept) == read_runs(made)
+    (kept / "whole_0.json").write_text('{"name": "whole", "sead": 0}')
+    with pytest.raises(ValueError, match=r"whole_0\.json is no run that .* kept: .*sead"):
+        read_kept(kept)
+
+
 def test_the_page_says_what_was_run_and_what_was_not(made, monkeypatch):
-    import compute
     import experiments
 
-    monkeypatch.setattr(compute, "run_flops", lambda workdirs: 5e13)
-    monkeypatch.setattr(compute, "sampling_flops", lambda model, sampling: 2.5e10)
-    page = made / "experiments.md"
+    page, kept = made / "experiments.md", str(made / "kept")
     page.write_text(f"before\n{experiments.BEGIN}\nold\n{experiments.END}\nafter\n")
-    monkeypatch.setattr(sys, "argv", ["experiments.py", str(made), "--page", str(page)])
+    monkeypatch.setattr(sys, "argv", ["experiments.py", str(made), "--page", str(page), "--kept", kept])
     experiments.main()
     text = page.read_text()
     assert text.startswith("before\n")
@@ -298,6 +315,9 @@ def test_the_page_says_what_was_run_and_what_was_not(made, monkeypatch):
         assert (made / file).read_bytes().startswith(b"\x89PNG")
         assert f"({file})" in text
     assert not (made / "experiments_sampling.png").exists()  # one run is nothing to compare
+    monkeypatch.setattr(sys, "argv", ["experiments.py", "--page", str(page), "--kept", kept])
+    experiments.main()  # of what is kept alone
+    assert page.read_text() == text
     page.write_text("no marks")
     with pytest.raises(SystemExit, match="lacks the marks"):
         experiments.main()
