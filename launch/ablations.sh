@@ -6,7 +6,7 @@
 # Can be stopped at any time and started again: what is finished is not run twice, what was interrupted goes on. Each
 # ablation is a config of that name in configs/shapes/ablations; those that need no training measure the embedded model
 # and come first. What stands behind -- goes to every training. The checkpoints of a stage are removed when it is
-# exported. `python benchmarks/experiments.py ROOT` makes tables and plots of what is there.
+# exported. `python benchmarks/experiments.py ROOT` keeps what was found in docs/experiments and makes tables and plots.
 #
 # Options:
 #   --root FOLDER      runs/ablations
