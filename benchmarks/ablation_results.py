@@ -208,7 +208,7 @@ def error_ratio(
 def verdict(intervals: Sequence[tuple[float, float]], neutral: float = 0.0) -> str:
     """What intervals of one gain say of a claim: each must be on the same side of `neutral`."""
     if not intervals:
-        return "not run yet"
+        return "no run kept"
     if all(low > neutral for low, _ in intervals):
         return "holds"
     if all(high < neutral for _, high in intervals):

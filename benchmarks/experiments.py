@@ -101,7 +101,7 @@ def _missing(names: Sequence[str], after_table: bool) -> str:
         return ""
     stems = dict.fromkeys(name.rpartition("_")[0] if any(c.isdigit() for c in name) else name for name in names)
     stems = dict.fromkeys("sampler" if stem.startswith("sampler_") else stem for stem in stems)
-    text = f"Not run yet: {', '.join(names)}. `launch/ablations.sh --only {' '.join(stems)}`"
+    text = f"No run kept: {', '.join(names)}. `launch/ablations.sh --only {' '.join(stems)}`"
     return ("\n\n" if after_table else "") + text
 
 
@@ -116,7 +116,7 @@ def denoising_table(runs: Runs) -> str:
             seeds = f"{listed(list(gaps[0]['seeds']))} ({gaps[0]['count']})"
             rows.append((TRAINED[name], stage, seeds, *(share(gap) for gap in gaps)))
     heads = ("", "stage", "seeds (clips)", "error of the latents", "error of their change from frame to frame")
-    return table(heads, rows) if rows else "Not run yet: `launch/ablations.sh`"
+    return table(heads, rows) if rows else "No run kept: `launch/ablations.sh`"
 
 
 def temporal_table(runs: Runs) -> str:
@@ -148,7 +148,7 @@ def claims_table(runs: Runs) -> str:
     def of_scores(claim: str, ours: str, theirs: str, score: str, unlike: str) -> tuple[str, ...]:
         gap = difference(runs.get(ours, {}), runs.get(theirs, {}), score)
         if gap is None:
-            return claim, "not run yet", f"{score} right, {unlike}", "", ""
+            return claim, "no run kept", f"{score} right, {unlike}", "", ""
         by_seed = " / ".join(f"{100 * value:+.0f}" for _, value in sorted(gap["seeds"].items()))
         what = f"{score} right, {unlike}: {points(gap)} points; by seed {by_seed}"
         return claim, verdict([gap["interval"]]), what, listed(list(gap["seeds"])), f"{gap['count']} videos"
@@ -156,7 +156,7 @@ def claims_table(runs: Runs) -> str:
     def of_errors(claim: str, kind: str, what: str) -> tuple[str, ...]:
         gap = error_ratio(runs.get(WHOLE, {}), runs.get("no_reference", {}), "cascade_4", kind)
         if gap is None:
-            return claim, "not run yet", what, "", ""
+            return claim, "no run kept", what, "", ""
         low, high = gap["interval"]
         by_seed = " / ".join(f"{100 * (value - 1):+.0f}%" for _, value in sorted(gap["seeds"].items()))
         told = f"{what}: {share(gap)}; by seed {by_seed}"
@@ -166,7 +166,7 @@ def claims_table(runs: Runs) -> str:
         """better: 1 where a higher value is better, -1 where a lower one is, as for a ratio to be below 1."""
         found = [(seed, rate, value(values)) for seed, rate, values in clip_rows(runs, part)]
         if not found:
-            return claim, "not run yet", what, "", ""
+            return claim, "no run kept", what, "", ""
         neutral = 0.0 if better > 0 else -1.0
         intervals = [tuple(sorted(better * end for end in at["interval"])) for _, _, at in found]
         told = "; ".join(f"{rate} {text(at)}" for _, rate, at in found)

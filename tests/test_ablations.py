@@ -303,13 +303,13 @@ def test_the_page_says_what_was_run_and_what_was_not(made, monkeypatch):
     assert "-50% (-50 to -50%); by seed -50% | 1 | 2 clips" in rows["(a) the same, lowest stage"]
     assert "| not shown" in rows["(b) with it the model learns dynamics better"]
     assert "| not shown" in rows["(b) the same, lowest stage"]
-    assert "| not run yet |" in rows["(c) the cascade is more efficient than one stage"]
+    assert "| no run kept |" in rows["(c) the cascade is more efficient than one stage"]
     assert "| not shown" in rows["(d) flow beats blending in time"]
     assert "-40% (-50 to -30%)" in rows["(e) a decoder trained on video alone beats the image decoder"]
     assert "| holds |" in rows["(e) the same, by PSNR"]
     assert "| no reference image | 50.0 | 25 | 0, 1 (40) | 55% (" in text
     assert "| no reference image | cascade_4 | 1 (2) | +100% (+100 to +100%) | +0% (+0 to +0%) |" in text
-    assert "Not run yet: reference_first, random_reference, no_text, no_augmentation, one_stage." in text
+    assert "No run kept: reference_first, random_reference, no_text, no_augmentation, one_stage." in text
     assert "--only as_shipped guidance reference_guidance steps sampler`" in text
     for file in ("experiments_trained.png", "experiments_clips.png"):
         assert (made / file).read_bytes().startswith(b"\x89PNG")
