@@ -38,6 +38,7 @@ SAMPLED = {  # name of the run -> how the embedded model is sampled
     "sampler_ddim": "DDIM",
     "sampler_euler": "Euler",
 }
+CONSISTENCY = ("warping_error", "still_flicker")
 CLIPS = ("temporal", "decoder")  # runs that are measured on clips of the ground truth
 BORROWED = {"no_augmentation": ("cascade_4",)}  # stages that a run takes from the whole setting's of its seed
 
@@ -50,6 +51,7 @@ class Run:
     """What is kept of one finished evaluation, enough for all tables and plots.
 
     right: of each video, by its key, whether what the caption says is right, attribute by attribute.
+    consistency: of each video the `CONSISTENCY` that could be measured (docs/metrics.md).
     denoising: the errors in taking noise off, of each clip its mean over timesteps (benchmarks/denoising.py).
     clips: the section of `metrics.json` that the temporal or the decoder part has.
     training_flops: of all steps of the stages that were trained; 0 where none was.
@@ -59,6 +61,7 @@ class Run:
     name: str
     seed: int
     right: Mapping[str, Mapping[str, bool]] = dataclasses.field(default_factory=dict)
+    consistency: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     denoising: Denoising = dataclasses.field(default_factory=dict)
     clips: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     training_flops: float = 0.0
@@ -106,10 +109,15 @@ def _read_run(name: str, folder: Path, metrics: Mapping[str, Any]) -> Run:
         name,
         seed,
         right={record["key"]: record["right"] for record in prompts["results"]},
+        consistency={record["key"]: _measured(record["consistency"]) for record in prompts["results"]},
         denoising=_read_denoising(folder / "denoising.json"),
         training_flops=compute.run_flops(workdirs),
         sampling_flops=compute.sampling_flops(metrics["model"], prompts["settings"]["sampling"]),
     )
+
+
+def _measured(consistency: Mapping[str, float | None]) -> dict[str, float]:
+    return {kind: consistency[kind] for kind in CONSISTENCY if consistency.get(kind) is not None}
 
 
 def _read_denoising(path: Path) -> Denoising:
@@ -203,6 +211,23 @@ def error_ratio(
     ours, theirs = ([error for both in pairs.values() for error in both[which]] for which in (0, 1))
     seeds = {seed: sum(a) / sum(b) for seed, (a, b) in pairs.items()}
     return {**ratio_of_means(ours, theirs), "seeds": seeds, "count": len(ours)}
+
+
+def consistency_ratio(of_name: Mapping[int, Run], baseline: Mapping[int, Run], kind: str) -> dict[str, Any] | None:
+    """Of the means of one of `CONSISTENCY`, paired by seed and caption; None where no pair was measured.
+
+    `mean` is the numerator.
+    """
+    pairs = [
+        (ours[kind], theirs[kind])
+        for seed in sorted(set(of_name) & set(baseline))
+        for key, ours in of_name[seed].consistency.items()
+        if kind in ours and kind in (theirs := baseline[seed].consistency.get(key, {}))
+    ]
+    if not pairs:
+        return None
+    ours, theirs = zip(*pairs, strict=True)
+    return {**ratio_of_means(ours, theirs), "mean": sum(ours) / len(ours), "count": len(ours)}
 
 
 def verdict(intervals: Sequence[tuple[float, float]], neutral: float = 0.0) -> str:

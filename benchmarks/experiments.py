@@ -18,6 +18,7 @@ from typing import Any
 import jax
 from ablation_results import (
     BORROWED,
+    CONSISTENCY,
     SAMPLED,
     SCORES,
     SHARE,
@@ -27,6 +28,7 @@ from ablation_results import (
     Run,
     Runs,
     clip_rows,
+    consistency_ratio,
     difference,
     error_ratio,
     keep,
@@ -94,6 +96,21 @@ def prompts_table(
         "all, less the first row's",
     )
     return (table(heads, rows) if rows else "") + _missing(missing, bool(rows))
+
+
+def consistency_table(runs: Runs) -> str:
+    """Ways of sampling by what tells them apart when all attributes are right."""
+    rows = []
+    for name, title in SAMPLED.items():
+        gaps = [consistency_ratio(runs.get(name, {}), runs.get(SHIPPED, {}), kind) for kind in CONSISTENCY]
+        if None in gaps:
+            continue
+        warping, flicker = ["", ""] if name == SHIPPED else [share(gap) for gap in gaps]
+        means = [f"{1000 * gaps[0]['mean']:.2f}", f"{gaps[1]['mean']:.2f}"]
+        rows.append((title, str(gaps[0]["count"]), means[0], warping, means[1], flicker))
+    first = "less the first row's"
+    heads = ("", "videos", "warping error, times 1000", first, "flicker of the background, levels", first)
+    return table(heads, rows) if len(rows) > 1 else ""
 
 
 def _missing(names: Sequence[str], after_table: bool) -> str:
@@ -227,6 +244,7 @@ def report(runs: Runs, pictures: Sequence[tuple[str, str]]) -> str:
         denoising_table(runs),
         "### Ways of sampling the embedded model",
         prompts_table(runs, SAMPLED, SHIPPED, sampling),
+        *filter(None, [consistency_table(runs)]),
         "### Temporal upsampling",
         temporal_table(runs),
         "### Decoders",

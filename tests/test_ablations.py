@@ -202,11 +202,16 @@ def write_run(root, name, seed, metrics):
     return folder
 
 
-def videos(rights):
-    """A prompts section: of each video (picture, motion)."""
+def videos(rights, flicker=1.0):
+    """A prompts section: of each video (picture, motion); the first has no warping error."""
     motion = ("motion_kind", "direction", "speed")
     results = [
-        {"key": f"0-{k:04d}", "right": {a: bool(at[a in motion]) for a in ATTRIBUTES}} for k, at in enumerate(rights)
+        {
+            "key": f"0-{k:04d}",
+            "right": {a: bool(at[a in motion]) for a in ATTRIBUTES},
+            "consistency": {"warping_error": 1e-3 * k or None, "still_flicker": flicker, "reference_psnr": 30.0},
+        }
+        for k, at in enumerate(rights)
     ]
     return {"prompts": {"settings": {"sampling": {}}, "results": results}}
 
@@ -225,6 +230,7 @@ def made(tmp_path, benchmarks, monkeypatch):
         at = {"latents": [error, 2 * error], "change": [0.3, 0.5]}
         errors = {"cascade_4": {"300": at, "900": at}}
         (tmp_path / name / "seed_1" / "denoising.json").write_text(json.dumps({"errors": errors}))
+    write_run(tmp_path, "as_shipped", 0, videos([(1, 1)] * 6, flicker=2.0))
     write_run(tmp_path, "steps_5", 0, videos([(1, 0)] * 4))
     begun = write_run(tmp_path, "one_stage", 0, videos([(1, 1)]))
     (begun / "evaluated").unlink()
@@ -250,7 +256,14 @@ def test_scores_are_pooled_and_paired(made):
     from ablation_results import difference, pooled, read_runs
 
     runs = read_runs(made)
-    assert set(runs) == {"whole", "no_reference", "steps_5", "decoder", "temporal"}  # one_stage is not finished
+    assert set(runs) == {
+        "whole",
+        "no_reference",
+        "as_shipped",
+        "steps_5",
+        "decoder",
+        "temporal",
+    }  # one_stage is not finished
     picture = pooled(runs["whole"], "picture")
     assert (picture["right"], picture["count"], picture["seeds"]) == (36, 40, {0: 0.9, 1: 0.9})
     gap = difference(runs["whole"], runs["no_reference"], "picture")
@@ -310,11 +323,11 @@ def test_the_page_says_what_was_run_and_what_was_not(made, monkeypatch):
     assert "| no reference image | 50.0 | 25 | 0, 1 (40) | 55% (" in text
     assert "| no reference image | cascade_4 | 1 (2) | +100% (+100 to +100%) | +0% (+0 to +0%) |" in text
     assert "No run kept: reference_first, random_reference, no_text, no_augmentation, one_stage." in text
-    assert "--only as_shipped guidance reference_guidance steps sampler`" in text
-    for file in ("experiments_trained.png", "experiments_clips.png"):
+    assert "--only guidance reference_guidance steps sampler`" in text
+    assert "| 5 steps in each stage | 3 | 2.00 | +0% (+0 to +0%) | 1.00 | -50% (-50 to -50%) |" in text
+    for file in ("experiments_trained.png", "experiments_sampling.png", "experiments_clips.png"):
         assert (made / file).read_bytes().startswith(b"\x89PNG")
         assert f"({file})" in text
-    assert not (made / "experiments_sampling.png").exists()  # one run is nothing to compare
     monkeypatch.setattr(sys, "argv", ["experiments.py", "--page", str(page), "--kept", kept])
     experiments.main()  # of what is kept alone
     assert page.read_text() == text
