@@ -117,7 +117,12 @@ def _read_run(name: str, folder: Path, metrics: Mapping[str, Any]) -> Run:
 
 
 def _measured(consistency: Mapping[str, float | None]) -> dict[str, float]:
-    return {kind: consistency[kind] for kind in CONSISTENCY if consistency.get(kind) is not None}
+    return {kind: _short(consistency[kind]) for kind in CONSISTENCY if consistency.get(kind) is not None}
+
+
+def _short(value: float) -> float:
+    """Six digits of it, which is more than is measured, and a third of the file."""
+    return float(f"{value:.6g}")
 
 
 def _read_denoising(path: Path) -> Denoising:
@@ -125,7 +130,10 @@ def _read_denoising(path: Path) -> Denoising:
         return {}
     return {
         stage: {
-            kind: [sum(of_clip) / len(of_clip) for of_clip in zip(*(at[kind] for at in errors.values()), strict=True)]
+            kind: [
+                _short(sum(of_clip) / len(of_clip))
+                for of_clip in zip(*(at[kind] for at in errors.values()), strict=True)
+            ]
             for kind in ("latents", "change")
         }
         for stage, errors in json.loads(path.read_text())["errors"].items()
