@@ -1,6 +1,6 @@
 """The plots of docs/experiments.md, in Okabe and Ito's colours (2008), which the colour-blind can tell apart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +8,28 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from ablation_results import SAMPLED, SHARE, SHIPPED, TRAINED, WHOLE, Runs, clip_rows, pooled
+from ablation_results import (
+    CONSISTENCY,
+    SAMPLED,
+    SHARE,
+    SHIPPED,
+    TRAINED,
+    WHOLE,
+    Runs,
+    clip_rows,
+    consistency_ratio,
+    pooled,
+)
 
 STYLE = {
     "picture": ("#0072B2", "o"),
     "motion": ("#D55E00", "s"),
     "all": ("#000000", "D"),
     SHARE: ("#009E73", "^"),
+}
+STEADINESS = {
+    "warping_error": ("warping error", "#0072B2", "o"),
+    "still_flicker": ("flicker of the background", "#D55E00", "s"),
 }
 KINDS = {
     "blended": ("linear blending", "#000000", "^"),
@@ -26,18 +41,18 @@ KINDS = {
 def draw(runs: Runs, folder: Path) -> list[tuple[str, str]]:
     """Draws what there are runs for; returns the files' names and captions."""
     drawn = []
-    for file, titles, baseline, caption in (
-        ("experiments_trained.png", TRAINED, WHOLE, "Trained ablations: share of videos that are right"),
+    for file, titles, plot, caption in (
+        ("experiments_trained.png", TRAINED, _trained, "Trained ablations: share of videos that are right"),
         (
             "experiments_sampling.png",
             SAMPLED,
-            SHIPPED,
-            "Ways of sampling: share of videos that are right",
+            _sampled,
+            "Ways of sampling. Left: share of videos that are right. Right: their steadiness, to that as shipped",
         ),
     ):
         found = {name: runs[name] for name in titles if runs.get(name)}
         if len(found) > 1:
-            _save(_scores(found, titles, baseline), folder / file)
+            _save(plot(found), folder / file)
             drawn.append((file, caption))
     if runs.get("temporal") or runs.get("decoder"):
         _save(_clips(runs), folder / "experiments_clips.png")
@@ -50,7 +65,7 @@ def _save(figure: plt.Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def _scores(found: Runs, titles: Mapping[str, str], baseline: str) -> plt.Figure:
+def _trained(found: Runs) -> plt.Figure:
     figure, axis = plt.subplots(figsize=(9, 1.2 + 0.65 * len(found)), layout="constrained")
     names = list(found)
     for offset, (score, (colour, marker)) in zip((-0.27, -0.09, 0.09, 0.27), STYLE.items(), strict=True):
@@ -62,14 +77,46 @@ def _scores(found: Runs, titles: Mapping[str, str], baseline: str) -> plt.Figure
             axis.plot(at["fraction"], place + offset, marker, color=colour, markersize=6, label=label, linestyle="")
             for value in at["seeds"].values() if len(at["seeds"]) > 1 else ():
                 axis.plot(value, place + offset, "|", color=colour, markersize=8)
-        if baseline in found:
-            axis.axvline(pooled(found[baseline], score)["fraction"], color=colour, linewidth=0.8, linestyle=":")
-    axis.set_yticks(range(len(names)), [titles[name].split(":")[0] for name in names])
-    axis.set_ylim(len(names) - 0.5, -0.5)
+        if WHOLE in found:
+            axis.axvline(pooled(found[WHOLE], score)["fraction"], color=colour, linewidth=0.8, linestyle=":")
+    _name_rows(axis, [TRAINED[name] for name in names])
     axis.set_xlim(-0.02, 1.02)
     axis.set_xlabel("share of videos; of attributes, the mean over videos")
     axis.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=len(STYLE), frameon=False)
+    return figure
+
+
+def _name_rows(axis: plt.Axes, titles: Sequence[str]) -> None:
+    axis.set_yticks(range(len(titles)), [title.split(":")[0] for title in titles])
+    axis.set_ylim(len(titles) - 0.5, -0.5)
+
+
+def _sampled(found: Runs) -> plt.Figure:
+    size = (9, 1.4 + 0.35 * len(found))
+    figure, (left, right) = plt.subplots(1, 2, figsize=size, layout="constrained", sharey=True)
+    lowest = 1.0
+    for place, (name, of_name) in enumerate(found.items()):
+        at = pooled(of_name, "all")
+        low, high = at["interval"]
+        lowest = min(lowest, low)
+        left.plot([low, high], [place] * 2, color="black", linewidth=2)
+        left.plot(at["fraction"], place, "D", color="black", markersize=6)
+        for offset, kind in zip((-0.12, 0.12), CONSISTENCY, strict=True):
+            title, colour, marker = STEADINESS[kind]
+            if name == SHIPPED or (at := consistency_ratio(of_name, found.get(SHIPPED, {}), kind)) is None:
+                continue
+            right.plot(at["interval"], [place + offset] * 2, color=colour, linewidth=2)
+            right.plot(at["value"], place + offset, marker, color=colour, markersize=6, linestyle="", label=title)
+    right.axvline(1.0, color="black", linewidth=0.8, linestyle=":")
+    _name_rows(left, [SAMPLED[name] for name in found])
+    left.set_xlim(lowest - 0.03, 1.01)
+    left.set_xlabel("share of videos right in all (axis cut)")
+    right.set_xlabel("less is steadier; as shipped is 1")
+    for axis in (left, right):
+        axis.grid(axis="x", alpha=0.3)
+    handles = dict(zip(*reversed(right.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(CONSISTENCY), frameon=False)
     return figure
 
 
