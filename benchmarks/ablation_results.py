@@ -42,7 +42,6 @@ CONSISTENCY = ("warping_error", "still_flicker")
 CLIPS = ("temporal", "decoder")  # runs that are measured on clips of the ground truth
 BORROWED = {"no_augmentation": ("cascade_4",)}  # stages that a run takes from the whole setting's of its seed
 
-
 Denoising = dict[str, dict[str, list[float]]]  # stage -> "latents" or "change" -> the error of each clip
 
 
@@ -121,7 +120,7 @@ def _measured(consistency: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def _short(value: float) -> float:
-    """Six digits of it, which is more than is measured, and a third of the file."""
+    """Six digits of it, which is more than is measured."""
     return float(f"{value:.6g}")
 
 

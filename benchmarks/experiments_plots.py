@@ -9,7 +9,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from ablation_results import (
-    CONSISTENCY,
     SAMPLED,
     SHARE,
     SHIPPED,
@@ -102,8 +101,7 @@ def _sampled(found: Runs) -> plt.Figure:
         lowest = min(lowest, low)
         left.plot([low, high], [place] * 2, color="black", linewidth=2)
         left.plot(at["fraction"], place, "D", color="black", markersize=6)
-        for offset, kind in zip((-0.12, 0.12), CONSISTENCY, strict=True):
-            title, colour, marker = STEADINESS[kind]
+        for offset, (kind, (title, colour, marker)) in zip((-0.12, 0.12), STEADINESS.items(), strict=True):
             if name == SHIPPED or (at := consistency_ratio(of_name, found.get(SHIPPED, {}), kind)) is None:
                 continue
             right.plot(at["interval"], [place + offset] * 2, color=colour, linewidth=2)
@@ -116,7 +114,7 @@ def _sampled(found: Runs) -> plt.Figure:
     for axis in (left, right):
         axis.grid(axis="x", alpha=0.3)
     handles = dict(zip(*reversed(right.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(CONSISTENCY), frameon=False)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(STEADINESS), frameon=False)
     return figure
 
 

@@ -331,6 +331,10 @@ def test_the_page_says_what_was_run_and_what_was_not(made, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["experiments.py", "--page", str(page), "--kept", kept])
     experiments.main()  # of what is kept alone
     assert page.read_text() == text
+    (made / "kept" / "as_shipped_0.json").unlink()
+    (made / "experiments_sampling.png").unlink()
+    experiments.main()
+    assert not (made / "experiments_sampling.png").exists()  # one run is nothing to compare
     page.write_text("no marks")
     with pytest.raises(SystemExit, match="lacks the marks"):
         experiments.main()
