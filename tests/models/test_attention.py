@@ -99,19 +99,22 @@ def test_what_cudnn_takes(queries, keys, dim, dtype, fits):
     ],
 )
 def test_patches_give_what_the_convolution_gives(shape, features, strides):
-    x, kernel = normal(*shape), normal(3, 3, shape[-1], features, seed=1)
-    weights = normal(1, 1, 1, features, seed=2)
+    """In float64: gradients are sums of thousands of terms of both signs, and in float32 what is left is rounding."""
     settings = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
     def both(way):
         return jax.jit(jax.value_and_grad(lambda x, kernel: jnp.sum(weights * way(x, kernel) ** 2), (0, 1)))(x, kernel)
 
-    ours = both(lambda x, kernel: convolve(x, kernel, (strides,) * 2, ((1, 1), (1, 1)), **settings))
-    theirs = both(
-        lambda x, kernel: jax.lax.conv_general_dilated(x, kernel, (strides,) * 2, ((1, 1), (1, 1)), **settings)
-    )
+    with jax.enable_x64(True):
+        x, kernel = normal(*shape, dtype=jnp.float64), normal(3, 3, shape[-1], features, seed=1, dtype=jnp.float64)
+        weights = normal(1, 1, 1, features, seed=2, dtype=jnp.float64)
+        ours = both(lambda x, kernel: convolve(x, kernel, (strides,) * 2, ((1, 1), (1, 1)), **settings))
+        theirs = both(
+            lambda x, kernel: jax.lax.conv_general_dilated(x, kernel, (strides,) * 2, ((1, 1), (1, 1)), **settings)
+        )
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+        assert one.dtype == jnp.float64
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 1, 6), (1, 3, 5, 4), (2, 16, 8, 3)])
