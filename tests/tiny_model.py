@@ -23,7 +23,7 @@ RESOLUTIONS = (4, 8)  # of the cascade: frames of 8 and 16 pixels
 _UNET = {
     "block_out_channels": (16,),
     "layers_per_block": 1,
-    "cross_attention": (True,),
+    "cross_attention": (False,),  # the middle has transformers
     "num_heads": 2,
     "cross_attention_dim": WIDTH,
     "norm_num_groups": 4,

@@ -15,7 +15,7 @@ from videogen_jax.training.run import run
 TINY_UNET = {
     "block_out_channels": (16,),
     "layers_per_block": 1,
-    "cross_attention": (True,),
+    "cross_attention": (False,),  # the middle has transformers
     "num_heads": 2,
     "cross_attention_dim": 16,
     "norm_num_groups": 4,
