@@ -23,8 +23,11 @@ def pytest_configure(config):
         if jax.__version_info__ < (0, 11):  # a later XLA may not know these, and stops at a flag that it does not know
             # The older emitters and modules that are not split for threads compile in less than half the time, and
             # without LLVM's longer passes it is a seventh less again.
-            flags[:0] = ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
-            flags[:0] = ["--xla_llvm_disable_expensive_passes=true"]
+            flags[:0] = [
+                "--xla_cpu_use_fusion_emitters=false",
+                "--xla_cpu_parallel_codegen_split_count=1",
+                "--xla_llvm_disable_expensive_passes=true",
+            ]
         folder = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
         os.environ["XLA_FLAGS"] = " ".join(flags).strip()

@@ -27,6 +27,8 @@ UNET = {
     "cross_attention_dim": 6,
     "norm_num_groups": 4,
 }
+# Text has more to say in it; it takes longer to compile.
+ATTENDING_UNET = {**UNET, "cross_attention": (True,)}
 
 
 def normal(*shape, seed=0):
@@ -146,7 +148,7 @@ def random_params(stage, batch, part):
 
 
 def test_a_batch_of_videos_is_what_each_is_alone_and_branches_that_count_nothing_may_be_left_out():
-    stage = cascade(lower_resolution=2)
+    stage = cascade(lower_resolution=2, unet=ATTENDING_UNET)
     batch = {"latents": normal(2, 2, 4, 4, 4), "context": normal(2, 3, 6, seed=1)}
     params = random_params(stage, batch, stage.name)
 
@@ -174,7 +176,7 @@ def test_a_batch_of_videos_is_what_each_is_alone_and_branches_that_count_nothing
         drawn.append(sample(*inputs, scales, branches))
         np.testing.assert_allclose(drawn[-1], sample(*inputs, scales), atol=1e-4)
     for i, j in itertools.combinations(range(len(drawn)), 2):
-        assert jnp.abs(drawn[i] - drawn[j]).max() > 1e-3
+        assert jnp.abs(drawn[i] - drawn[j]).max() > 5e-3
     with pytest.raises(ValueError, match="branches"):
         sample(*inputs, branches=("both", "neither"))
 
@@ -193,7 +195,7 @@ def test_a_first_stage_draws_its_samples_without_the_lower_latents_that_clips_ha
 
 
 def test_reference_without_guidance_is_that_of_scale_one():
-    stage = build_stage("reference", {"unet": UNET})
+    stage = build_stage("reference", {"unet": ATTENDING_UNET})
     context = normal(2, 3, 6, seed=1)
     params = random_params(stage, {"latents": normal(2, 1, 4, 4, 4), "context": context}, "unet")
 
@@ -205,7 +207,7 @@ def test_reference_without_guidance_is_that_of_scale_one():
 
     plain = sample(7.5, guided=False)
     np.testing.assert_allclose(plain, sample(1.0), atol=1e-4)
-    assert jnp.abs(plain - sample(7.5)).max() > 0.01
+    assert jnp.abs(plain - sample(7.5)).max() > 0.1
 
 
 def test_stage_with_a_field_that_does_not_exist_is_refused():
