@@ -8,8 +8,8 @@ from typing import Any
 
 import compute
 
-from videogen_jax.metrics.shapes_reader import IMAGE_ATTRIBUTES
 from videogen_jax.metrics.statistics import bootstrap, mean_difference, ratio_of_means, tally
+from videogen_jax.shapes.reader import IMAGE_ATTRIBUTES
 from videogen_jax.weights.folder import write_atomically
 
 WHOLE, SHIPPED = "whole", "as_shipped"  # what trained ablations, and other ways of sampling, are compared to

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from videogen_jax.metrics.prompts import sampling_settings
-from videogen_jax.model_index import ModelIndex
+from videogen_jax.scaling.flops import count_flops
 from videogen_jax.stages import build_stage
-from videogen_jax.training.flops import count_flops
 from videogen_jax.weights.folder import load_config
+from videogen_jax.weights.model_index import ModelIndex
 
 _COUNTED: dict[str, int] = {}  # what has been traced, which takes seconds
 

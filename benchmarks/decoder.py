@@ -31,8 +31,8 @@ import jax
 import numpy as np
 from side_by_side import in_turns, machine, relative_difference, report, write_json
 
-from videogen_jax.host_memory import keep_freed_memory
-from videogen_jax.pipeline import VideoGenPipeline, decoding_windows
+from videogen_jax.runtime.host_memory import keep_freed_memory
+from videogen_jax.sampling.pipeline import VideoGenPipeline, decoding_windows
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.stage import to_uint8
 from videogen_jax.weights.parts import load_stage

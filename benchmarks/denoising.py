@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track
 
-from videogen_jax.data.cache import shapes_latents
 from videogen_jax.data.loader import take
-from videogen_jax.data.vocabulary import tokenize
 from videogen_jax.metrics.denoising import denoising_errors
-from videogen_jax.model_index import ModelIndex
+from videogen_jax.shapes.latents import shapes_latents
 from videogen_jax.stages.cascade import CascadeStage
 from videogen_jax.weights.folder import write_atomically
+from videogen_jax.weights.model_index import ModelIndex
 from videogen_jax.weights.parts import load_autoencoder_config, load_stage, load_text_encoder
+from videogen_jax.weights.tokenizer import tokenize
 
 TIMESTEPS = (300, 500, 700, 900)
 BATCH = 16

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from side_by_side import flops_of
 
-from videogen_jax.training.flops import count_flops
+from videogen_jax.scaling.flops import count_flops
 
 # Dense bfloat16 FLOP/s that the makers publish, by the start of jax.Device.device_kind; longer starts come first.
 PUBLISHED = {

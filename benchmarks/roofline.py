@@ -19,7 +19,7 @@ import platforms
 from measured import median
 from side_by_side import machine, write_json
 
-from videogen_jax.host_memory import keep_freed_memory
+from videogen_jax.runtime.host_memory import keep_freed_memory
 
 
 def programs_of(figures: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

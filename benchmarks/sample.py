@@ -29,8 +29,8 @@ def measure(asked: argparse.Namespace, batch: int, frames: int | None) -> dict[s
     """One model called `rounds` + 1 times, with `batch` prompts and `frames` base frames (None: the model's own)."""
     from measured import MeasuredPrograms, peak_memory
 
-    from videogen_jax import compilation_cache
-    from videogen_jax.pipeline import VideoGenPipeline
+    from videogen_jax.runtime import compilation_cache
+    from videogen_jax.sampling.pipeline import VideoGenPipeline
     from videogen_jax.weights.hub import EMBEDDED, resolve
 
     if asked.scaling:

@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 
 PROMPT = "a small red circle moving right slowly on a gray background"
-IMPORTS = ("videogen_jax", "videogen_jax.sample", "videogen_jax.pipeline", "videogen_jax.sampling")
+IMPORTS = ("videogen_jax", "videogen_jax.sample", "videogen_jax.sampling.pipeline", "videogen_jax.sampling.command")
 NEXT = f"""
 import time
-from videogen_jax import compilation_cache
-from videogen_jax.pipeline import VideoGenPipeline
+from videogen_jax.runtime import compilation_cache
+from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.weights.hub import EMBEDDED, resolve
 compilation_cache.enable()
 pipeline = VideoGenPipeline.from_pretrained(resolve(EMBEDDED))

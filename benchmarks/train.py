@@ -56,10 +56,10 @@ def measure(name: str, model: str | None, rounds: int) -> dict[str, Any]:
     import jax.numpy as jnp
     from measured import describe, median, peak_memory
 
-    from videogen_jax.data.build import build_encoder, build_source
     from videogen_jax.data.loader import make_loader, take
-    from videogen_jax.host_memory import keep_freed_memory
+    from videogen_jax.runtime.host_memory import keep_freed_memory
     from videogen_jax.stages import build_stage
+    from videogen_jax.training.build import build_encoder, build_source
     from videogen_jax.training.encoded import EncodedStage
     from videogen_jax.training.mesh import make_mesh, place_batch, step_shardings
     from videogen_jax.training.optimizer import make_optimizer

@@ -20,7 +20,7 @@ import torch
 import torch_side
 from side_by_side import in_turns, machine, relative_difference, report, write_json
 
-from videogen_jax.host_memory import keep_freed_memory
+from videogen_jax.runtime.host_memory import keep_freed_memory
 from videogen_jax.weights.parts import load_reference
 
 SIZES = {

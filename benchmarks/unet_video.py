@@ -23,9 +23,9 @@ import torch
 import torch_side
 from side_by_side import in_turns, machine, relative_difference, report, write_json
 
-from videogen_jax.host_memory import keep_freed_memory
 from videogen_jax.models.unet import UNet, inflate_unet
-from videogen_jax.training.flops import count_flops
+from videogen_jax.runtime.host_memory import keep_freed_memory
+from videogen_jax.scaling.flops import count_flops
 from videogen_jax.weights.parts import load_reference
 
 # (widths, side of the latents, width of the text); heads are of 64 channels, as UNet3DConditionModel has them.

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from videogen_jax.pipeline import VideoGenPipeline
+from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.video_io import check_writable
 from videogen_jax.weights.hub import EMBEDDED, resolve
 

@@ -51,7 +51,7 @@ def tiny_model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_pipeline(tiny_model):
     """The tiny model loaded; what one test compiles, the others find."""
-    from videogen_jax.pipeline import VideoGenPipeline
+    from videogen_jax.sampling.pipeline import VideoGenPipeline
 
     return VideoGenPipeline.from_pretrained(tiny_model)
 
@@ -63,8 +63,8 @@ def sample_config(tiny_model, tiny_pipeline, tmp_path, monkeypatch):
     What a command says of the model goes into its name; output goes to tmp_path/out.
     """
     from configs.shapes.sample import get_config
-    from videogen_jax import compilation_cache
-    from videogen_jax.pipeline import VideoGenPipeline
+    from videogen_jax.runtime import compilation_cache
+    from videogen_jax.sampling.pipeline import VideoGenPipeline
 
     def loaded(folder, dtype, reference_model, name, aot=None):
         tiny_pipeline.name = name
@@ -82,7 +82,7 @@ def sample_config(tiny_model, tiny_pipeline, tmp_path, monkeypatch):
 @pytest.fixture
 def stop_sampling(monkeypatch):
     """Set its "after" to N: sampling goes on for N calls of a pipeline, then raises KeyboardInterrupt."""
-    from videogen_jax.pipeline import VideoGenPipeline
+    from videogen_jax.sampling.pipeline import VideoGenPipeline
 
     left = {"after": 1}
 

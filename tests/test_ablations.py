@@ -12,7 +12,7 @@ import pytest
 
 from configs.shapes.ablations.setting import split_argument
 from configs.shapes.evaluate import get_config as get_evaluation
-from videogen_jax.metrics.shapes_reader import ATTRIBUTES
+from videogen_jax.shapes.reader import ATTRIBUTES
 from videogen_jax.stages import build_stage
 
 ROOT = Path(__file__).parents[1]

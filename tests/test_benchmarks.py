@@ -40,7 +40,7 @@ def test_every_program_of_a_call_is_recorded(benchmarks, tiny_model):
     from measured import MeasuredPrograms
     from sample import stage_of
 
-    from videogen_jax.pipeline import VideoGenPipeline
+    from videogen_jax.sampling.pipeline import VideoGenPipeline
 
     pipeline = VideoGenPipeline.from_pretrained(tiny_model)
     pipeline.programs = recorded = MeasuredPrograms()

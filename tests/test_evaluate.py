@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from configs.shapes.evaluate import get_config
-from tests.metrics.tiny_classifier import write_tiny_classifier
+from tests.shapes.tiny_classifier import write_tiny_classifier
 from tests.tiny_model import write_tiny_model
-from videogen_jax.data import shapes
 from videogen_jax.metrics import captions, evaluation, fidelity, prompts, statistics
 from videogen_jax.metrics.image import psnr
 from videogen_jax.metrics.published import MEASURES
 from videogen_jax.metrics.results import ResultLog
-from videogen_jax.metrics.shapes_reader import ATTRIBUTES, IMAGE_ATTRIBUTES, compare, read_image
-from videogen_jax.metrics.sheets import captioned_sheet, strip
 from videogen_jax.metrics.table import table_rows
-from videogen_jax.pipeline import VideoGenPipeline
+from videogen_jax.runtime.sheets import captioned_sheet, strip
+from videogen_jax.sampling.pipeline import VideoGenPipeline
+from videogen_jax.shapes import world
+from videogen_jax.shapes.reader import ATTRIBUTES, IMAGE_ATTRIBUTES, compare, read_image
 from videogen_jax.video_io import read_image as load_image
 from videogen_jax.video_io import read_video
 
@@ -70,7 +70,7 @@ def test_sections_and_counts(evaluated, pipeline):
         assert record["right"] == {
             name: record["read"][name] == said
             for name in ATTRIBUTES
-            if (said := getattr(shapes.parse_caption(record["prompt"]), name)) is not None
+            if (said := getattr(world.parse_caption(record["prompt"]), name)) is not None
         }
     assert set(metrics["autoencoder"]["psnr"]) == {str(pipeline.resolution // 2), str(pipeline.resolution)}
     assert metrics["autoencoder"]["read"]["rendered"]["colour"]["fraction"] == 1.0
@@ -285,13 +285,13 @@ def test_wrong_command(arguments, message, tmp_path):
 
 def test_captions_cover_the_split_evenly():
     sampled = captions.sample_captions(64)
-    said = [shapes.parse_caption(caption) for caption in sampled]
+    said = [world.parse_caption(caption) for caption in sampled]
     triples = Counter((s.colour, s.shape, s.motion) for s in said)
-    assert set(triples) == set(shapes.all_triples("held_out"))
+    assert set(triples) == set(world.all_triples("held_out"))
     assert max(triples.values()) == 2
     sizes, backgrounds = Counter(s.size for s in said), Counter(s.background for s in said)
     assert max(sizes.values()) - min(sizes.values()) <= 8
-    assert set(backgrounds) == set(shapes.BACKGROUNDS)
+    assert set(backgrounds) == set(world.BACKGROUNDS)
     first = said[:16]
     assert len({s.motion for s in first}) == 16
     for values, of_each in (([s.colour for s in first], (1, 3)), ([s.shape for s in first], (3, 5))):
@@ -324,8 +324,8 @@ def test_paired_intervals():
 
 def test_still_images_are_read():
     for number in range(40):
-        clip = shapes.sample_clip(91, number, "all")
-        (image,) = shapes.render(clip, [0.0], 128)
+        clip = world.sample_clip(91, number, "all")
+        (image,) = world.render(clip, [0.0], 128)
         seen = read_image(image)
         assert all(compare(seen, clip.caption, IMAGE_ATTRIBUTES).values()), (clip.caption, seen)
         assert (seen.motion_kind, seen.direction, seen.speed) == (None, None, None)
@@ -335,7 +335,7 @@ def test_still_images_are_read():
 
 def test_codec_is_the_models_own(pipeline):
     codec = fidelity.Codec(pipeline, 3)
-    frames = shapes.render(shapes.sample_clip(0, 0, "held_out"), shapes.frame_times(7), pipeline.resolution)
+    frames = world.render(world.sample_clip(0, 0, "held_out"), world.frame_times(7), pipeline.resolution)
     latents = codec.encode(frames)
     whole = pipeline.autoencoder.encode(pipeline.params["vae"], frames.astype(np.float32) / 127.5 - 1)
     np.testing.assert_allclose(latents, whole, atol=1e-5)

@@ -13,7 +13,7 @@ import videogen_jax
 from configs.webvid.evaluate_msrvtt import get_config as get_msrvtt
 from configs.webvid.evaluate_ucf101 import get_config as get_ucf101
 from tests.data.made_videos import write_video
-from tests.metrics.tiny_classifier import write_tiny_classifier
+from tests.shapes.tiny_classifier import write_tiny_classifier
 from videogen_jax.data.entries import Item
 from videogen_jax.data.excerpts import Excerpt, read_excerpt
 from videogen_jax.metrics import evaluation, real_clips
@@ -21,7 +21,7 @@ from videogen_jax.metrics.captions import build_captions
 from videogen_jax.metrics.feature_networks import load_shapes_classifier
 from videogen_jax.metrics.frechet import Moments, frechet_distance
 from videogen_jax.metrics.networks.clip import load_clip
-from videogen_jax.pipeline import VideoGenPipeline
+from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.stages.stage import resize, to_unit
 from videogen_jax.video_io import read_image
 

@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from examples import pipeline_picture, readme_gallery
-from videogen_jax.pipeline import VideoGenPipeline
+from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.weights.hub import EMBEDDED, resolve
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

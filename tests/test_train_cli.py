@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from videogen_jax import command_line
+from videogen_jax.runtime import command_line
 
 ROOT = Path(__file__).parents[1]
 TEXT = "--config=configs/shapes/text.py"

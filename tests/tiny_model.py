@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from videogen_jax.data.vocabulary import load_tokenizer, train_tokenizer
 from videogen_jax.stages import build_stage
 from videogen_jax.training.exporting import plain
 from videogen_jax.weights.diffusers_config import public_config
 from videogen_jax.weights.folder import save_part, write_model_index
 from videogen_jax.weights.parts import save_scheduler
+from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer
 
 CAPTIONS = ("a small red circle moving right slowly on a gray background", "a large blue square growing on a black one")
 LENGTH = 16  # tokens

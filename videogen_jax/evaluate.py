@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from videogen_jax.command_line import fail, parse
+from videogen_jax.runtime.command_line import fail, parse
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Evaluation config, e.g. configs/shapes/evaluate.py")
 MODEL = flags.DEFINE_string("model", None, "Model folder")
@@ -24,8 +24,8 @@ SPLIT = flags.DEFINE_enum("split", "held_out", ["train", "held_out"], "Which cap
 
 def main(argv: list[str]) -> None:
     del argv
-    from videogen_jax import compilation_cache, host_memory
     from videogen_jax.metrics.evaluation import evaluate, print_table
+    from videogen_jax.runtime import compilation_cache, host_memory
 
     compilation_cache.enable()
     host_memory.keep_freed_memory()

@@ -10,7 +10,7 @@ grows stage by stage into a complete model.
 from absl import app, flags
 from ml_collections import config_flags
 
-from videogen_jax.command_line import fail, parse
+from videogen_jax.runtime.command_line import fail, parse
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's training config")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to export")

@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from videogen_jax.command_line import fail, parse_with_default, speak_plainly
+from videogen_jax.runtime.command_line import fail, parse_with_default, speak_plainly
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "shapes" / "sample.py"
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
         if _MODEL.value is not None:
             config.model = _MODEL.value
 
-        from videogen_jax.sampling import export_programs  # after what needs no JAX
+        from videogen_jax.sampling.command import export_programs  # after what needs no JAX
 
         print(export_programs(config, _OUTPUT.value, batch_sizes, _PLATFORMS.value, _PREVIEWS.value))
     except (ValueError, OSError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import app, flags
 
-from videogen_jax.command_line import fail, parse, speak_plainly
+from videogen_jax.runtime.command_line import fail, parse, speak_plainly
 
 _FACTOR = flags.DEFINE_integer("factor", 2, "What the frame rate is multiplied by: 2, 4, or a product of the model's")
 _OUTPUT = flags.DEFINE_string(
@@ -57,8 +57,8 @@ def interpolate(
     """
     from videogen_jax.interpolation.files import Plan, default_output, interpolate_file
     from videogen_jax.interpolation.interpolator import Interpolator, check_upsampler, factor_passes
-    from videogen_jax.model_index import ModelIndex
     from videogen_jax.weights.hub import EMBEDDED, resolve
+    from videogen_jax.weights.model_index import ModelIndex
 
     index = ModelIndex.read(resolve(model or EMBEDDED))
     check_upsampler(index)
@@ -66,7 +66,7 @@ def interpolate(
     target = default_output(source, factor, slow_motion) if output is None else Path(output)
     plan = Plan.of(source, target, factor, slow_motion)
 
-    from videogen_jax import compilation_cache, host_memory
+    from videogen_jax.runtime import compilation_cache, host_memory
 
     compilation_cache.enable()
     host_memory.keep_freed_memory()

@@ -4,8 +4,8 @@
 
 Stopped and started again it goes on where it was; finished, it does nothing. `--shard 3/16` makes the fourth of sixteen
 parts, for sixteen processes started by any scheduler, which need not know of each other; `--distributed` asks
-jax.distributed for its part (videogen_jax/distributed.py). The one that ends last completes the data set. Any field of
-the config can be set from the command line: `--config.corpus.folder=videos`.
+jax.distributed for its part (videogen_jax/training/distributed.py). The one that ends last completes the data set. Any
+field of the config can be set from the command line: `--config.corpus.folder=videos`.
 """
 
 import os
@@ -13,7 +13,7 @@ import os
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from videogen_jax.command_line import fail, parse
+from videogen_jax.runtime.command_line import fail, parse
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Preparing config, e.g. configs/webvid/prepare.py")
 SHARD = flags.DEFINE_string("shard", None, "This process's part i of n, from 0/n to n-1/n")
@@ -22,8 +22,9 @@ DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Take this process's part 
 
 def main(argv: list[str]) -> None:
     del argv
-    from videogen_jax import compilation_cache, distributed
     from videogen_jax.data.preparing import prepare_from
+    from videogen_jax.runtime import compilation_cache
+    from videogen_jax.training import distributed
 
     compilation_cache.enable()
     try:

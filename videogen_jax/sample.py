@@ -21,7 +21,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from videogen_jax.command_line import fail, parse_with_default, read_prompts, speak_plainly
+from videogen_jax.runtime.command_line import fail, parse_with_default, read_prompts, speak_plainly
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_CONFIG = ROOT.parent / "configs" / "shapes" / "sample.py"
@@ -75,15 +75,15 @@ def _config() -> ConfigDict:
 
 def _compile_only(topology: str) -> None:
     """Reports on the programs for a pod: those of a pipeline, or of the stage of a training config."""
-    from videogen_jax.training import aot
+    from videogen_jax.scaling import training
 
     if "stage" in _CONFIG.value:
-        reports = [aot.sample_report(_CONFIG.value, topology)]
+        reports = [training.sample_report(_CONFIG.value, topology)]
     else:
-        from videogen_jax.sampling_aot import pipeline_reports
+        from videogen_jax.scaling.sampling import pipeline_reports
 
         reports = pipeline_reports(_config(), topology)
-    aot.write(reports, _AOT_OUTPUT.value)
+    training.write(reports, _AOT_OUTPUT.value)
 
 
 def main(argv: list[str]) -> None:
@@ -99,7 +99,7 @@ def main(argv: list[str]) -> None:
         if _RECIPE.value and given:
             raise ValueError(f"--{given[0]} is said by the recipe: leave it out")
 
-        from videogen_jax.sampling import remake, sample  # after what needs no JAX
+        from videogen_jax.sampling.command import remake, sample  # after what needs no JAX
 
         if prompts is None:
             remake(config, _RECIPE.value, *common)

@@ -10,7 +10,7 @@ import os
 
 from absl import app, flags
 
-from videogen_jax.command_line import fail, parse, speak_plainly
+from videogen_jax.runtime.command_line import fail, parse, speak_plainly
 from videogen_jax.studio.clients import TOKEN_VARIABLE, check_token
 
 _MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; the embedded model if not given")
@@ -49,7 +49,7 @@ def serve() -> None:
     from videogen_jax.weights.hub import EMBEDDED, is_id
 
     if _AOT.value:
-        from videogen_jax.aot import StoredPrograms
+        from videogen_jax.sampling.exported import StoredPrograms
 
         StoredPrograms.read(_AOT.value)  # what is missing is told of at once
     names = [name for name in (_MODEL.value or EMBEDDED, _REFERENCE_MODEL.value) if name is not None]

@@ -19,7 +19,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from videogen_jax.command_line import fail, parse
+from videogen_jax.runtime.command_line import fail, parse
 from videogen_jax.training.preemption import Preempted, exit_when_told
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Training config, e.g. configs/shapes/autoencoder.py")
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
     if "://" in WORKDIR.value:
         fail(f"--workdir {WORKDIR.value} is an address; it must be a folder, such as one where the bucket is mounted")
     exit_when_told()
-    from videogen_jax import distributed
+    from videogen_jax.training import distributed
 
     given = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     try:
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
 
 def train() -> None:
     """Trains the stage of --config; errors that a user can do something about are said in a sentence."""
-    from videogen_jax.host_memory import keep_freed_memory
+    from videogen_jax.runtime.host_memory import keep_freed_memory
     from videogen_jax.training.checkpoints import CannotSave
     from videogen_jax.training.loop import TrainingDiverged
     from videogen_jax.training.run import run
@@ -81,11 +81,11 @@ def train() -> None:
 
 def compile_only() -> None:
     """Reports on the training step for the pod of --aot_topology."""
-    from videogen_jax.training import aot
+    from videogen_jax.scaling import training
 
     try:
-        effort = aot.FAST if AOT_EFFORT.value == "fast" else aot.FULL
-        aot.write([aot.train_report(CONFIG.value, AOT_TOPOLOGY.value, effort)], AOT_OUTPUT.value)
+        effort = training.FAST if AOT_EFFORT.value == "fast" else training.FULL
+        training.write([training.train_report(CONFIG.value, AOT_TOPOLOGY.value, effort)], AOT_OUTPUT.value)
     except (ValueError, OSError) as error:
         fail(error)
 

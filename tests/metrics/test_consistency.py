@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from videogen_jax.data import shapes
 from videogen_jax.metrics import consistency
-from videogen_jax.metrics.shapes_reader import read_clip
+from videogen_jax.shapes import world
+from videogen_jax.shapes.reader import read_clip
 
 SIDE = 64
 CAPTIONS = [
@@ -17,7 +17,7 @@ CAPTIONS = [
 
 
 def _clip(caption):
-    frames = shapes.render(shapes.clip_from_caption(caption, 3), shapes.frame_times(16), SIDE)
+    frames = world.render(world.clip_from_caption(caption, 3), world.frame_times(16), SIDE)
     return frames, read_clip(frames)
 
 
@@ -29,8 +29,8 @@ def test_ground_truth_is_consistent(caption):
     assert (valid & ~still).any(axis=(1, 2)).all()  # the shape itself is measured too
     assert consistency.warping_error(frames, flow, valid) < 1e-5
     assert consistency.still_flicker(frames, still) == 0.0
-    clip = shapes.clip_from_caption(caption, 3)
-    times = shapes.frame_times(16)
+    clip = world.clip_from_caption(caption, 3)
+    times = world.frame_times(16)
     if "moving" in caption:
         true = SIDE * np.diff(clip.centre(times), axis=0)
         for k in range(15):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.metrics.tiny_classifier import write_tiny_classifier
+from tests.shapes.tiny_classifier import write_tiny_classifier
 from videogen_jax.metrics import feature_networks, published
 from videogen_jax.metrics.frechet import BlockMoments, frechet_distance
 

@@ -10,15 +10,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from videogen_jax.data import shapes
 from videogen_jax.metrics.cases import choose_cases, confusion
 from videogen_jax.metrics.consistency import shapes_consistency
 from videogen_jax.metrics.kept_videos import KeptVideos
 from videogen_jax.metrics.plots import plot_distribution
 from videogen_jax.metrics.prompts import tally_attributes
 from videogen_jax.metrics.report import write_report
-from videogen_jax.metrics.shapes_reader import ATTRIBUTES, IMAGE_ATTRIBUTES, compare, read_clip, read_image
 from videogen_jax.metrics.table import table_rows
+from videogen_jax.shapes import world
+from videogen_jax.shapes.reader import ATTRIBUTES, IMAGE_ATTRIBUTES, compare, read_clip, read_image
 from videogen_jax.video_io import read_video
 
 _VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -65,9 +65,9 @@ def _fill(folder, count=8):
     """`metrics.json` and videos in `folder`, as an evaluation leaves them; returns the metrics."""
     kept, results = KeptVideos(folder / "videos"), []
     for number in range(count):
-        clip = shapes.sample_clip(5, number, "held_out")
+        clip = world.sample_clip(5, number, "held_out")
         clip = dataclasses.replace(clip, colour="red")
-        frames = shapes.render(clip, shapes.frame_times(8), 32)
+        frames = world.render(clip, world.frame_times(8), 32)
         caption = clip.caption.replace(" red ", f" {WRONG.get(number, 'red')} ")
         seen, in_reference = read_clip(frames), read_image(frames[0])
         results.append(

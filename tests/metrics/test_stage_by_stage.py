@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.tiny_model import write_tiny_model
-from videogen_jax.data.shapes import frame_times, render, sample_clip
 from videogen_jax.metrics.fidelity import Codec
-from videogen_jax.metrics.shapes_reader import score
-from videogen_jax.pipeline import VideoGenPipeline
+from videogen_jax.sampling.pipeline import VideoGenPipeline
+from videogen_jax.shapes.reader import score
+from videogen_jax.shapes.world import frame_times, render, sample_clip
 
 
 def test_stages_are_sampled_from_each_on_and_read(tmp_path, monkeypatch):

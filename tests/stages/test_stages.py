@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from configs.shapes import text
-from videogen_jax.model_index import StageSettings
 from videogen_jax.stages import build_stage
 from videogen_jax.stages.cascade import BRANCHES
 from videogen_jax.stages.decoder import hinge
@@ -18,6 +17,7 @@ from videogen_jax.stages.temporal import blend, log_squared
 from videogen_jax.stages.text import TextStage, uniformity
 from videogen_jax.training.optimizer import make_optimizer
 from videogen_jax.training.state import init_state, train_step
+from videogen_jax.weights.model_index import StageSettings
 
 UNET = {
     "block_out_channels": (8,),

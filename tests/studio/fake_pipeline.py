@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from videogen_jax.model_index import ModelIndex
-from videogen_jax.recipe import Recipe, pixel_digest
+from videogen_jax.sampling.recipe import Recipe, pixel_digest
 from videogen_jax.studio.vocabulary import Vocabulary
+from videogen_jax.weights.model_index import ModelIndex
 
 SENTENCES = """a small large red green blue yellow purple cyan orange white circle square triangle star moving left
 right up down slowly quickly growing shrinking circling clockwise counterclockwise on background black gray navy brown

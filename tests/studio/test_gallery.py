@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videogen_jax.recipe import Recipe
+from videogen_jax.sampling.recipe import Recipe
 from videogen_jax.studio.errors import Refused
 from videogen_jax.studio.gallery import FILES, Gallery
 from videogen_jax.video_io import contact_sheet, read_image, read_video

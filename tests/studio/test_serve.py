@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from videogen_jax.recipe import Recipe
+from videogen_jax.sampling.recipe import Recipe
 from videogen_jax.studio.clients import TOKEN_VARIABLE, check_token
 from videogen_jax.studio.model import FolderSource
 from videogen_jax.video_io import read_video, write_image

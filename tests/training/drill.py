@@ -84,7 +84,7 @@ def digest(state) -> str:
 def run(config, workdir):
     import jax
 
-    from videogen_jax import distributed
+    from videogen_jax.training import distributed
     from videogen_jax.training.loop import train
 
     if "JAX_NUM_PROCESSES" in os.environ and not jax.distributed.is_initialized():

@@ -98,7 +98,7 @@ import sys
 import jax
 from configs.base import get_base_config
 from tests.training.conftest import LinearSource, LinearStage
-from videogen_jax import distributed
+from videogen_jax.training import distributed
 from videogen_jax.training.loop import train
 
 distributed.initialize()

@@ -67,7 +67,7 @@ def test_three_steps_with_frames_over_devices_are_those_of_one_device(stage):
 GATHERS = """
 import json, re
 from tests.training import on_meshes
-from videogen_jax.training.hlo import parse, runs, shape_bytes
+from videogen_jax.scaling.hlo import parse, runs, shape_bytes
 
 unet = {**on_meshes.UNET, "block_out_channels": (32,), "cross_attention": (True,), "reference_attention": True}
 settings = {"unet": unet, "schedule": on_meshes.SCHEDULE, "resolution": 32, "lower_resolution": 16}

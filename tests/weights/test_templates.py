@@ -104,7 +104,7 @@ def test_a_later_process_finds_the_embedded_models_shapes(tmp_path):
     code = """
 import sys
 import jax
-from videogen_jax import compilation_cache
+from videogen_jax.runtime import compilation_cache
 from videogen_jax.weights.hub import EMBEDDED, resolve
 from videogen_jax.weights.parts import load_text_encoder
 compilation_cache.enable(sys.argv[1])

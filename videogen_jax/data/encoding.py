@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from videogen_jax.data.vocabulary import tokenize
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.stage import Batch, Params, to_unit
 from videogen_jax.weights.parts import TextPart, load_autoencoder, load_text_encoder
+from videogen_jax.weights.tokenizer import tokenize
 
 
 @dataclasses.dataclass(frozen=True)

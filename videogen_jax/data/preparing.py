@@ -18,7 +18,6 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from videogen_jax.data.cache import fingerprint
 from videogen_jax.data.clips import Clip, ClipRules, Scan, read_clips
 from videogen_jax.data.corpora import build_corpus
 from videogen_jax.data.decoding import BadVideo
@@ -28,6 +27,7 @@ from videogen_jax.data.prepared import RECIPE_NAME, VERSION, ShardWriter, write_
 from videogen_jax.data.skipped import SkippedEntries, TooManySkipped
 from videogen_jax.data.statistics_page import Tally, statistics_page
 from videogen_jax.data.workers import Workers
+from videogen_jax.shapes.latents import fingerprint
 from videogen_jax.stages.stage import Params, build_network
 from videogen_jax.weights.folder import save_json, write_atomically
 from videogen_jax.weights.hub import resolve

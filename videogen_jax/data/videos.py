@@ -14,8 +14,8 @@ from videogen_jax.data.clips import image_frames, open_video
 from videogen_jax.data.decoding import BadVideo, Framing, read_frames
 from videogen_jax.data.entries import BadItem, Corpus, Item
 from videogen_jax.data.skipped import SkippedEntries
-from videogen_jax.data.vocabulary import tokenize
 from videogen_jax.data.workers import Workers
+from videogen_jax.weights.tokenizer import tokenize
 
 
 @dataclasses.dataclass(frozen=True)

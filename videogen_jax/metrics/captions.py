@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from videogen_jax.data import shapes
 from videogen_jax.metrics import ucf101
 from videogen_jax.metrics.caption_files import read_caption_file
+from videogen_jax.shapes import world
 
 SHAPES = "shapes"
 PROMPTS_FROM = ("sentences", "class_names")
-_CARDINALITIES = (len(shapes.COLOURS), len(shapes.SHAPES), len(shapes.MOTIONS))
+_CARDINALITIES = (len(world.COLOURS), len(world.SHAPES), len(world.MOTIONS))
 
 
 class Caption(NamedTuple):
@@ -189,9 +189,9 @@ def sample_captions(count: int, split: str = "held_out", seed: int = 0) -> list[
     if count < 1:
         raise ValueError(f"the number of prompts is {count}, but must be at least 1")
     rng = np.random.default_rng(seed)
-    triples = list(shapes.all_triples(split))
+    triples = list(world.all_triples(split))
     rng.shuffle(triples)
-    settings = [(size, background) for size in shapes.SIZES for background in shapes.BACKGROUNDS]
+    settings = [(size, background) for size in world.SIZES for background in world.BACKGROUNDS]
     used = dict.fromkeys(triples, 0)
     seen: list[dict[str, int]] = [{}, {}, {}]  # how often each colour, shape and motion has come
 
@@ -208,7 +208,7 @@ def sample_captions(count: int, split: str = "held_out", seed: int = 0) -> list[
         for value, counts in zip(triple, seen, strict=True):
             counts[value] = counts.get(value, 0) + 1
         size, background = settings[number % len(settings)]
-        captions.append(shapes.ShapesClip(size, *triple, background, 0.5, 0.5).caption)
+        captions.append(world.ShapesClip(size, *triple, background, 0.5, 0.5).caption)
     return captions
 
 

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from videogen_jax.data import shapes
-from videogen_jax.metrics.shapes_reader import ATTRIBUTES
+from videogen_jax.shapes import world
+from videogen_jax.shapes.reader import ATTRIBUTES
 
 Record = Mapping[str, Any]  # of one video, as `metrics.json` has them under `prompts.results`
 
@@ -23,7 +23,7 @@ class Cases(NamedTuple):
 
 def said(record: Record, attribute: str) -> str | None:
     """The attribute as the prompt has it; None where it has none."""
-    return getattr(shapes.parse_caption(record["prompt"]), attribute)
+    return getattr(world.parse_caption(record["prompt"]), attribute)
 
 
 def confusion(records: Iterable[Record], attribute: str) -> Counter[tuple[str, str | None]]:

@@ -11,9 +11,9 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from videogen_jax.data import shapes
 from videogen_jax.metrics.image import psnr, ssim
-from videogen_jax.metrics.shapes_reader import Reading
+from videogen_jax.shapes import world
+from videogen_jax.shapes.reader import Reading
 
 MOST_PSNR = 100.0  # dB; stands for no error at all, which a mean could not take
 
@@ -88,7 +88,7 @@ def shapes_flow(reading: Reading, resolution: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _coverage(shape: str, centre: np.ndarray, radius: float, resolution: int) -> np.ndarray:
-    top, left, block = shapes.shape_coverage(shape, *centre, radius, resolution)
+    top, left, block = world.shape_coverage(shape, *centre, radius, resolution)
     whole = np.zeros((resolution, resolution))
     whole[top : top + block.shape[0], left : left + block.shape[1]] = block
     return whole

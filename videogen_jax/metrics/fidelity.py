@@ -11,13 +11,13 @@ import jax
 import numpy as np
 from rich.progress import track
 
-from videogen_jax.data import shapes
 from videogen_jax.metrics.image import flicker_error, psnr
 from videogen_jax.metrics.prompts import tally_attributes
 from videogen_jax.metrics.results import ResultLog
-from videogen_jax.metrics.shapes_reader import ATTRIBUTES, score
 from videogen_jax.metrics.statistics import bootstrap, mean_difference, ratio_of_means
-from videogen_jax.pipeline import VideoGenPipeline, decoding_windows
+from videogen_jax.sampling.pipeline import VideoGenPipeline, decoding_windows
+from videogen_jax.shapes import world
+from videogen_jax.shapes.reader import ATTRIBUTES, score
 from videogen_jax.stages.stage import Params, resize, to_uint8, to_unit
 from videogen_jax.stages.temporal import blend
 
@@ -105,7 +105,7 @@ def measure_temporal(codec: Codec, config: Any, split: str, log: ResultLog) -> d
     if pipeline.decoder is not None:
         decoders["video_decoder"] = codec.decode_video
 
-    def measure(clip: shapes.ShapesClip, factor: int) -> dict[str, Any]:
+    def measure(clip: world.ShapesClip, factor: int) -> dict[str, Any]:
         rendered = _render(pipeline, clip, factor)
         true_latents = codec.encode(rendered)
         base = true_latents[::factor]
@@ -156,7 +156,7 @@ def measure_decoder(codec: Codec, config: Any, split: str, log: ResultLog) -> di
       `psnr_difference` (video - image) and the `flicker_ratio` of the means (video / image), with 95% intervals.
     """
 
-    def measure(clip: shapes.ShapesClip, rate: int) -> dict[str, Any]:
+    def measure(clip: world.ShapesClip, rate: int) -> dict[str, Any]:
         rendered = _render(codec.pipeline, clip, rate)
         latents = codec.encode(rendered)
         decoded = {"image_decoder": codec.decode_images(latents), "video_decoder": codec.decode_video(latents)}
@@ -196,7 +196,7 @@ def measure_autoencoder(codec: Codec, config: Any, split: str, log: ResultLog) -
     downsampling = pipeline.autoencoder.network.downsampling
     sides = [stage.resolution * downsampling for stage in pipeline.cascade]
 
-    def measure(clip: shapes.ShapesClip, rate: int) -> dict[str, Any]:
+    def measure(clip: world.ShapesClip, rate: int) -> dict[str, Any]:
         rendered = _render(pipeline, clip, rate)
         result: dict[str, Any] = {"psnr": {}, "read": {"rendered": score(rendered, clip.caption)}}
         for side in sides:
@@ -242,7 +242,7 @@ def _clip_records(
     split: str,
     log: ResultLog,
     rates: Sequence[int],
-    measure: Callable[[shapes.ShapesClip, int], dict[str, Any]],
+    measure: Callable[[world.ShapesClip, int], dict[str, Any]],
 ) -> dict[int, list[dict[str, Any]]]:
     """The record of each clip, for each rate; what is not in the log yet is measured."""
 
@@ -253,15 +253,15 @@ def _clip_records(
                     yield key, rate, number
 
     for key, rate, number in track(list(missing()), description=name):
-        clip = shapes.sample_clip(config.seed, number, split)
+        clip = world.sample_clip(config.seed, number, split)
         log.append([{"key": key, "caption": clip.caption, **measure(clip, rate)}])
     return {rate: [log.records[f"x{rate}-{number:04d}"] for number in range(config.clips)] for rate in rates}
 
 
-def _render(pipeline: VideoGenPipeline, clip: shapes.ShapesClip, rate: int) -> np.ndarray:
+def _render(pipeline: VideoGenPipeline, clip: world.ShapesClip, rate: int) -> np.ndarray:
     """uint8 `((F - 1) * rate + 1, H, W, 3)`, F the model's base frames."""
     count = (pipeline.index.num_frames - 1) * rate + 1
-    return shapes.render(clip, shapes.frame_times(count), pipeline.resolution)
+    return world.render(clip, world.frame_times(count), pipeline.resolution)
 
 
 def _psnr(a: np.ndarray, b: np.ndarray) -> float:

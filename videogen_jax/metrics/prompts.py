@@ -15,7 +15,10 @@ from videogen_jax.metrics.kept_videos import KeptVideos
 from videogen_jax.metrics.published import PublishedMeasures
 from videogen_jax.metrics.real_clips import RealClips
 from videogen_jax.metrics.results import ResultLog
-from videogen_jax.metrics.shapes_reader import (
+from videogen_jax.metrics.statistics import bootstrap, tally
+from videogen_jax.runtime.sheets import captioned_sheet, strip
+from videogen_jax.sampling.pipeline import VideoGenPipeline
+from videogen_jax.shapes.reader import (
     ATTRIBUTES,
     IMAGE_ATTRIBUTES,
     Reading,
@@ -23,9 +26,6 @@ from videogen_jax.metrics.shapes_reader import (
     read_clip,
     read_image,
 )
-from videogen_jax.metrics.sheets import captioned_sheet, strip
-from videogen_jax.metrics.statistics import bootstrap, tally
-from videogen_jax.pipeline import VideoGenPipeline
 from videogen_jax.video_io import read_image as load_image
 from videogen_jax.video_io import write_image
 

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 from rich.progress import Progress
 
-from videogen_jax.data import shapes
 from videogen_jax.data.corpora import FolderCorpus
 from videogen_jax.data.decoding import BadVideo
 from videogen_jax.data.entries import BadItem, Item
@@ -24,6 +23,7 @@ from videogen_jax.data.workers import Workers
 from videogen_jax.metrics.captions import SHAPES, Captions, checked_fields
 from videogen_jax.metrics.published import DISTANCE_NETWORKS, PublishedMeasures
 from videogen_jax.metrics.ucf101 import read_list
+from videogen_jax.shapes import world
 
 SIZES = ("model", "own")
 
@@ -72,11 +72,11 @@ class RenderedClips:
             return []
         size = f"{num_frames}x{resolution}"
         keys = [f"real-{self.split}-{self.seed}-{size}-{number:05d}" for number in range(self.count)]
-        times = shapes.frame_times(num_frames)
+        times = world.frame_times(num_frames)
         for number, key in enumerate(keys):
             if not published.has(key):
-                clip = shapes.sample_clip(self.seed, number, self.split)
-                published.add([key], [clip.caption], [shapes.render(clip, times, resolution)])
+                clip = world.sample_clip(self.seed, number, self.split)
+                published.add([key], [clip.caption], [world.render(clip, times, resolution)])
         return keys
 
     def summary(self) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from videogen_jax.metrics.page_elements import scrolling_table
 from videogen_jax.metrics.plots import plot_accuracies, plot_distribution
 from videogen_jax.metrics.published import MEASURES
 from videogen_jax.metrics.report_videos import videos_section
-from videogen_jax.metrics.shapes_reader import ATTRIBUTES, VALUES
 from videogen_jax.metrics.table import CONSISTENCY, PARTS, Row, table_rows
+from videogen_jax.shapes.reader import ATTRIBUTES, VALUES
 from videogen_jax.weights.folder import write_atomically
 
 _TALLIES = {

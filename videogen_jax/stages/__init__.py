@@ -1,8 +1,8 @@
 """The paper's parts, one file each, behind one small face (see stages/stage.py)."""
 
+from videogen_jax.shapes.classifier import ClassifierStage
 from videogen_jax.stages.autoencoder import AutoencoderStage
 from videogen_jax.stages.cascade import CascadeStage
-from videogen_jax.stages.classifier import ClassifierStage
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.reference import ReferenceStage
 from videogen_jax.stages.stage import Stage, build_network

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from videogen_jax import __version__
-from videogen_jax.model_index import REFERENCE, ModelIndex
 from videogen_jax.studio.limits import Limits
 from videogen_jax.studio.schemas import Bounds, Defaults, ModelView
 from videogen_jax.studio.vocabulary import Vocabulary
+from videogen_jax.weights.model_index import REFERENCE, ModelIndex
 
 LOADING, WARMING_UP, READY, FAILED = "loading", "warming up", "ready", "failed"
 _SHAPES_EXAMPLES = (
@@ -32,7 +32,7 @@ _GENERAL_EXAMPLES = (
 
 
 class Pipeline(Protocol):
-    """What the studio needs of `videogen_jax.pipeline.VideoGenPipeline`."""
+    """What the studio needs of `videogen_jax.sampling.pipeline.VideoGenPipeline`."""
 
     name: str
     fingerprint: str
@@ -81,21 +81,21 @@ class FolderSource:
         index = ModelIndex.read(self._folder)
         if self._reference_model is None:
             return index, index.has("unet")
-        from videogen_jax.text_to_image import TextToImage
+        from videogen_jax.sampling.text_to_image import TextToImage
 
         self._reference_folder = resolve(self._reference_model)
         return index.with_reference(TextToImage.default_settings(self._reference_folder)), True
 
     def vocabulary(self) -> Vocabulary:
-        from videogen_jax.data.vocabulary import known_words, load_tokenizer, unknown_words
+        from videogen_jax.weights.tokenizer import known_words, load_tokenizer, unknown_words
 
         # Not the pipeline's own, which its thread uses while words are checked here.
         tokenizer = load_tokenizer(self._folder / "tokenizer")
         return Vocabulary(known_words(tokenizer), lambda prompt: unknown_words(tokenizer, prompt))
 
     def load(self) -> Pipeline:
-        from videogen_jax import compilation_cache, host_memory
-        from videogen_jax.pipeline import VideoGenPipeline
+        from videogen_jax.runtime import compilation_cache, host_memory
+        from videogen_jax.sampling.pipeline import VideoGenPipeline
 
         compilation_cache.enable()
         host_memory.keep_freed_memory()

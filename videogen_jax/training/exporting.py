@@ -10,12 +10,12 @@ import numpy as np
 from absl import logging
 from jax.sharding import SingleDeviceSharding
 
-from videogen_jax.data.build import build_encoder, build_source, example_batch
 from videogen_jax.data.loader import take
 from videogen_jax.models.autoencoder import AutoencoderKL
 from videogen_jax.stages import build_network, build_stage
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.stage import Params, resize, to_unit
+from videogen_jax.training.build import build_encoder, build_source, example_batch
 from videogen_jax.training.checkpoints import Checkpoints, abstract_state
 from videogen_jax.training.encoded import EncodedStage
 from videogen_jax.training.optimizer import fixed_leaves, make_optimizer

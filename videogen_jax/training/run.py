@@ -10,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from videogen_jax.data.build import build_encoder, build_source
-from videogen_jax.data.vocabulary import load_tokenizer, single_tokens, tokenize
 from videogen_jax.models.unet import image_part, inflate_unet
 from videogen_jax.models.vgg import VGG16Features
 from videogen_jax.stages import build_stage
 from videogen_jax.stages.stage import Params, Stage
+from videogen_jax.training.build import build_encoder, build_source
 from videogen_jax.training.encoded import EncodedStage
 from videogen_jax.training.loop import check_settings, train
 from videogen_jax.training.state import TrainState
 from videogen_jax.weights.folder import load_part
 from videogen_jax.weights.parts import load_autoencoder, load_text_encoder, part_prefix
+from videogen_jax.weights.tokenizer import load_tokenizer, single_tokens, tokenize
 
 
 def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> TrainState:

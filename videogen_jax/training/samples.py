@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from videogen_jax.metrics.sheets import captioned_sheet
+from videogen_jax.runtime.sheets import captioned_sheet
 
 _FIRST = ("reference", "truth")  # columns come in this order, then those that the stage made
 _SIDE = 128  # pixels, to which smaller frames are enlarged

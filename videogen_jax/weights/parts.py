@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from videogen_jax.data.vocabulary import load_tokenizer
-from videogen_jax.diffusion.scheduler_config import Scheduler
 from videogen_jax.models.autoencoder import AutoencoderKL, TemporalDecoder
 from videogen_jax.models.text_encoder import CLIPTextEncoder
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
@@ -32,7 +30,9 @@ from videogen_jax.weights.diffusers_config import (
     unet_fields,
 )
 from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_json, load_part, save_json
+from videogen_jax.weights.scheduler_config import Scheduler
 from videogen_jax.weights.templates import parameter_shapes
+from videogen_jax.weights.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

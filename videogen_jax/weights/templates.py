@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from videogen_jax.weights.folder import write_atomically
 
 logger = logging.getLogger(__name__)
-_CODE = ("models", "stages")  # whose files decide what parameters there are
+_CODE = ("models", "stages", "shapes")  # whose files decide what parameters there are
 
 
 def parameter_shapes(owner: Any, init: Callable, *args: Any) -> Any:

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from videogen_jax.data.vocabulary import load_tokenizer, tokenize
 from videogen_jax.models.text_encoder import CLIPEncoder, CLIPTextEncoder, layer_norm
 from videogen_jax.weights import naming
 from videogen_jax.weights.diffusers_config import text_encoder_fields
 from videogen_jax.weights.folder import CONFIG_NAME, load_config
 from videogen_jax.weights.tensors import load_tensors
+from videogen_jax.weights.tokenizer import load_tokenizer, tokenize
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

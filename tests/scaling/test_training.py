@@ -1,0 +1,154 @@
+"""Training and sampling compiled for TPU pods, on a CPU, and what is refused before."""
+
+import importlib.util
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from configs.shapes import text
+from configs.webvid import cascade, decoder, temporal
+from videogen_jax.scaling import training
+from videogen_jax.training.mesh import make_mesh
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu (the extra aot) is not installed"
+)
+
+
+def tiny(resolution: int = 16):
+    """configs/webvid/cascade.py with a network of one narrow level."""
+    config = cascade.get_config(f"{resolution},v5e")
+    config.model.unet.update(
+        block_out_channels=(16,),
+        cross_attention=(True,),
+        layers_per_block=1,
+        num_heads=2,
+        cross_attention_dim=32,
+        norm_num_groups=4,
+    )
+    config.example.context = ((7, 32), "float16")
+    config.mesh.fsdp, config.fsdp_min_size = 2, 128
+    config.batch_size = 4
+    return config
+
+
+@pytest.fixture
+def without_libtpu(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+
+def test_a_host_without_libtpu_is_told_what_to_install(without_libtpu):
+    with pytest.raises(ValueError, match=r"--aot_topology needs libtpu.*pip install 'videogen_jax\[aot\]'"):
+        training.train_report(tiny(), "v5e:2x2")
+
+
+def test_a_chip_that_is_not_in_the_table_is_refused(without_libtpu):
+    with pytest.raises(ValueError, match="names the chip 'v9'; the known ones are v5e, v5p, v6e"):
+        training.train_report(tiny(), "v9:2x2")
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mesh.fsdp": 3}, r"config\.mesh.* 4"),
+        ({"batch_size": 6}, "config.batch_size is 6, which does not divide by the 4 devices"),
+        ({"accumulation": 2}, r"config\.batch_size is 4.*config\.accumulation"),
+        ({"data.source": "videos"}, "for a prepared data set: leave the kind of corpus out"),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused(change, message):
+    config = tiny()
+    config.update_from_flattened_dict(change)
+    with pytest.raises(ValueError, match=message):
+        training.train_report(config, "v5e:2x2")
+
+
+def test_a_config_that_tells_no_example_is_refused():
+    with pytest.raises(ValueError, match=r"config\.example is empty"):
+        training.abstract_batch(text.get_config())
+
+
+@needs_libtpu
+def test_a_pod_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="--aot_topology v5e:3x5"):
+        training.pod_devices("v5e:3x5")
+
+
+@needs_libtpu
+def test_a_program_sharded_by_hand(tmp_path, capsys):
+    """Rows of x over all of four devices, w over two: w is gathered, and the sum over rows is taken together."""
+    _, devices = training.pod_devices("v5e:2x2")
+    mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 1}, devices)
+    rows, columns = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P("fsdp"))
+    program = jax.jit(lambda x, w: (x @ w).sum(0), in_shardings=(rows, columns), out_shardings=NamedSharding(mesh, P()))
+    shapes = jax.ShapeDtypeStruct((1024, 512), jnp.float32), jax.ShapeDtypeStruct((512, 256), jnp.float32)
+    given = {"batch_size": 1024, "parameters": 512 * 256, "steps": 7200}
+    report = training.compile_report("product", "v5e:2x2", program, shapes, mesh, **given)
+    assert report.argument_bytes == 4 * (1024 * 512 // 4 + 512 * 256 // 2)
+    assert report.flops == 2 * 1024 * 512 * 256 / 4
+    assert report.collectives["all-gather"].bytes in (2 * 512 * 256, 4 * 512 * 256)  # as bfloat16, or as it is
+    assert report.collectives["all-reduce"].bytes == 4 * 256
+    assert report.collectives["all-reduce"].sent == 4 * 256 * 2 * 3 / 4
+    assert report.traffic_bytes >= report.argument_bytes
+    assert report.memory_bytes == 16 * 2**30
+    assert report.chip_hours == pytest.approx(8 * report.least.seconds)
+    training.write([report], tmp_path / "made" / "report.json")
+    (read,) = json.loads((tmp_path / "made" / "report.json").read_text())
+    assert read["bound_by"] == report.least.bound_by
+    assert read["collectives"]["all-reduce"]["count"] == 1
+    shown = capsys.readouterr().out
+    assert "product on v5e:2x2 (4 devices: data 2, fsdp 2), batch 1024" in shown
+    assert "all-reduce" in shown
+
+
+@needs_libtpu
+def test_what_does_not_fit_is_said():
+    _, devices = training.pod_devices("v5e:2x2")
+    mesh = make_mesh({"data": 4, "fsdp": 1, "tensor": 1}, devices)
+    whole = NamedSharding(mesh, P())
+    large = jax.ShapeDtypeStruct((2**17, 2**17), jnp.bfloat16)  # 32 GiB
+    program = jax.jit(lambda x: jnp.sin(x), in_shardings=whole, out_shardings=whole)
+    with pytest.raises(ValueError, match=r"too much with a batch of 8 on v5e:2x2: .*emory"):
+        training.compile_report("too much", "v5e:2x2", program, (large,), mesh, batch_size=8, parameters=0)
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_training_and_sampling_of_a_tiny_cascade():
+    train, sample = training.train_report(tiny(32), "v5e:2x2"), training.sample_report(tiny(32), "v5e:2x2")
+    assert (train.name, sample.name) == ("train cascade_32", "sample cascade_32")
+    # Parameters, moving average and two moments, float32; kernels are on half of the devices each, the rest on all.
+    assert train.argument_bytes > 8 * train.parameters
+    assert sample.argument_bytes < train.argument_bytes / 2  # no optimizer's state
+    kinds = train.collectives
+    assert kinds["all-gather"].bytes > train.parameters  # bfloat16, in the forward and in the backward pass
+    assert kinds["all-reduce"].sent > 0
+    assert train.chip_hours == pytest.approx(train.least.seconds * train.steps * 4 / 3600)
+    assert sample.steps == sample.chip_hours == 0
+    assert train.used < 0.1
+
+
+@pytest.mark.parametrize("hardware", ["v5e", "v5p", "h100", "h200"])
+def test_configs_for_hardware(hardware):
+    """The network computes in bfloat16, the batch divides the devices, and as many examples are seen."""
+    for module, arguments, network in (
+        (cascade, ("16", "32", "64"), "unet"),
+        (temporal, ("folder", "prepared"), "upsampler"),
+        (decoder, ("folder",), "decoder"),
+    ):
+        for argument in arguments:
+            config, plain = module.get_config(f"{argument},{hardware}"), module.get_config(argument)
+            assert config.model[network].dtype == "bfloat16"
+            assert config.batch_size % config.mesh.fsdp == 0
+            assert config.steps * config.batch_size == pytest.approx(plain.steps * plain.batch_size, rel=1e-3)
+            training.abstract_batch(config)
+
+
+def test_two_kinds_of_hardware_are_refused():
+    with pytest.raises(ValueError, match="names v5e and h100"):
+        cascade.get_config("16,v5e,h100")

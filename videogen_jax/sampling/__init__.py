@@ -1,0 +1,1 @@
+"""Text to video: the request, the pipeline, and the programs that it compiles."""

@@ -1,0 +1,1 @@
+"""What a program costs on a pod that is not there."""

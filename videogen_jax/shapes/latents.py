@@ -1,0 +1,201 @@
+"""Latents and text states of the shapes world, computed once by the frozen networks and read from disk in training."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from rich.progress import track
+
+from videogen_jax.data.encoding import as_stored, load_encoder
+from videogen_jax.shapes.world import DURATION, ShapesClip, frame_times, render, sample_clip
+
+CHUNK = 64  # clips encoded between two notes of progress
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentRecipe:
+    """What a cache of the shapes world holds.
+
+    Attributes:
+      split, seed, num_clips: of the clips.
+      num_frames: frames of an example: a whole clip, or a window of one.
+      window_rates: () for whole clips; else each example is a window whose frames are 1 / rate of a base interval
+        apart, the rate one of these and the start at random.
+      base_frames: frames of a clip at the base rate, which sets the base interval.
+      resolution: side of the latents.
+      lower_resolution: side of the latents of the stage below, kept beside, or None.
+      text: keep the captions' text states.
+      emphasis: words that the captions of every second clip have, see `sample_clip`.
+    """
+
+    split: str
+    seed: int
+    num_clips: int
+    num_frames: int
+    resolution: int
+    lower_resolution: int | None = None
+    window_rates: tuple[int, ...] = ()
+    base_frames: int = 16
+    text: bool = True
+    emphasis: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for rate in self.window_rates:
+            if self.num_frames - 1 > rate * (self.base_frames - 1):
+                raise ValueError(
+                    f"config.data.num_frames is {self.num_frames}: at a window rate of {rate} a clip has only "
+                    f"{rate * (self.base_frames - 1) + 1} frames"
+                )
+
+    def clip(self, index: int) -> ShapesClip:
+        return sample_clip(self.seed, index, self.split, self.emphasis)
+
+    def times(self, index: int) -> np.ndarray:
+        """Seconds of the frames of example `index`, `(num_frames,)`."""
+        if not self.window_rates:
+            return frame_times(self.num_frames) if self.num_frames > 1 else np.zeros(1)
+        rng = np.random.default_rng((self.seed, index))
+        spacing = DURATION / (self.base_frames - 1) / rng.choice(self.window_rates)
+        length = spacing * (self.num_frames - 1)
+        return rng.uniform(0.0, max(0.0, DURATION - length)) + spacing * np.arange(self.num_frames)
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentSource:
+    """A finished cache as a grain source: `latents` `(T, h, w, C)` and what else the recipe keeps, float16.
+
+    Of whole clips, the latents of one frame come as `reference` `(1, h, w, C)`, by default of the first, as in training
+    VideoGen. With `video` the frames are rendered again, uint8 `(T, H, W, 3)`.
+
+    Attributes:
+      reference_frame: "first", or "random", which is the same one of the clip every time.
+    """
+
+    folder: Path
+    recipe: LatentRecipe
+    video_resolution: int | None = None
+    reference_frame: str = "first"
+
+    def __post_init__(self):
+        if self.reference_frame not in ("first", "random"):
+            raise ValueError(f"config.data.reference_frame is {self.reference_frame!r}; it may be first or random")
+        arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(self.folder.glob("*.npy"))}
+        object.__setattr__(self, "_arrays", arrays)
+
+    def __len__(self) -> int:
+        return self.recipe.num_clips
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        example = {name: np.array(array[index]) for name, array in self._arrays.items()}
+        if not self.recipe.window_rates and self.recipe.num_frames > 1:
+            chosen = self._reference(index)
+            example["reference"] = example["latents"][chosen : chosen + 1]
+        if self.video_resolution is not None:
+            clip = self.recipe.clip(index)
+            example["video"] = render(clip, self.recipe.times(index), self.video_resolution)
+        return example
+
+    def _reference(self, index: int) -> int:
+        if self.reference_frame == "first":
+            return 0
+        return int(np.random.default_rng((self.recipe.seed, index)).integers(self.recipe.num_frames))
+
+    def caption(self, index: int) -> str:
+        return self.recipe.clip(index).caption
+
+
+def shapes_latents(
+    model_folder: str | Path,
+    *,
+    cache_folder: str,
+    video_resolution: int | None = None,
+    reference_frame: str = "first",
+    **recipe: Any,
+) -> LatentSource:
+    """The cache of a recipe, filled first if it is not there; an interrupted filling goes on where it was.
+
+    Args:
+      model_folder: holds `vae` and, if the recipe keeps text, `tokenizer` and `text_encoder`.
+      cache_folder: where caches are kept, each under a name made from the recipe and the networks' weights.
+      video_resolution: render the frames too, when read, with this side.
+      reference_frame: see `LatentSource`.
+    """
+    recipe = _recipe(recipe)
+    folder = _place(model_folder, cache_folder, recipe)
+    if not _is_whole(folder):
+        _fill(folder, Path(model_folder), recipe)
+    return LatentSource(folder, recipe, video_resolution, reference_frame)
+
+
+def is_filled(model_folder: str | Path, *, cache_folder: str, **fields: Any) -> bool:
+    """Whether the cache that `shapes_latents` gives for the same arguments need not be filled first."""
+    fields = {name: value for name, value in fields.items() if name not in ("video_resolution", "reference_frame")}
+    return _is_whole(_place(model_folder, cache_folder, _recipe(fields)))
+
+
+def _recipe(fields: Mapping[str, Any]) -> LatentRecipe:
+    return LatentRecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def _place(model_folder: str | Path, cache_folder: str, recipe: LatentRecipe) -> Path:
+    used = ["vae", "tokenizer", "text_encoder"] if recipe.text else ["vae"]
+    return Path(cache_folder) / fingerprint(dataclasses.asdict(recipe), Path(model_folder), used)
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / "recipe.json").exists()
+
+
+def fingerprint(recipe: Mapping[str, Any], model_folder: Path, parts: list[str]) -> str:
+    """A name that changes with the recipe or with any file of the parts."""
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
+    for part in parts:
+        files = sorted(p for p in (model_folder / part).glob("*") if p.is_file())
+        if not files:
+            raise ValueError(f"{model_folder / part} is missing: train and export that part first")
+        for path in files:
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _fill(folder: Path, model_folder: Path, recipe: LatentRecipe) -> None:
+    resolutions = {"latents": recipe.resolution}
+    if recipe.lower_resolution is not None:
+        resolutions["lower"] = recipe.lower_resolution
+    encoder, params = load_encoder(model_folder, resolutions, recipe.text)
+    shapes = encoder.shapes(recipe.num_frames)
+    encode = jax.jit(lambda params, batch: jax.tree.map(as_stored, encoder.encode(params, batch)))
+    part, progress = folder.with_name(folder.name + ".part"), 0
+    note = part / "progress.json"
+    if note.exists():
+        progress = json.loads(note.read_text())["clips"]
+    part.mkdir(parents=True, exist_ok=True)
+    mode = "r+" if progress else "w+"
+    open_array = partial(np.lib.format.open_memmap, mode=mode, dtype=np.float16)
+    arrays = {name: open_array(part / f"{name}.npy", shape=(recipe.num_clips, *s)) for name, s in shapes.items()}
+    logging.info("Encoding %d clips into %s", recipe.num_clips - progress, folder)
+    per_call = max(1, 32 // recipe.num_frames)  # frames in one call, so that memory does not grow with the clips
+    for begin in track(range(progress, recipe.num_clips, CHUNK), description="encoding"):
+        end = min(begin + CHUNK, recipe.num_clips)
+        for at in range(begin, end, per_call):
+            some = range(at, min(at + per_call, end))
+            batch = {"video": np.stack([render(recipe.clip(i), recipe.times(i), encoder.pixels) for i in some])}
+            if recipe.text:
+                batch["tokens"] = encoder.tokens([recipe.clip(i).caption for i in some])
+            rows = np.minimum(np.arange(per_call), len(some) - 1)  # padded with the last, to compile one size
+            batch = {name: values[rows] for name, values in batch.items()}
+            for name, values in encode(params, batch).items():
+                arrays[name][some.start : some.stop] = np.asarray(values)[: len(some)]
+        for array in arrays.values():
+            array.flush()
+        note.write_text(json.dumps({"clips": end}))
+    note.unlink()
+    (part / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+    part.rename(folder)
