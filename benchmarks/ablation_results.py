@@ -9,8 +9,8 @@ from typing import Any
 import compute
 
 from videogen_jax.metrics.statistics import bootstrap, mean_difference, ratio_of_means, tally
+from videogen_jax.runtime.files import write_atomically
 from videogen_jax.shapes.reader import IMAGE_ATTRIBUTES
-from videogen_jax.weights.folder import write_atomically
 
 WHOLE, SHIPPED = "whole", "as_shipped"  # what trained ablations, and other ways of sampling, are compared to
 MOTION_ATTRIBUTES = ("motion_kind", "direction", "speed")

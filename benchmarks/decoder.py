@@ -34,7 +34,7 @@ from side_by_side import in_turns, machine, relative_difference, report, write_j
 from videogen_jax.runtime.host_memory import keep_freed_memory
 from videogen_jax.sampling.pipeline import VideoGenPipeline, decoding_windows
 from videogen_jax.stages.decoder import DecoderStage
-from videogen_jax.stages.stage import to_uint8
+from videogen_jax.runtime.arrays import to_uint8
 from videogen_jax.weights.parts import load_stage
 
 SIZES = {"svd": (128, 256, 512, 512), "small": (32, 64, 128, 128)}

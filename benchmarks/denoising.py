@@ -17,9 +17,9 @@ from rich.progress import track
 
 from videogen_jax.data.loader import take
 from videogen_jax.metrics.denoising import denoising_errors
+from videogen_jax.runtime.files import write_atomically
 from videogen_jax.shapes.latents import shapes_latents
 from videogen_jax.stages.cascade import CascadeStage
-from videogen_jax.weights.folder import write_atomically
 from videogen_jax.weights.model_index import ModelIndex
 from videogen_jax.weights.parts import load_autoencoder_config, load_stage, load_text_encoder
 from videogen_jax.weights.tokenizer import tokenize

@@ -13,8 +13,8 @@ import numpy as np
 
 from videogen_jax.interpolation.interpolator import Interpolator, interpolate_frames
 from videogen_jax.metrics.image import flicker_error, psnr
+from videogen_jax.runtime.arrays import to_uint8, to_unit
 from videogen_jax.shapes.world import frame_times, render, sample_clip
-from videogen_jax.stages.stage import to_uint8, to_unit
 from videogen_jax.stages.temporal import blend
 from videogen_jax.weights.hub import EMBEDDED, resolve
 

@@ -22,11 +22,11 @@ from rich.table import Table
 
 from videogen_jax.metrics.fidelity import Codec
 from videogen_jax.metrics.prompts import tally_attributes
+from videogen_jax.runtime.arrays import to_unit
+from videogen_jax.runtime.files import write_atomically
 from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.shapes.reader import ATTRIBUTES, score
 from videogen_jax.shapes.world import frame_times, render, sample_clip
-from videogen_jax.stages.stage import to_unit
-from videogen_jax.weights.folder import write_atomically
 from videogen_jax.weights.tokenizer import tokenize
 
 NOTHING = "none"  # is sampled

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from videogen_jax.runtime.files import plain
 from videogen_jax.stages import build_stage
-from videogen_jax.training.exporting import plain
 from videogen_jax.weights.diffusers_config import public_config
 from videogen_jax.weights.folder import save_part, write_model_index
 from videogen_jax.weights.parts import save_scheduler

@@ -7,11 +7,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from videogen_jax.data.loader import take
+from videogen_jax.runtime.arrays import to_unit
 from videogen_jax.shapes import latents
 from videogen_jax.shapes.latents import LatentRecipe, shapes_latents
 from videogen_jax.shapes.world import DURATION, render, sample_clip
 from videogen_jax.stages import build_stage
-from videogen_jax.stages.stage import to_unit
 from videogen_jax.training.build import build_source, example_batch
 from videogen_jax.weights.diffusers_config import public_config
 from videogen_jax.weights.folder import save_part

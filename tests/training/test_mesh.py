@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from videogen_jax.training.mesh import batch_sharding, make_mesh, path_name, shardings_for
+from videogen_jax.training.mesh import batch_sharding, make_mesh, shardings_for
+from videogen_jax.training.parameter_paths import path_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,7 +69,8 @@ import re
 import jax, numpy as np, optax
 from configs.base import get_base_config
 from videogen_jax.stages import build_stage
-from videogen_jax.training.mesh import batch_sharding, make_mesh, path_name, shardings_for
+from videogen_jax.training.mesh import batch_sharding, make_mesh, shardings_for
+from videogen_jax.training.parameter_paths import path_name
 from videogen_jax.training.state import init_state, make_train_step
 
 assert jax.device_count() == 4

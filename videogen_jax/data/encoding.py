@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from videogen_jax.runtime.arrays import to_unit
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
-from videogen_jax.stages.stage import Batch, Params, to_unit
+from videogen_jax.stages.stage import Batch, Params
 from videogen_jax.weights.parts import TextPart, load_autoencoder, load_text_encoder
 from videogen_jax.weights.tokenizer import tokenize
 

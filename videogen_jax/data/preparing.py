@@ -27,9 +27,9 @@ from videogen_jax.data.prepared import RECIPE_NAME, VERSION, ShardWriter, write_
 from videogen_jax.data.skipped import SkippedEntries, TooManySkipped
 from videogen_jax.data.statistics_page import Tally, statistics_page
 from videogen_jax.data.workers import Workers
-from videogen_jax.shapes.latents import fingerprint
+from videogen_jax.runtime.files import save_json, write_atomically
 from videogen_jax.stages.stage import Params, build_network
-from videogen_jax.weights.folder import save_json, write_atomically
+from videogen_jax.weights.fingerprint import fingerprint
 from videogen_jax.weights.hub import resolve
 
 NOTES = "shards"

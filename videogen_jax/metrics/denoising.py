@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from videogen_jax.diffusion.augmentation import augment
 from videogen_jax.diffusion.predictions import x0_from_prediction
+from videogen_jax.runtime.arrays import resize
 from videogen_jax.stages.cascade import CascadeStage
-from videogen_jax.stages.stage import Batch, Params, resize
+from videogen_jax.stages.stage import Batch, Params
 
 
 def denoising_errors(

@@ -28,12 +28,13 @@ from videogen_jax.metrics.real_clips import build_real_clips
 from videogen_jax.metrics.report import read_metrics, write_report
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.metrics.table import PARTS, table_rows
+from videogen_jax.runtime.files import write_atomically
 from videogen_jax.sampling.pipeline import DECODER, VideoGenPipeline
-from videogen_jax.shapes.latents import fingerprint
 from videogen_jax.shapes.world import SPLITS
 from videogen_jax.stages.stage import DTYPES
 from videogen_jax.video_io import check_writable
-from videogen_jax.weights.folder import read_model_index, write_atomically
+from videogen_jax.weights.fingerprint import fingerprint
+from videogen_jax.weights.folder import read_model_index
 from videogen_jax.weights.model_index import ModelIndex
 
 _MEASURES = {"temporal": measure_temporal, "decoder": measure_decoder, "autoencoder": measure_autoencoder}

@@ -15,8 +15,9 @@ import numpy as np
 
 from videogen_jax.metrics.networks import c3d, i3d, inception
 from videogen_jax.metrics.networks.clip import load_clip
+from videogen_jax.runtime.arrays import resize, to_unit
 from videogen_jax.shapes.classifier import ShapesClassifier, classifier_fields
-from videogen_jax.stages.stage import Params, build_network, resize, to_unit
+from videogen_jax.stages.stage import Params, build_network
 from videogen_jax.weights import naming
 from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_part
 from videogen_jax.weights.tensors import StoredTensors

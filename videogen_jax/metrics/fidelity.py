@@ -15,10 +15,11 @@ from videogen_jax.metrics.image import flicker_error, psnr
 from videogen_jax.metrics.prompts import tally_attributes
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.metrics.statistics import bootstrap, mean_difference, ratio_of_means
+from videogen_jax.runtime.arrays import resize, to_uint8, to_unit
 from videogen_jax.sampling.pipeline import VideoGenPipeline, decoding_windows
 from videogen_jax.shapes import world
 from videogen_jax.shapes.reader import ATTRIBUTES, score
-from videogen_jax.stages.stage import Params, resize, to_uint8, to_unit
+from videogen_jax.stages.stage import Params
 from videogen_jax.stages.temporal import blend
 
 _MOST_PSNR = 100.0  # stands for no error at all, which a mean could not take

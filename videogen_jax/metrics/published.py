@@ -19,7 +19,7 @@ from videogen_jax.metrics.frechet import BlockMoments, frechet_estimate
 from videogen_jax.metrics.inception_score import InceptionScore
 from videogen_jax.metrics.networks import c3d, i3d
 from videogen_jax.metrics.statistics import bootstrap
-from videogen_jax.weights.folder import write_atomically
+from videogen_jax.runtime.files import write_atomically
 from videogen_jax.weights.hub import EMBEDDED_CLASSIFIER, resolve
 
 

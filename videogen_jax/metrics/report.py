@@ -20,8 +20,8 @@ from videogen_jax.metrics.plots import plot_accuracies, plot_distribution
 from videogen_jax.metrics.published import MEASURES
 from videogen_jax.metrics.report_videos import videos_section
 from videogen_jax.metrics.table import CONSISTENCY, PARTS, Row, table_rows
+from videogen_jax.runtime.files import write_atomically
 from videogen_jax.shapes.reader import ATTRIBUTES, VALUES
-from videogen_jax.weights.folder import write_atomically
 
 _TALLIES = {
     "video": "video",

@@ -18,12 +18,13 @@ import jax.numpy as jnp
 from absl import logging
 
 from videogen_jax.diffusion.samplers import SamplerState
+from videogen_jax.runtime.arrays import to_uint8, to_unit
 from videogen_jax.sampling.text_to_image import TEXT, UNET, VAE, TextToImage
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.cascade import CascadeStage, Conditions
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.reference import Prompts
-from videogen_jax.stages.stage import Params, to_uint8, to_unit
+from videogen_jax.stages.stage import Params
 from videogen_jax.stages.temporal import TemporalStage
 from videogen_jax.weights.model_index import REFERENCE, UPSAMPLER, ModelIndex, StageSettings
 from videogen_jax.weights.parts import TextPart, load_autoencoder, load_stage, load_text_encoder

@@ -14,7 +14,8 @@ import optax
 
 from videogen_jax.models.layers import convolve_clips, group_norm
 from videogen_jax.models.partitioning import constrain
-from videogen_jax.stages.stage import Batch, Metrics, Params, build_network, to_unit
+from videogen_jax.runtime.arrays import to_unit
+from videogen_jax.stages.stage import Batch, Metrics, Params, build_network
 
 
 class ShapesClassifier(nn.Module):

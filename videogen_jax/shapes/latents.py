@@ -1,7 +1,6 @@
 """Latents and text states of the shapes world, computed once by the frozen networks and read from disk in training."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -15,6 +14,7 @@ from rich.progress import track
 
 from videogen_jax.data.encoding import as_stored, load_encoder
 from videogen_jax.shapes.world import DURATION, ShapesClip, frame_times, render, sample_clip
+from videogen_jax.weights.fingerprint import fingerprint
 
 CHUNK = 64  # clips encoded between two notes of progress
 
@@ -151,18 +151,6 @@ def _place(model_folder: str | Path, cache_folder: str, recipe: LatentRecipe) ->
 
 def _is_whole(folder: Path) -> bool:
     return (folder / "recipe.json").exists()
-
-
-def fingerprint(recipe: Mapping[str, Any], model_folder: Path, parts: list[str]) -> str:
-    """A name that changes with the recipe or with any file of the parts."""
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
-    for part in parts:
-        files = sorted(p for p in (model_folder / part).glob("*") if p.is_file())
-        if not files:
-            raise ValueError(f"{model_folder / part} is missing: train and export that part first")
-        for path in files:
-            digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _fill(folder: Path, model_folder: Path, recipe: LatentRecipe) -> None:

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from videogen_jax.models.autoencoder import AutoencoderKL
-from videogen_jax.stages.stage import Batch, Metrics, Params, build_network, resize, to_unit
+from videogen_jax.runtime.arrays import resize, to_unit
+from videogen_jax.stages.stage import Batch, Metrics, Params, build_network
 
 
 @dataclasses.dataclass(frozen=True)

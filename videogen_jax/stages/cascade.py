@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from videogen_jax.diffusion.augmentation import augment, random_level
 from videogen_jax.diffusion.guidance import classifier_free, text_and_reference
 from videogen_jax.diffusion.samplers import SamplerState
+from videogen_jax.runtime.arrays import resize
 from videogen_jax.stages.latent_diffusion import LatentDiffusion, repeat_batch
-from videogen_jax.stages.stage import Batch, Metrics, Params, resize
+from videogen_jax.stages.stage import Batch, Metrics, Params
 
 
 class Conditions(NamedTuple):

@@ -12,7 +12,8 @@ from jax.lax import stop_gradient
 from videogen_jax.models.autoencoder import TemporalDecoder, inflate_decoder
 from videogen_jax.models.discriminator import VideoDiscriminator
 from videogen_jax.models.vgg import VGG16Features, perceptual_distance
-from videogen_jax.stages.stage import Batch, Metrics, Params, build_network, to_unit
+from videogen_jax.runtime.arrays import to_unit
+from videogen_jax.stages.stage import Batch, Metrics, Params, build_network
 
 
 @dataclasses.dataclass(frozen=True)

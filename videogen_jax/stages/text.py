@@ -16,7 +16,8 @@ import optax
 from videogen_jax.models.layers import group_norm
 from videogen_jax.models.partitioning import constrain
 from videogen_jax.models.text_encoder import CLIPTextEncoder
-from videogen_jax.stages.stage import Batch, Metrics, Params, build_network, to_unit
+from videogen_jax.runtime.arrays import to_unit
+from videogen_jax.stages.stage import Batch, Metrics, Params, build_network
 
 
 class VideoTower(nn.Module):

@@ -12,9 +12,11 @@ from jax.sharding import SingleDeviceSharding
 
 from videogen_jax.data.loader import take
 from videogen_jax.models.autoencoder import AutoencoderKL
+from videogen_jax.runtime.arrays import resize, to_unit
+from videogen_jax.runtime.files import plain
 from videogen_jax.stages import build_network, build_stage
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
-from videogen_jax.stages.stage import Params, resize, to_unit
+from videogen_jax.stages.stage import Params
 from videogen_jax.training.build import build_encoder, build_source, example_batch
 from videogen_jax.training.checkpoints import Checkpoints, abstract_state
 from videogen_jax.training.encoded import EncodedStage
@@ -111,12 +113,3 @@ def calibrate(
     latents = [encode(params, resize(images, side)).reshape(-1) for side in sorted(sides)]
     means, stds = zip(*((float(x.mean()), float(x.std())) for x in latents), strict=True)
     return {"scaling_factor": 1.0 / float(np.mean(stds)), "shift_factor": float(np.mean(means))}
-
-
-def plain(value: Any) -> Any:
-    """Tuples as lists and nested mappings as dicts, for JSON."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [plain(v) for v in value]
-    return value

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from videogen_jax.data.loader import Source, make_loader, take
 from videogen_jax.data.position import DataOrder, go_to, position
-from videogen_jax.stages.stage import Params, Stage, to_uint8
+from videogen_jax.runtime.arrays import to_uint8
+from videogen_jax.stages.stage import Params, Stage
 from videogen_jax.training.checkpoints import Checkpoints, abstract_state, check_least, check_retention
 from videogen_jax.training.manifests import write_json
 from videogen_jax.training.mesh import check_batch, make_mesh, place, place_batch, process_rows, step_shardings

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from videogen_jax.weights.folder import write_atomically
+from videogen_jax.runtime.files import write_atomically
 
 NAME = "manifest.json"
 _FORMAT = 1

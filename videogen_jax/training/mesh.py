@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from videogen_jax.models.partitioning import NAMES, devices_along
+from videogen_jax.training.parameter_paths import compile_pattern, example_path, path_name
 
 AXES = ("data", "fsdp", "frames", "tensor")  # the last sends the most
 ROWS = NAMES["batch"]  # what the examples of a batch are spread over
@@ -63,11 +64,6 @@ def _ordered(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarra
         return mesh_utils.create_device_mesh(shape, devices)
     except NotImplementedError:  # no whole axes of the torus make an axis of the mesh
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-    """`params/unet/conv_in/kernel` for a key path of a pytree."""
-    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
 
 
 def shardings_for(tree: Any, rules: Rules, mesh: Mesh, min_size: int = 2**14, trained: bool = False) -> Any:
@@ -147,20 +143,6 @@ def _rule(pattern: str, partition: Partition) -> tuple[re.Pattern, tuple[tuple[s
     if len(set(named)) < len(named):
         raise ValueError(f"{where} names an axis twice: {partition}")
     return compile_pattern(pattern, where), overs
-
-
-def compile_pattern(pattern: str, where: str) -> re.Pattern[str]:
-    """The regular expression of a config. ValueError: it is none; `where` says what was given where."""
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{where} is no regular expression: {error}") from error
-
-
-def example_path(tree: Any) -> str:
-    """The path of the largest leaf, for messages."""
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return path_name(max(paths, key=lambda path_and_leaf: path_and_leaf[1].size)[0]) if paths else "(there are none)"
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

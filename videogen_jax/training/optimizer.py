@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import optax
 
-from videogen_jax.training.mesh import compile_pattern, example_path, path_name
+from videogen_jax.training.parameter_paths import compile_pattern, example_path, path_name
 
 
 def learning_rate_schedule(config: Mapping[str, Any], steps: int) -> optax.Schedule:

@@ -1,9 +1,8 @@
 """A model on disk, in the diffusers style: `model_index.json`, and for each part a sub-folder with `config.json` and
 safetensors. Stable Diffusion's own folders are read by the same functions."""
 
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import ml_dtypes  # noqa: F401  (numpy learns bfloat16 from it)
 import numpy as np
 import safetensors.numpy
 
+from videogen_jax.runtime.files import load_json, save_json, write_atomically
 from videogen_jax.weights import naming, tensors
 from videogen_jax.weights.tensors import WEIGHTS_NAMES
 
@@ -142,34 +142,3 @@ def _cast(tree: Any, dtype: np.dtype) -> Any:
     if isinstance(tree, dict):
         return {name: _cast(value, dtype) for name, value in tree.items()}
     return tree.astype(dtype) if _is_float(tree.dtype) else tree
-
-
-def load_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object. ValueError: the file holds none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object")
-    return content
-
-
-def save_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON object; the folder is created where it does not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(dict(content), indent=2, sort_keys=True) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Calls `write` with a path beside `path`, then moves that file into its place: it appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        write(temporary)
-        temporary.chmod(mode)  # safetensors makes files that their owner alone can read
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import numpy as np
 
 from videogen_jax.models.autoencoder import AutoencoderKL, TemporalDecoder
 from videogen_jax.models.text_encoder import CLIPTextEncoder
+from videogen_jax.runtime.files import load_json, save_json
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.cascade import CascadeStage
 from videogen_jax.stages.decoder import DecoderStage
@@ -29,7 +30,7 @@ from videogen_jax.weights.diffusers_config import (
     text_encoder_fields,
     unet_fields,
 )
-from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_json, load_part, save_json
+from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_part
 from videogen_jax.weights.scheduler_config import Scheduler
 from videogen_jax.weights.templates import parameter_shapes
 from videogen_jax.weights.tokenizer import load_tokenizer

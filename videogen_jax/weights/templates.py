@@ -12,7 +12,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from videogen_jax.weights.folder import write_atomically
+from videogen_jax.runtime.files import write_atomically
 
 logger = logging.getLogger(__name__)
 _CODE = ("models", "stages", "shapes")  # whose files decide what parameters there are
