@@ -5,21 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from videogen_jax.data.corpora import build_corpus
 from videogen_jax.data.encoding import Encoder, load_encoder
 from videogen_jax.data.loader import Source, take
 from videogen_jax.data.prepared import PreparedClips
 from videogen_jax.data.videos import VideoClips, Window
-from videogen_jax.shapes.sources import ShapesCaptionedClips, ShapesFrames, ShapesLabelledClips
-from videogen_jax.shapes.world import BACKGROUNDS, SIZES, ShapesClip, all_triples
 from videogen_jax.stages.stage import Params
+from videogen_jax.training.worlds import WORLDS
 from videogen_jax.weights.hub import resolve
 from videogen_jax.weights.parts import load_autoencoder_config
-from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer
+from videogen_jax.weights.tokenizer import load_tokenizer
 
-SOURCES = ("shapes_frames", "shapes_captions", "shapes_labels", "shapes_latents", "prepared", "videos")
+WORLD_SOURCES = {name: build for world in WORLDS.values() for name, build in world.sources.items()}
+SOURCES = (*WORLD_SOURCES, "prepared", "videos")
 STAGES_ON_PIXELS = ("autoencoder",)
 STAGES_WITH_TEXT = ("reference", "cascade")
 
@@ -38,16 +37,8 @@ def build_source(config: Any, data: Any = None, skipped_file: str | Path | None 
     data = dict(config.data if data is None else data)
     kind = data.pop("source")
     try:
-        if kind == "shapes_frames":
-            return ShapesFrames(**data)
-        if kind == "shapes_captions":
-            return ShapesCaptionedClips(**data, tokenizer=_shapes_tokenizer(config))
-        if kind == "shapes_labels":
-            return ShapesLabelledClips(**data)
-        if kind == "shapes_latents":
-            from videogen_jax.shapes.latents import shapes_latents
-
-            return shapes_latents(config.model_folder, **data)
+        if kind in WORLD_SOURCES:
+            return WORLD_SOURCES[kind](config, **data)
         if kind == "prepared":
             return PreparedClips(**data, text=config.stage in STAGES_WITH_TEXT)
         if kind == "videos":
@@ -115,26 +106,3 @@ def _videos(
     return VideoClips(
         build_corpus(dict(corpus)), window, tokenizer=tokenizer, images=on_pixels, skipped_file=skipped_file, **workers
     )
-
-
-def _shapes_tokenizer(config: Any):
-    """The tokenizer of the model folder, trained on the training captions if the folder has none yet."""
-    folder = Path(config.model_folder) / "tokenizer"
-    if not folder.exists():
-        logging.info("Training the vocabulary into %s", folder)
-        train_tokenizer(
-            (
-                ShapesClip(size, *triple, background, 0.5, 0.5).caption
-                for size in SIZES
-                for triple in all_triples("train")
-                for background in BACKGROUNDS
-            ),
-            folder,
-        )
-    tokenizer = load_tokenizer(folder)
-    if len(tokenizer) != config.model.text_encoder.vocab_size:
-        raise ValueError(
-            f"config.model.text_encoder.vocab_size is {config.model.text_encoder.vocab_size}, "
-            f"but the tokenizer in {folder} has {len(tokenizer)} entries"
-        )
-    return tokenizer

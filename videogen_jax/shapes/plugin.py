@@ -1,0 +1,71 @@
+"""The shapes world as a plug-in: what training, evaluation and building find of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import logging
+
+from videogen_jax.data.world import World
+from videogen_jax.shapes.classifier import ClassifierStage
+from videogen_jax.shapes.latents import LatentSource, shapes_latents
+from videogen_jax.shapes.sources import ShapesCaptionedClips, ShapesFrames, ShapesLabelledClips
+from videogen_jax.shapes.world import BACKGROUNDS, SIZES, ShapesClip, all_triples
+from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+
+def _frames(config: Any, **fields: Any) -> ShapesFrames:
+    del config
+    return ShapesFrames(**fields)
+
+
+def _captions(config: Any, **fields: Any) -> ShapesCaptionedClips:
+    return ShapesCaptionedClips(**fields, tokenizer=shapes_tokenizer(config))
+
+
+def _labels(config: Any, **fields: Any) -> ShapesLabelledClips:
+    del config
+    return ShapesLabelledClips(**fields)
+
+
+def _latents(config: Any, **fields: Any) -> LatentSource:
+    return shapes_latents(config.model_folder, **fields)
+
+
+def shapes_tokenizer(config: Any) -> "CLIPTokenizer":
+    """Return the tokenizer of the model folder, trained on the training captions first if the folder has none.
+
+    Raises:
+      ValueError: its size is not the text encoder's.
+    """
+    folder = Path(config.model_folder) / "tokenizer"
+    if not folder.exists():
+        logging.info("Training the vocabulary into %s", folder)
+        captions = (
+            ShapesClip(size, *triple, background, 0.5, 0.5).caption
+            for size in SIZES
+            for triple in all_triples("train")
+            for background in BACKGROUNDS
+        )
+        train_tokenizer(captions, folder)
+    tokenizer = load_tokenizer(folder)
+    if len(tokenizer) != config.model.text_encoder.vocab_size:
+        raise ValueError(
+            f"config.model.text_encoder.vocab_size is {config.model.text_encoder.vocab_size}, "
+            f"but the tokenizer in {folder} has {len(tokenizer)} entries"
+        )
+    return tokenizer
+
+
+WORLD = World(
+    name="shapes",
+    sources={
+        "shapes_frames": _frames,
+        "shapes_captions": _captions,
+        "shapes_labels": _labels,
+        "shapes_latents": _latents,
+    },
+    stages={"classifier": ClassifierStage},
+)
