@@ -1,4 +1,4 @@
-"""Makes videos of sentences.
+"""Make videos of sentences.
 
     python -m videogen_jax.sample --prompt "a small red circle moving right slowly on a gray background"
 
@@ -52,29 +52,23 @@ _STEPS = flags.DEFINE_integer("steps", None, "Sampling steps of every stage")
 _SAVE_REFERENCE = flags.DEFINE_boolean("save_reference", False, "Also write the reference image")
 _AOT_TOPOLOGY = flags.DEFINE_string("aot_topology", None, "Only compile the programs for this TPU pod, e.g. v5e:2x2")
 _AOT_OUTPUT = flags.DEFINE_string("aot_output", None, "With --aot_topology: a file for what was found, as JSON")
-_IN_A_RECIPE = (_PROMPT, _PROMPTS_FILE, _SEED, _FRAMES, _FPS, _SIZE, _GUIDANCE_SCALE, _REFERENCE_GUIDANCE_SCALE, _STEPS)
+_SETTINGS = (_SEED, _FRAMES, _FPS, _SIZE, _GUIDANCE_SCALE, _REFERENCE_GUIDANCE_SCALE, _STEPS)  # a recipe has them
+_OVERRIDES = (_MODEL, _REFERENCE_MODEL, _AOT, *_SETTINGS)
 
 
 def _config() -> ConfigDict:
-    """The config with the flags that were given written over it. ValueError: a field that they set is missing."""
+    """The config, with each flag written over the field of its name, in the sections of all stages that have it."""
     config = _CONFIG.value
     with config.unlocked():
-        for flag in (_MODEL, _REFERENCE_MODEL, _AOT, _SEED, _FRAMES, _FPS, _SIZE):
-            if flag.value is not None:
-                config[flag.name] = flag.value
-        for flag, sections in (
-            (_GUIDANCE_SCALE, ("reference", "cascade")),
-            (_REFERENCE_GUIDANCE_SCALE, ("cascade",)),
-            (_STEPS, ("reference", "cascade")),
-        ):
-            if flag.value is not None:
-                for section in sections:
-                    config[section][flag.name] = flag.value
+        for flag in _OVERRIDES:
+            for section in (config, config.reference, config.cascade):
+                if flag.value is not None and flag.name in section:
+                    section[flag.name] = flag.value
     return config
 
 
 def _compile_only(topology: str) -> None:
-    """Reports on the programs for a pod: those of a pipeline, or of the stage of a training config."""
+    """Report on the programs for a pod: those of a pipeline, or of the stage of a training config."""
     from videogen_jax.scaling import training
 
     if "stage" in _CONFIG.value:
@@ -95,9 +89,9 @@ def main(argv: list[str]) -> None:
             return
         config, common = _config(), (_OUTPUT.value, _REFERENCE.value, _SAVE_REFERENCE.value)
         prompts = None if _RECIPE.value else read_prompts(_PROMPT.value, _PROMPTS_FILE.value)
-        given = [flag.name for flag in _IN_A_RECIPE if flag.present]
-        if _RECIPE.value and given:
-            raise ValueError(f"--{given[0]} is said by the recipe: leave it out")
+        in_recipe = [flag.name for flag in (_PROMPT, _PROMPTS_FILE, *_SETTINGS) if flag.present]
+        if _RECIPE.value and in_recipe:
+            raise ValueError(f"--{in_recipe[0]} is part of the recipe: leave it out")
 
         from videogen_jax.sampling.command import remake, sample  # after what needs no JAX
 

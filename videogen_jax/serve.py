@@ -53,7 +53,7 @@ def serve() -> None:
 
         StoredPrograms.read(_AOT.value)  # what is missing is told of at once
     names = [name for name in (_MODEL.value or EMBEDDED, _REFERENCE_MODEL.value) if name is not None]
-    model = Model(FolderSource(*names, aot=_AOT.value))
+    model = Model(FolderSource(*names, exported=_AOT.value))
     if not any(map(is_id, names)):
         model.read()  # a folder that holds no model is told of at once; a download is waited for by the page
     limits = Limits()

@@ -11,12 +11,12 @@ import errno
 import re
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from videogen_jax.sampling.recipe import Recipe, pixel_digest
+from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.studio.vocabulary import Vocabulary
 from videogen_jax.weights.model_index import ModelIndex
 
@@ -35,9 +35,16 @@ class FakeOutput:
     recipes: tuple[Recipe, ...]
 
 
-def index() -> ModelIndex:
+class FakeIndex(ModelIndex):
+    """The index of a model that is in no folder."""
+
+    resolution, size_multiple = RESOLUTION, 1
+
+
+def index(draws: bool = True) -> ModelIndex:
     sampling = {"reference": {"steps": 6, "guidance_scale": 3.0}, "steps": 4, "guidance_scale": 2.0}
-    return ModelIndex(Path("fake"), ("cascade_4", "cascade_8"), 8, 7.5, 2, (1, 2), sampling)
+    folder = Path("fake")
+    return FakeIndex(folder, ("cascade_4", "cascade_8"), 8, 7.5, 2, (1, 2), sampling, folder if draws else None)
 
 
 class FakePipeline:
@@ -58,25 +65,13 @@ class FakePipeline:
         self.hold, self.held = threading.Event(), threading.Event()
         self.hold.set()
 
-    def __call__(
-        self,
-        prompts: Sequence[str],
-        *,
-        seed: int = 0,
-        reference: np.ndarray | None = None,
-        num_frames: int | None = None,
-        fps: float | None = None,
-        guidance_scale: float | None = None,
-        reference_guidance_scale: float | None = None,
-        steps: int | None = None,
-        callback=None,
-        previews: bool = False,
-    ) -> FakeOutput:
-        (prompt,) = prompts
+    def sample(self, request: SamplingRequest, callback=None, previews: bool = False) -> FakeOutput:
+        request = request.resolve(self.index)
+        (prompt,), (seed,), reference = request.prompts, request.seed, request.reference
+        settings = request.stages
         self.steps.clear()
+        steps = settings["cascade_4"].steps
         self.calls.append({"prompt": prompt, "seed": seed, "reference": reference, "steps": steps})
-        timeline = self.index.timeline(num_frames, None, fps)
-        settings = self.index.settings(steps=steps, guidance_scale=guidance_scale)
 
         def stage(name: str, of: int, preview=lambda step: None) -> None:
             for step in range(of + 1):
@@ -100,33 +95,24 @@ class FakePipeline:
             small = clip(seed, 8)[:, :: RESOLUTION // side, :: RESOLUTION // side]
             of = settings[name].steps
             stage(name, of, lambda step, of=of, small=small: small[None] if step == of and previews else None)
-        frames = clip(seed, timeline.num_frames)
-        if timeline.factor > 1:
+        frames = clip(seed, request.num_frames)
+        if request.temporal_factor > 1:
             stage("temporal", 1, lambda step: frames[None] if step == 1 and previews else None)
         callback("decode", 0, 2, None)
         half = len(frames) // 2
         callback("decode", 1, 2, frames[None, :half])
         callback("decode", 2, 2, frames[None, half:])
         recipe = Recipe(
-            prompt=prompt,
-            seed=seed,
-            num_frames=timeline.num_frames,
-            fps=timeline.fps,
-            temporal_factor=timeline.factor,
-            size=(RESOLUTION, RESOLUTION),
-            settings=settings,
-            decode_chunk=8,
-            decode_overlap=0,
+            request=dataclasses.replace(request, reference=None, decode_overlap=0),
             reference=None if reference is None else pixel_digest(reference),
             model=self.name,
             fingerprint=self.fingerprint,
             reference_model=None,
-            batch_size=1,
             slot=0,
             dtype="float32",
             software={"videogen_jax": "0.1.0"},
         )
-        return FakeOutput(frames[None], image[None], timeline.fps, (recipe,))
+        return FakeOutput(frames[None], image[None], request.fps, (recipe,))
 
 
 def fail_as_asked(prompt: str) -> None:
@@ -161,8 +147,8 @@ class FakeSource:
         self.pipeline = FakePipeline(step_seconds)
         self.load_seconds, self.known, self.draws = load_seconds, known, draws
 
-    def read(self) -> tuple[ModelIndex, bool]:
-        return index(), self.draws
+    def read(self) -> ModelIndex:
+        return index(self.draws)
 
     def vocabulary(self) -> Vocabulary:
         words = WORDS if self.known else []

@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from videogen_jax.runtime import compilation_cache, host_memory
-from videogen_jax.sampling.exported import ExportingPrograms, StoredPrograms, platform
-from videogen_jax.sampling.pipeline import VideoGenOutput, VideoGenPipeline, fit_references, software
-from videogen_jax.sampling.recipe import Recipe, pixel_digest
-from videogen_jax.sampling.text_to_image import TextToImage
+from videogen_jax.sampling.exported import ExportingPrograms, platform
+from videogen_jax.sampling.generate import OverShapes, fit_references, generate
+from videogen_jax.sampling.pipeline import VideoGenOutput, VideoGenPipeline
+from videogen_jax.sampling.recipe import Recipe, pixel_digest, software
+from videogen_jax.sampling.request import MAX_SEED, SamplingRequest
+from videogen_jax.sampling.source import ModelSource
 from videogen_jax.video_io import (
     IMAGE_SUFFIXES,
     SUFFIXES,
@@ -26,11 +28,8 @@ from videogen_jax.video_io import (
     write_image,
     write_video,
 )
-from videogen_jax.weights.hub import EMBEDDED, resolve
-from videogen_jax.weights.model_index import SETTINGS, ModelIndex
 
 DEFAULT_FOLDER = Path("out")
-EXPORTED_STEPS = 2  # a program is one step, so few show that all of them run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,16 +80,6 @@ def plan_targets(prompts: Sequence[str], output: str | None, seed: int, save_ref
     return targets
 
 
-def stage_settings(config: ConfigDict, cascade: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The config's `reference` and `cascade` sections as `VideoGenPipeline` takes them: field -> stage -> value."""
-    settings: dict[str, dict[str, Any]] = {}
-    for section, stages in (("reference", ("reference",)), ("cascade", cascade)):
-        for name, value in config[section].items():
-            if value is not None:
-                settings.setdefault(name, {}).update(dict.fromkeys(stages, value))
-    return settings
-
-
 def sample(
     config: ConfigDict,
     prompts: Sequence[str],
@@ -98,45 +87,26 @@ def sample(
     reference: str | None = None,
     save_reference: bool = False,
 ) -> list[Target]:
-    """Makes a video of each prompt, writes it and prints where; what is written stays if a later prompt fails.
+    """Make a video of each prompt, write it and print where; what is written stays if a later prompt fails.
 
     Raises:
       ValueError: for input that cannot work, before any program is compiled.
     """
-    check_config(config)
-    index = read_index(config, drawn=reference is None)
-    settings = stage_settings(config, index.cascade)
-    timeline = index.timeline(config.frames, config.temporal_factor, config.fps)
-    index.settings(**settings)
-    index.decoding(config.decode_chunk, config.decode_overlap)
-    size = read_size(config.size)
+    source = find_model(config, drawn=reference is None)
     image = None if reference is None else read_image(reference)
+    request = SamplingRequest.from_config(config, prompts, reference=image, batch_size=len(prompts))
+    request = request.resolve(source.index)
+    warn_of_size(request, source.index.resolution)
     targets = plan_targets(prompts, output, config.seed, save_reference)
-    check_rate(targets, timeline.fps)
-    pipeline = load(config, index, drawn=reference is None)
-    pipeline.check_prompts(prompts)
-    warn_of_size(pipeline, size)
-    batch_size = min(config.batch_size, len(prompts))
-    for first in range(0, len(targets), batch_size):
-        batch = targets[first : first + batch_size]
-        with StageBars(first, len(batch), len(targets)) as callback, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # check_prompts has told
-            result = pipeline(
-                [target.prompt for target in batch],
-                seed=config.seed,
-                reference=image,
-                num_frames=config.frames,
-                temporal_factor=config.temporal_factor,
-                fps=config.fps,
-                size=size,
-                decode_chunk=config.decode_chunk,
-                decode_overlap=config.decode_overlap,
-                batch_size=batch_size,
-                callback=callback,
-                **settings,
-            )
-        for slot, target in enumerate(batch):
-            write(target, result, slot, config.sheet_columns)
+    check_rate(targets, request.fps)
+    pipeline = load(config, source)
+    first = 0
+    for batch, inputs in pipeline.batches(dataclasses.replace(request, batch_size=config.batch_size)):
+        with StageBars(first, len(batch.prompts), len(targets)) as callback:
+            result = pipeline.sample(batch, callback, inputs=inputs)
+        for slot in range(len(batch.prompts)):
+            write(targets[first + slot], result, slot, config.sheet_columns)
+        first += len(batch.prompts)
     return targets
 
 
@@ -147,15 +117,14 @@ def remake(
     reference: str | None = None,
     save_reference: bool = False,
 ) -> Target:
-    """Makes a video again from the recipe that a file holds: the same frames, bit for bit, on the same machine.
+    """Make a video again from the recipe that a file holds: the same frames, bit for bit, on the same machine.
 
-    Of the config the model, where it is set, says where the recipe's model is now; `reference` is asked for where the
+    Of the config the model, where it is set, says where the recipe's model is now; `reference` is needed where the
     recipe had one. Written to <name>-again.mp4 beside the file unless `output` says where.
 
     Raises:
       ValueError: the file holds no recipe, or something that it needs is missing or another one.
     """
-    check_config(config)
     recipe = Recipe.read(recipe_file)
     if (recipe.reference is None) != (reference is None):
         wants = "drawn by the model: leave --reference out" if reference else "given: say with --reference where it is"
@@ -164,49 +133,22 @@ def remake(
         config.model = config.model or recipe.model
         config.reference_model = config.reference_model or recipe.reference_model or ""
         config.dtype = config.dtype or recipe.dtype
-    index = read_index(config, drawn=reference is None)
-    image = None
+    source = find_model(config, drawn=reference is None)
+    request, image = recipe.whole_batch(), None
     if reference is not None:
-        (image,) = fit_references(read_image(reference), 1, recipe.size)
+        (image,) = fit_references(read_image(reference), 1, request.size)
         if pixel_digest(image) != recipe.reference:
             raise ValueError(f"--reference {reference} is not the image that {recipe_file} was made from")
+    request = dataclasses.replace(request, reference=image).resolve(source.index)
     path = Path(recipe_file)
-    (target,) = plan_targets(
-        [recipe.prompt], output or str(path.with_name(f"{path.stem}-again.mp4")), recipe.seed, save_reference
-    )
-    check_rate([target], recipe.fps)
-    pipeline = load(config, index, drawn=reference is None)
-    if pipeline.fingerprint != recipe.fingerprint:
-        warnings.warn(
-            f"{config.model} is not the model that {recipe_file} was made with ({recipe.model}, fingerprint "
-            f"{recipe.fingerprint[:12]}), so the video will be another one; --model names a model",
-            stacklevel=2,
-        )
-    now = software()
-    changed = [f"{name} {was}, not {now.get(name)}" for name, was in recipe.software.items() if now.get(name) != was]
-    if changed:
-        warnings.warn(
-            f"{recipe_file} was made with {' and '.join(changed)}; the video may differ a little", stacklevel=2
-        )
-    settings = {
-        field: {stage: getattr(at, field) for stage, at in recipe.settings.items() if stage in index.stages}
-        for field in SETTINGS
-    }
+    output = output or str(path.with_name(f"{path.stem}-again.mp4"))
+    (target,) = plan_targets([recipe.prompt], output, recipe.seed, save_reference)
+    check_rate([target], request.fps)
+    pipeline = load(config, source)
+    _warn_of_differences(recipe, recipe_file, pipeline)
     with StageBars(0, 1, 1) as callback, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        result = pipeline(
-            [recipe.prompt] * recipe.batch_size,
-            seed=recipe.seed,
-            reference=image,
-            num_frames=recipe.num_frames,
-            temporal_factor=recipe.temporal_factor,
-            fps=recipe.fps,
-            size=recipe.size,
-            decode_chunk=recipe.decode_chunk,
-            decode_overlap=recipe.decode_overlap,
-            callback=callback,
-            **settings,
-        )
+        warnings.simplefilter("ignore")  # of unknown words there was a warning when it was first made
+        result = pipeline.sample(request, callback)
     write(target, result, recipe.slot, config.sheet_columns)
     return target
 
@@ -218,7 +160,9 @@ def export_programs(
     platforms: Sequence[str] | None = None,
     previews: bool = True,
 ) -> Path:
-    """Makes a video in each batch size with few steps, and writes the programs that it took into the folder `output`.
+    """Export the programs of a video in each batch size, and write them into the folder `output`.
+
+    They are compiled too, so that the compilation cache holds what a process finds that starts with them.
 
     Args:
       platforms: see `videogen_jax.sampling.exported.ExportingPrograms`; None: the one here.
@@ -229,82 +173,72 @@ def export_programs(
     """
     if config.aot:
         raise ValueError("config.aot names programs that are exported already: leave it out")
-    check_config(config)
+    source = find_model(config, drawn=True)
     programs = ExportingPrograms([platform()] if platforms is None else platforms)
     Path(output).mkdir(parents=True, exist_ok=True)
-    index = read_index(config, drawn=True)
-    size = read_size(config.size)
-    settings = stage_settings(config, index.cascade) | {"steps": EXPORTED_STEPS}
-    pipeline = load(config, index, drawn=True)
-    pipeline.programs = programs
-    prompt = " ".join(pipeline.known_words[:1]) or "a video"
-    for batch_size in batch_sizes:
-        pipeline(
-            prompt,
-            num_frames=config.frames,
-            temporal_factor=config.temporal_factor,
-            size=size,
-            decode_chunk=config.decode_chunk,
-            decode_overlap=config.decode_overlap,
-            batch_size=batch_size,
-            previews=previews,
-            **settings,
-        )
+    requests = [SamplingRequest.from_config(config, ["a video"], batch_size=size) for size in batch_sizes]
+    requests = [request.resolve(source.index) for request in requests]
+    pipeline = load(config, source)
+    for request in requests:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the prompt says does not matter
+            inputs = pipeline.inputs(request)
+        generate(pipeline, request, inputs, OverShapes(programs.prepare), previews)
+    programs.wait()
     return programs.write(output, pipeline.fingerprint, pipeline.dtype)
 
 
-def check_config(config: ConfigDict) -> None:
-    """Raises ValueError for fields that cannot work whatever the model."""
-    if config.batch_size < 1:
-        raise ValueError(f"config.batch_size is {config.batch_size}, but must be at least 1")
-    if config.sheet_columns < 1:
-        raise ValueError(f"config.sheet_columns is {config.sheet_columns}, but must be at least 1")
-    if not 0 <= config.seed < 2**32:
-        raise ValueError(f"seed is {config.seed}, but must be from 0 to {2**32 - 1}")
+def find_model(config: ConfigDict, drawn: bool) -> ModelSource:
+    """Check the fields that cannot work whatever the model, and find it.
+
+    Args:
+      config: a sampling config.
+      drawn: the reference image is drawn, by `config.reference_model` if it is set.
+
+    Raises:
+      ValueError: naming the field, or what is wrong with the folder of the model or of the exported programs.
+    """
+    for name in ("batch_size", "sheet_columns"):
+        if config[name] < 1:
+            raise ValueError(f"config.{name} is {config[name]}, but must be at least 1")
+    if not 0 <= config.seed <= MAX_SEED:
+        raise ValueError(f"seed is {config.seed}, but must be from 0 to {MAX_SEED}")
     if config.dtype not in ("", "float32", "bfloat16", "float16"):
         raise ValueError(f"config.dtype is {config.dtype!r}, but must be float32, bfloat16 or float16")
-    if config.aot:
-        StoredPrograms.read(config.aot)
+    return ModelSource.find(config.model, config.reference_model if drawn else None, config.aot)
 
 
-def read_size(size: str) -> tuple[int, int] | None:
-    """ "128x192" -> (128, 192), height first; "" -> None. ValueError: it is neither."""
-    match = re.fullmatch(r"(\d+)x(\d+)", size)
-    if size and not match:
-        raise ValueError(f"size is {size!r}, but must be height x width in pixels, as 128x192")
-    return (int(match[1]), int(match[2])) if match else None
+def load(config: ConfigDict, source: ModelSource) -> VideoGenPipeline:
+    """The pipeline of a model, whose compiled programs are kept for the next run."""
+    compilation_cache.enable()
+    host_memory.keep_freed_memory()
+    return VideoGenPipeline.load(source, config.dtype or None)
 
 
-def warn_of_size(pipeline: VideoGenPipeline, size: tuple[int, int] | None) -> None:
-    """ValueError for a size that the model cannot make, a warning for one that it was not trained on."""
-    if size is None:
-        return
-    pipeline.check_size(size)
-    side = pipeline.resolution
-    if size != (side, side):
+def warn_of_size(request: SamplingRequest, side: int) -> None:
+    """Warn of a size that the model was not trained on."""
+    if request.size != (side, side):
         warnings.warn(f"the model was trained on {side}x{side} pixels; other sizes come out worse", stacklevel=2)
 
 
-def read_index(config: ConfigDict, drawn: bool) -> ModelIndex:
-    """What the config's model says of itself; drawn: whether the reference image is to be drawn."""
-    index = ModelIndex.read(resolve(config.model or EMBEDDED))
-    if config.reference_model and drawn:
-        index = index.with_reference(TextToImage.default_settings(resolve(config.reference_model)))
-    return index
-
-
-def load(config: ConfigDict, index: ModelIndex, drawn: bool) -> VideoGenPipeline:
-    """The pipeline of the config's model, whose programs are kept for the next run."""
-    compilation_cache.enable()
-    host_memory.keep_freed_memory()
-    reference_model = resolve(config.reference_model) if config.reference_model and drawn else None
-    return VideoGenPipeline.from_pretrained(
-        index.folder, config.dtype or None, reference_model, config.model or EMBEDDED, aot=config.aot or None
-    )
+def _warn_of_differences(recipe: Recipe, recipe_file: str, pipeline: VideoGenPipeline) -> None:
+    """Warn where the model or the software is not the recipe's."""
+    if pipeline.fingerprint != recipe.fingerprint:
+        warnings.warn(
+            f"{pipeline.name} is not the model that {recipe_file} was made with ({recipe.model}, fingerprint "
+            f"{recipe.fingerprint[:12]}), so the video will be another one; --model names a model",
+            stacklevel=3,
+        )
+    now = software()
+    changed = [f"{name} {was}, not {now.get(name)}" for name, was in recipe.software.items() if now.get(name) != was]
+    if changed:
+        warnings.warn(
+            f"{recipe_file} was made with {' and '.join(changed)}; the video may differ a little", stacklevel=3
+        )
 
 
 def check_rate(targets: Sequence[Target], fps: float) -> None:
-    """Raises ValueError for a rate that the format of a file does not have."""
+    """Raise ValueError for a rate that the format of a file does not have."""
     for target in targets:
         VideoWriter(target.video, fps, (1, 1))
 

@@ -16,15 +16,16 @@ import jax
 import jax.export
 
 from videogen_jax import __version__
+from videogen_jax.diffusion.guidance import GuidanceScales
 from videogen_jax.diffusion.samplers import SamplerState
 from videogen_jax.sampling.programs import Programs
-from videogen_jax.stages.cascade import Conditions
+from videogen_jax.stages.cascade import Conditioning
 from videogen_jax.stages.reference import Prompts
 
 INDEX = "index.json"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
-for _kind in (SamplerState, Conditions, Prompts):
+for _kind in (SamplerState, Conditioning, GuidanceScales, Prompts):
     jax.export.register_namedtuple_serialization(_kind, serialized_name=f"videogen_jax.{_kind.__name__}")
 
 
@@ -114,11 +115,11 @@ class ExportingPrograms(Programs):
         self.platforms = tuple(platforms)
         self._exported: dict[tuple, jax.export.Exported] = {}
 
-    def _program(self, key: tuple, function: Callable, args: tuple, donate: tuple[int, ...]) -> Callable:
-        program = super()._program(key, function, args, donate)
+    def _trace(self, key: tuple, function: Callable, args: tuple, donate: tuple[int, ...]) -> jax.stages.Traced:
+        program = self._named(key, function)
         exported = jax.export.export(jax.jit(program, donate_argnums=donate), platforms=self.platforms)(*args)
         self._exported[key] = exported
-        return super()._program(key, exported.call, args, donate) if platform() in self.platforms else program
+        return super()._trace(key, exported.call if platform() in self.platforms else function, args, donate)
 
     def write(self, folder: str | os.PathLike, fingerprint: str, dtype: str) -> Path:
         """Writes all that was exported, for a model with this fingerprint and dtype, and the index last of all."""

@@ -1,6 +1,8 @@
 """Compiled programs, made in the background while the first of them run already."""
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
@@ -8,21 +10,46 @@ import jax
 import jax.export
 from absl import logging
 
-WAITING = 0.2  # seconds
+POLL_SECONDS = 0.2  # between two calls of `waiting`
 
 
 class Store(Protocol):
-    """Where programs are that were traced ahead of time: `videogen_jax.sampling.exported.StoredPrograms`."""
+    """Where exported programs are: `videogen_jax.sampling.exported.StoredPrograms`."""
 
     def load(self, key: tuple) -> jax.export.Exported | None:
         """The program of a key, or None where there is none."""
 
 
+class _Abandoned(Exception):
+    """Nobody waits for these programs any more."""
+
+
+class _Program:
+    """One program: the shapes of its results once it is traced, and its executable once it is compiled."""
+
+    def __init__(self) -> None:
+        self.claimed = False  # a thread traces it, or has
+        self.shapes: Future = Future()
+        self.executable: Future = Future()
+
+    @property
+    def failed(self) -> bool:
+        """Whether tracing or compiling it has raised, or was cancelled."""
+        future = self.executable
+        return future.cancelled() or (future.done() and future.exception() is not None)
+
+    def fail(self, error: BaseException) -> None:
+        for future in (self.shapes, self.executable):
+            if not future.done():
+                future.set_exception(error)
+
+
 class Programs:
     """Functions compiled once for each key, side by side.
 
-    Tracing and compiling take longer than running on a first call; since all shapes are known beforehand, later
-    programs are compiled while earlier ones run.
+    Tracing and compiling take longer than running on a first call. All shapes follow from those of the inputs, so one
+    thread goes through the programs in their order and traces them (`prepare`), a pool compiles what has been traced,
+    and the caller runs each as soon as it is compiled (`run`).
 
     Args:
       workers: programs that are compiled at the same time.
@@ -32,24 +59,109 @@ class Programs:
     def __init__(self, workers: int = 2, store: Store | None = None):
         self._store = store
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="compile")
-        self._compiled: dict[tuple, Future] = {}
+        self._programs: dict[tuple, _Program] = {}
+        self._lock = threading.Lock()
+        self._walk: threading.Thread | None = None
 
-    def prepare(self, key: tuple, function: Callable, *args: Any, donate: tuple[int, ...] = ()) -> None:
-        """Starts compiling `function` for arguments like `args` (arrays or `jax.ShapeDtypeStruct`), once a key.
+    @contextlib.contextmanager
+    def prepared_by(self, walk: Callable[[Callable], None]) -> Iterator[None]:
+        """Prepare programs in a thread of their own while the block runs them; what is not begun at its end is dropped.
 
-        The first entry of the key names the program in profiles and in the compilation cache.
-        donate: positions of arguments whose buffers the program may take for its results.
+        Args:
+          walk: called with `prepare`, which it calls for each program in order. What it raises the block hears when it
+            runs the program that cannot be prepared.
         """
-        if key in self._compiled:
-            return
+        abandoned = threading.Event()
 
-        def compiled() -> jax.stages.Compiled:
-            program = self._program(key, function, args, donate)
-            return jax.jit(program, donate_argnums=donate).lower(*args).compile()
+        def prepare(*args: Any, **kwargs: Any) -> Any:
+            if abandoned.is_set():
+                raise _Abandoned
+            return self.prepare(*args, **kwargs)
 
-        self._compiled[key] = self._pool.submit(compiled)
+        def run() -> None:
+            with contextlib.suppress(Exception):  # each program has kept its own error
+                walk(prepare)
 
-    def _program(self, key: tuple, function: Callable, args: tuple, donate: tuple[int, ...]) -> Callable:
+        self._walk = threading.Thread(target=run, name="trace", daemon=True)
+        self._walk.start()
+        try:
+            yield
+        finally:
+            abandoned.set()
+            self._walk = None
+            self.cancel()
+
+    def prepare(self, key: tuple, function: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Any:
+        """Trace `function` for arguments like `args` and start compiling it, unless that is done or under way already.
+
+        Args:
+          key: of the program; its first entry names it in profiles and in the compilation cache.
+          function: pure, of arrays.
+          *args: arrays or `jax.ShapeDtypeStruct`, in any trees.
+          donate: positions of arguments whose buffers the program may take for its results.
+
+        Returns: the shapes of its results, as `jax.ShapeDtypeStruct`.
+
+        Raises: what tracing raises.
+        """
+        with self._lock:
+            program = self._programs.setdefault(key, _Program())
+            is_new, program.claimed = not program.claimed, True
+        if is_new:
+            try:
+                traced = self._trace(key, function, args, donate)
+            except BaseException as error:
+                program.fail(error)
+                raise
+            program.shapes.set_result(traced.out_info)
+            self._pool.submit(self._compile, program, traced)
+        return program.shapes.result()
+
+    def run(
+        self,
+        key: tuple,
+        function: Callable,
+        *args: Any,
+        donate: tuple[int, ...] = (),
+        waiting: Callable[[], None] | None = None,
+    ) -> Any:
+        """Run the program of a key as soon as it is compiled.
+
+        Args:
+          key, function, args, donate: as `prepare`'s, with arrays. Where no other thread prepares programs, this does.
+          waiting: called every POLL_SECONDS until the program is compiled; what it raises ends the waiting.
+
+        Raises: what tracing or compiling the program raises.
+        """
+        with self._lock:
+            program = self._programs.setdefault(key, _Program())
+        while not program.executable.done():
+            walk = self._walk
+            if not program.claimed and (walk is None or not walk.is_alive()):
+                self.prepare(key, function, *args, donate=donate)
+            if not wait([program.executable], POLL_SECONDS).done and waiting is not None:
+                waiting()
+        return program.executable.result()(*args)
+
+    def wait(self) -> None:
+        """Wait until everything that is prepared is compiled. Raises what compiling raised."""
+        for program in list(self._programs.values()):
+            program.executable.result()
+
+    def cancel(self) -> None:
+        """Drop what is not compiled yet: nothing starts any more, and what failed is tried anew when next prepared."""
+        with self._lock:
+            for program in self._programs.values():
+                program.executable.cancel()
+            self._programs = {key: program for key, program in self._programs.items() if not program.failed}
+
+    def __len__(self) -> int:
+        return len(self._programs)
+
+    def _trace(self, key: tuple, function: Callable, args: tuple, donate: tuple[int, ...]) -> jax.stages.Traced:
+        return jax.jit(self._named(key, function), donate_argnums=donate).trace(*args)
+
+    def _named(self, key: tuple, function: Callable) -> Callable:
         """What is compiled for a key: the stored program, or else the function, under the name of the key."""
         exported = None if self._store is None else self._store.load(key)
         if self._store is not None and exported is None:
@@ -61,25 +173,11 @@ class Programs:
         program.__name__ = program.__qualname__ = str(key[0])
         return program
 
-    def run(self, key: tuple, *args: Any, waiting: Callable[[], None] | None = None) -> Any:
-        """Runs the program of a key when it is compiled; what went wrong in compiling is raised here.
-
-        waiting: called every WAITING seconds until it is compiled; what it raises ends the waiting.
-        """
-        future = self._compiled[key]
-        while waiting is not None and not wait([future], WAITING).done:
-            waiting()
-        return future.result()(*args)
-
-    def cancel(self) -> None:
-        """Drops what is not compiled yet: nothing starts any more, and what failed is tried anew when next prepared."""
-        for future in self._compiled.values():
-            future.cancel()
-        self._compiled = {
-            key: future
-            for key, future in self._compiled.items()
-            if not future.cancelled() and not (future.done() and future.exception())
-        }
-
-    def __len__(self) -> int:
-        return len(self._compiled)
+    @staticmethod
+    def _compile(program: _Program, traced: jax.stages.Traced) -> None:
+        if not program.executable.set_running_or_notify_cancel():
+            return
+        try:
+            program.executable.set_result(traced.lower().compile())
+        except BaseException as error:
+            program.fail(error)

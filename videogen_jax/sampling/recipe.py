@@ -5,85 +5,90 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
+import jax
 import numpy as np
 
+from videogen_jax import __version__
+from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.video_io import read_metadata
-from videogen_jax.weights.model_index import StageSettings
 
 METADATA_KEY = "description"  # a key that every format here has, an mp4 file in its classic form
+_FIELDS = (  # of the JSON, in their order
+    *("prompt", "seed", "num_frames", "fps", "temporal_factor", "size", "settings", "decode_chunk", "decode_overlap"),
+    *("reference", "model", "fingerprint", "reference_model", "batch_size", "slot", "dtype", "software"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What one video was made from. The same recipe on the same machine gives the same frames, bit for bit.
+    """A resolved request of one prompt and its provenance.
+
+    The same recipe on the same machine gives the same frames, bit for bit.
 
     Attributes:
-      prompt, seed: as given.
-      num_frames, fps, temporal_factor: the video's frames, the rate at which it is played, and what the base frame
-        rate was multiplied by.
-      size: (height, width) in pixels.
-      settings: the settings of each stage that was sampled.
-      decode_chunk, decode_overlap: see `VideoGenPipeline`.
-      reference: where the reference image was given, `pixel_digest` of it, else None.
-      model, fingerprint: name of the model (a folder or hub id) and `VideoGenModel.fingerprint`.
+      request: what was asked for, completed: the prompt, its seed, the settings of each stage that was sampled.
+      reference: `pixel_digest` of a reference image that was not drawn, else None.
+      model: name of the model, a folder or hub id.
+      fingerprint: `weights.fingerprint.model_fingerprint` of the model.
       reference_model: folder of the model that drew the reference image, where it was another one.
-      batch_size, slot: the batch that was compiled and the video's place in it: sums may be taken in another order in
-        another batch.
+      slot: the video's place in the batch: sums may be taken in another order elsewhere.
       dtype: in which the networks computed.
       software: versions and device, for a note where they differ: videogen_jax, jax, device.
     """
 
-    prompt: str
-    seed: int
-    num_frames: int
-    fps: float
-    temporal_factor: int
-    size: tuple[int, int]
-    settings: Mapping[str, StageSettings]
-    decode_chunk: int
-    decode_overlap: int
+    request: SamplingRequest
     reference: str | None
     model: str
     fingerprint: str
     reference_model: str | None
-    batch_size: int
     slot: int
     dtype: str
     software: Mapping[str, str]
 
     @property
-    def version(self) -> str:
-        """Version of this package that made the video."""
-        return self.software["videogen_jax"]
+    def prompt(self) -> str:
+        """The sentence."""
+        return self.request.prompts[0]
+
+    @property
+    def seed(self) -> int:
+        """The seed of the random numbers."""
+        return self.request.seed[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, in the order of the fields."""
-        return dataclasses.asdict(self) | {"size": list(self.size)}
+        """As plain JSON values, the request's fields among those of its provenance."""
+        provenance = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[1:]}
+        values = {**self.request.to_json(), **provenance, "software": dict(self.software)}
+        return {name: values[name] for name in _FIELDS}
 
     def to_json(self) -> str:
         """One line of JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> "Recipe":
-        """What `to_json` wrote. ValueError: it is no recipe, or a field is missing, unknown or of no use."""
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote. ValueError: it is no recipe, or a field is missing, unknown or unusable."""
         try:
-            fields = json.loads(text)
+            values = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"a recipe must be JSON: {error}") from error
-        names = [field.name for field in dataclasses.fields(cls)]
-        if not isinstance(fields, dict) or set(fields) != set(names):
-            wrong = sorted(set(fields) ^ set(names)) if isinstance(fields, dict) else ["an object"]
-            raise ValueError(f"a recipe has the fields {', '.join(names)}; missing or unknown: {', '.join(wrong)}")
+        if not isinstance(values, dict) or set(values) != set(_FIELDS):
+            wrong = sorted(set(values) ^ set(_FIELDS)) if isinstance(values, dict) else ["an object"]
+            raise ValueError(f"a recipe has the fields {', '.join(_FIELDS)}; missing or unknown: {', '.join(wrong)}")
+        provenance = {field.name: values.pop(field.name) for field in dataclasses.fields(cls)[1:]}
         try:
-            fields["settings"] = {stage: StageSettings(**values) for stage, values in fields["settings"].items()}
-            fields["size"] = tuple(fields["size"])
-            fields["software"] = dict(fields["software"])
+            request = SamplingRequest.from_json({**values, "seed": (values["seed"],)})
+            provenance["software"] = dict(provenance["software"])
         except (TypeError, AttributeError) as error:
-            raise ValueError(f"a recipe's settings, size or software are of no use: {error}") from error
-        return cls(**fields)
+            raise ValueError(f"a recipe's settings, size or software are unusable: {error}") from error
+        return cls(request, **provenance)
+
+    def whole_batch(self) -> SamplingRequest:
+        """The request that makes the video again: the prompt in every slot of the batch that was compiled."""
+        batch = self.request.batch_size
+        return dataclasses.replace(self.request, prompts=self.request.prompts * batch, seed=self.request.seed * batch)
 
     def metadata(self) -> dict[str, str]:
         """Texts for a file's metadata: title, comment, and the recipe for `read`."""
@@ -91,7 +96,7 @@ class Recipe:
         return {"title": self.prompt, "comment": comment, METADATA_KEY: self.to_json()}
 
     @classmethod
-    def read(cls, path: str | os.PathLike) -> "Recipe":
+    def read(cls, path: str | os.PathLike) -> Self:
         """The recipe that a file holds (.mp4, .webm, .gif or .png).
 
         Raises:
@@ -109,3 +114,8 @@ class Recipe:
 def pixel_digest(image: np.ndarray) -> str:
     """SHA-256, in hex, of an image's size and pixels, uint8 `(H, W, 3)`."""
     return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def software() -> dict[str, str]:
+    """What a recipe says of the versions and the device that a video is made with here."""
+    return {"videogen_jax": __version__, "jax": jax.__version__, "device": jax.devices()[0].device_kind}

@@ -14,10 +14,11 @@ from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.reference import Prompts, ReferenceStage
 from videogen_jax.stages.stage import Params
 from videogen_jax.weights.folder import read_model_index
+from videogen_jax.weights.model_index import UNET, VAE
 from videogen_jax.weights.parts import TextPart, load_autoencoder, load_reference, load_scheduler, load_text_encoder
 from videogen_jax.weights.tokenizer import tokenize
 
-UNET, VAE, TEXT = "unet", "vae", ("text_encoder", "text_encoder_2")
+TEXT = ("text_encoder", "text_encoder_2")  # folders of the text encoders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class TextToImage:
       autoencoder: of the latents.
       sampler: what the folder's scheduler asks for, one of `samplers.SAMPLERS`.
       sample_size: side of the latents that the UNet was trained for, or None if its config does not say.
-      zeros_for_empty: the empty prompt is told by zeros, not by its encoding (Stable Diffusion XL).
+      zeros_for_empty: the empty prompt is encoded as zeros (Stable Diffusion XL).
     """
 
     texts: tuple[TextPart, ...]
@@ -76,9 +77,7 @@ class TextToImage:
                 f"but those of the text encoders are {width} wide"
             )
         if (fields.size_embedding_dim is None) != (len(texts) == 1) or (len(texts) == 2 and not _pools(texts[1])):
-            raise ValueError(
-                f"{folder}: a UNet is told of sizes if and only if there is a text_encoder_2 with a projection"
-            )
+            raise ValueError(f"{folder}: a UNet takes sizes if and only if there is a text_encoder_2 with a projection")
         channels = autoencoder.network.latent_channels
         if (fields.in_channels, fields.out_channels) != (channels, channels):
             raise ValueError(
@@ -111,10 +110,10 @@ class TextToImage:
     def encode(
         self, params: Mapping[str, Params], tokens: Sequence[jax.Array], sample_size: int
     ) -> tuple[Prompts, Prompts]:
-        """What the UNet is told of B prompts and of the empty one, from `tokenize`.
+        """The UNet's conditioning for B prompts and for the empty one, from `tokenize`.
 
-        Stable Diffusion XL attends to the penultimate states of both its text encoders, and is told the projected
-        state of the second (Podell et al. 2023, section 2.1); the others attend to the last states.
+        Stable Diffusion XL attends to the penultimate states of both its text encoders, and takes the projected state of
+        the second besides (Podell et al. 2023, section 2.1); the others attend to the last states.
         """
         if len(self.texts) == 1:
             states = self.texts[0].encode(params[TEXT[0]], tokens[0])
@@ -131,24 +130,6 @@ class TextToImage:
         if self.zeros_for_empty:
             empty = empty._replace(context=0 * empty.context, pooled=0 * empty.pooled)
         return Prompts(context[:-1], pooled[:-1], sizes[:-1]), empty
-
-    def draw(
-        self,
-        params: Mapping[str, Params],
-        rng: jax.Array,
-        prompts: Prompts,
-        empty: Prompts,
-        guidance_scale: jax.Array | float,
-        sample_size: int,
-        num_steps: int,
-        sampler: str | None = None,
-        guided: bool = True,
-    ) -> jax.Array:
-        """Latents `(B, 1, h, w, C)`, h = w = sample_size; see `ReferenceStage.sample_latents`."""
-        resolution, sampler = (sample_size, sample_size), sampler or self.sampler
-        return self.stage.sample_latents(
-            params[UNET], rng, prompts, empty, guidance_scale, resolution, num_steps, sampler, guided
-        )
 
     def decode(self, params: Mapping[str, Params], latents: jax.Array) -> jax.Array:
         """Latents `(B, 1, h, w, C)` -> images `(B, H, W, 3)` float32 in [-1, 1] (not clipped)."""

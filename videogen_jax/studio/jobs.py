@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.studio.clients import Client
 from videogen_jax.studio.errors import Cancelled, Refused
 from videogen_jax.studio.fair_queue import FairQueue
@@ -21,28 +22,6 @@ from videogen_jax.studio.previews import Preview
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 OVER = frozenset({DONE, FAILED, CANCELLED})
 _DURATIONS = 8  # of the last jobs, for the estimate
-
-
-@dataclasses.dataclass(frozen=True)
-class JobRequest:
-    """What is asked for, checked. What is None is as the model's index says.
-
-    Attributes:
-      settings: frames, fps, guidance_scale, reference_guidance_scale, steps and reference as they were asked for.
-      reference: uint8 `(H, W, 3)`, or None: the model draws it.
-      stages: the names of the stages in their order, each with its steps where they are known.
-      base_fps, fps: frames a second of the cascade's clips and of the video.
-      unknown_words: those of the prompt that the model does not know.
-    """
-
-    prompt: str
-    seed: int
-    settings: dict[str, Any]
-    reference: np.ndarray | None
-    stages: dict[str, int]
-    base_fps: float
-    fps: float
-    unknown_words: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -59,24 +38,29 @@ class Stage:
 
 @dataclasses.dataclass(eq=False)
 class Job:
-    """One video in the making. Changed by `Jobs` alone, under its lock.
+    """One video in the making. Changed by `Jobs` alone, under its lock, once it is submitted.
 
     Attributes:
+      client: whose it is.
+      request: resolved; None when the job is over, so that its reference image is not held.
+      settings: frames, fps, guidance_scale, reference_guidance_scale, steps and reference as the client sent them.
+      unknown_words: those of the prompt that the model does not know.
+      stages: in their order, by name.
+      base_fps: frames a second of the cascade's clips.
       frames: those that are decoded so far, uint8 `(n, H, W, 3)`.
       result: the gallery's id of the finished video.
       reason: why it failed, a sentence.
       created, started, finished: seconds since 1970.
     """
 
-    id: str
     client: Client
-    request: JobRequest | None
-    prompt: str
-    seed: int
+    request: SamplingRequest | None
     settings: dict[str, Any]
     unknown_words: list[str]
     stages: dict[str, Stage]
-    created: float
+    base_fps: float
+    id: str = dataclasses.field(default_factory=lambda: secrets.token_hex(8))
+    created: float = dataclasses.field(default_factory=time.time)
     state: str = QUEUED
     stage: str | None = None
     cancelling: bool = False
@@ -85,6 +69,9 @@ class Job:
     reason: str | None = None
     started: float | None = None
     finished: float | None = None
+
+    def __post_init__(self):
+        (self.prompt,), (self.seed,), self.fps = self.request.prompts, self.request.seed, self.request.fps
 
 
 class Jobs:
@@ -106,15 +93,12 @@ class Jobs:
 
     # For requests.
 
-    def submit(self, client: Client, request: JobRequest) -> Job:
-        """Puts a job in the queue. Raises Refused: 429 if the client has too many there, 503 if it is full."""
+    def submit(self, job: Job) -> Job:
+        """Put a job in the queue. Raises Refused: 429 if its client has too many there, 503 if it is full."""
         with self._lock:
-            self.check_room(client)
-            stages = {name: Stage(name, of) for name, of in request.stages.items()}
-            about = (request.prompt, request.seed, request.settings, request.unknown_words)
-            job = Job(secrets.token_hex(8), client, request, *about, stages, time.time())
+            self.check_room(job.client)
             self._jobs[job.id] = job
-            self._queue.push(client, job)
+            self._queue.push(job.client, job)
             self._filled.notify()
         self._tell()
         return job
@@ -233,7 +217,7 @@ class Jobs:
                 if name == "decode":
                     pixels = pixels if job.frames is None else np.concatenate([job.frames, pixels])
                     job.frames = pixels
-                fps = job.request.base_fps if name not in ("temporal", "decode") else job.request.fps
+                fps = job.fps if name in ("temporal", "decode") else job.base_fps
                 stage.preview, stage.version = Preview(pixels, fps), stage.version + 1
         self._tell()
 

@@ -52,3 +52,14 @@ class Limits:
     uploading: int = 16
     results: int = 500
     makers: int = 2
+
+    @property
+    def settings(self) -> dict[str, tuple[float, float]]:
+        """The least and the most of a job's settings."""
+        guidance = (0.0, self.guidance)
+        return {
+            "fps": self.fps,
+            "guidance_scale": guidance,
+            "reference_guidance_scale": guidance,
+            "steps": (1, self.steps),
+        }

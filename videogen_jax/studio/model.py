@@ -3,10 +3,11 @@
 import dataclasses
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 from videogen_jax import __version__
+from videogen_jax.sampling.request import SamplingRequest
+from videogen_jax.sampling.source import ModelSource
 from videogen_jax.studio.limits import Limits
 from videogen_jax.studio.schemas import Bounds, Defaults, ModelView
 from videogen_jax.studio.vocabulary import Vocabulary
@@ -38,7 +39,7 @@ class Pipeline(Protocol):
     fingerprint: str
     resolution: int
 
-    def __call__(self, prompts: list[str], **arguments: Any) -> Any: ...
+    def sample(self, request: SamplingRequest, callback: Callable, previews: bool) -> Any: ...
 
 
 class Source(Protocol):
@@ -46,8 +47,8 @@ class Source(Protocol):
 
     name: str
 
-    def read(self) -> tuple[ModelIndex, bool]:
-        """The index, and whether the model draws reference images. Quick, but for a download. ValueError."""
+    def read(self) -> ModelIndex:
+        """The index. Quick, but for a download. ValueError."""
 
     def vocabulary(self) -> Vocabulary:
         """The words that it knows. ValueError."""
@@ -57,40 +58,27 @@ class Source(Protocol):
 
 
 class FolderSource:
-    """A model folder, or the id of one on the hub, with another model that draws the reference images if wanted.
-
-    aot: a folder of its programs, written by `videogen_jax.export_sampler`.
-    """
+    """A model folder, or the id of one on the hub; the arguments are those of `ModelSource.find`."""
 
     def __init__(
         self,
         model: str | os.PathLike,
         reference_model: str | os.PathLike | None = None,
-        aot: str | os.PathLike | None = None,
+        exported: str | os.PathLike | None = None,
     ):
         self.name = str(model)
-        self._aot = aot
-        self._model, self._reference_model = model, reference_model
-        self._folder: Path | None = None
-        self._reference_folder: Path | None = None
+        self._arguments = model, reference_model, exported
+        self._source: ModelSource | None = None
 
-    def read(self) -> tuple[ModelIndex, bool]:
-        from videogen_jax.weights.hub import resolve
-
-        self._folder = resolve(self._model)
-        index = ModelIndex.read(self._folder)
-        if self._reference_model is None:
-            return index, index.has("unet")
-        from videogen_jax.sampling.text_to_image import TextToImage
-
-        self._reference_folder = resolve(self._reference_model)
-        return index.with_reference(TextToImage.default_settings(self._reference_folder)), True
+    def read(self) -> ModelIndex:
+        self._source = ModelSource.find(*self._arguments)
+        return self._source.index
 
     def vocabulary(self) -> Vocabulary:
         from videogen_jax.weights.tokenizer import known_words, load_tokenizer, unknown_words
 
         # Not the pipeline's own, which its thread uses while words are checked here.
-        tokenizer = load_tokenizer(self._folder / "tokenizer")
+        tokenizer = load_tokenizer(self._source.index.folder / "tokenizer")
         return Vocabulary(known_words(tokenizer), lambda prompt: unknown_words(tokenizer, prompt))
 
     def load(self) -> Pipeline:
@@ -99,7 +87,7 @@ class FolderSource:
 
         compilation_cache.enable()
         host_memory.keep_freed_memory()
-        return VideoGenPipeline.from_pretrained(self._folder, None, self._reference_folder, self.name, aot=self._aot)
+        return VideoGenPipeline.load(self._source)
 
 
 @dataclasses.dataclass
@@ -124,8 +112,8 @@ class Model:
     def read(self) -> None:
         """Reads what is quick to read. ValueError: the folder is no model folder."""
         if self.index is None:
-            index, self.draws_reference = self.source.read()
-            self.index = index
+            index = self.source.read()
+            self.draws_reference, self.index = index.draws_reference, index
 
     def prepare(self, warm_up: Callable[[Pipeline], None]) -> None:
         """Loads the model and has it make a first video, so that its programs are compiled. Raises what they raise."""
@@ -174,7 +162,11 @@ class Model:
         if index is None:
             names = set(ModelView.model_fields) - set(known)
             return ModelView(**known, **dict.fromkeys(names))
-        settings = {name: at for name, at in index.settings().items() if name != REFERENCE or self.draws_reference}
+        settings = {
+            name: settings
+            for name, settings in index.stage_settings.items()
+            if name != REFERENCE or self.draws_reference
+        }
 
         def common(name: str) -> Any:
             # Only the cascade has a reference to be weighed.
@@ -182,7 +174,7 @@ class Model:
             values = {getattr(settings[stage], name) for stage in stages}
             return values.pop() if len(values) == 1 else None
 
-        timeline = index.timeline()
+        factor = index.temporal_factor
         most = (index.num_frames - 1) * max(index.factors) + 1
         return ModelView(
             **known,
@@ -193,19 +185,16 @@ class Model:
             temporal_factors=list(index.factors),
             stages=self.stages(max(index.factors), self.draws_reference),
             defaults=Defaults(
-                frames=timeline.num_frames,
-                fps=timeline.fps,
+                frames=(index.num_frames - 1) * factor + 1,
+                fps=index.fps * factor,
                 **{name: common(name) for name in ("guidance_scale", "reference_guidance_scale", "steps")},
             ),
-            stage_defaults={name: dataclasses.asdict(at) for name, at in settings.items()},
+            stage_defaults={name: dataclasses.asdict(own) for name, own in settings.items()},
             limits=Bounds(
                 prompt=(1, limits.prompt),
                 seed=(0, 2**32 - 1),
                 frames=(2, most),
-                fps=limits.fps,
-                guidance_scale=(0.0, limits.guidance),
-                reference_guidance_scale=(0.0, limits.guidance),
-                steps=(1, limits.steps),
+                **limits.settings,
                 queued=limits.queued,
                 queued_per_client=limits.queued_per_client,
                 upload_bytes=limits.upload_bytes,

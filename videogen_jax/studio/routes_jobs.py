@@ -15,7 +15,7 @@ from videogen_jax.studio.context import Asker, Shared, Studio
 from videogen_jax.studio.errors import Refused
 from videogen_jax.studio.jobs import OVER, Job
 from videogen_jax.studio.plan import plan
-from videogen_jax.studio.schemas import HEX_ID, JobAsked, JobList, JobView, StageView, UploadView
+from videogen_jax.studio.schemas import HEX_ID, JobBody, JobList, JobView, StageView, UploadView
 
 EVENTS_APART = 0.1  # seconds, at least, between two events of a stream
 KEEP_ALIVE = 15.0  # seconds after which a silent stream says that it is there
@@ -27,11 +27,11 @@ UploadId = Annotated[str, Path(pattern=HEX_ID, description="Id of one of your up
 
 
 @router.post("/jobs", response_model=JobView, status_code=202, tags=["jobs"], summary="Ask for a video")
-async def submit(asked: JobAsked, studio: Shared, client: Asker) -> JobView:
+async def submit(body: JobBody, studio: Shared, client: Asker) -> JobView:
     """The job waits its turn: clients are served one after the other, whatever each has asked for."""
     studio.jobs.check_room(client)
-    request = await run_in_threadpool(plan, asked, client, studio.model, studio.gallery, studio.uploads, studio.limits)
-    return view(studio, studio.jobs.submit(client, request))
+    job = await run_in_threadpool(plan, body, client, studio.model, studio.gallery, studio.uploads, studio.limits)
+    return view(studio, studio.jobs.submit(job))
 
 
 @router.get("/jobs", response_model=JobList, tags=["jobs"], summary="Your jobs")

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 
 from videogen_jax.studio.context import Shared
 from videogen_jax.studio.plan import check_prompt
-from videogen_jax.studio.schemas import Health, ModelView, PromptAsked, PromptChecked
+from videogen_jax.studio.schemas import Health, ModelView, PromptBody, PromptChecked
 
 router = APIRouter()
 
@@ -25,7 +25,7 @@ async def model(studio: Shared, response: Response) -> ModelView:
 @router.post(
     "/api/v1/prompts/check", response_model=PromptChecked, tags=["model"], summary="Which words the model knows"
 )
-async def check(asked: PromptAsked, studio: Shared) -> PromptChecked:
+async def check(asked: PromptBody, studio: Shared) -> PromptChecked:
     """Words of a prompt that the model does not know, with known ones that are spelt nearly alike."""
     prompt, words = check_prompt(asked.prompt, studio.limits), studio.model.vocabulary
     if words is None:

@@ -10,7 +10,7 @@ from starlette.responses import FileResponse
 
 from videogen_jax.studio.context import Shared, Studio
 from videogen_jax.studio.gallery import MADE, Result
-from videogen_jax.studio.schemas import HEX_ID, PinAsked, ResultList, ResultView
+from videogen_jax.studio.schemas import HEX_ID, PinBody, ResultList, ResultView
 
 router = APIRouter(prefix="/api/v1/results", tags=["results"])
 ResultId = Annotated[str, Path(pattern=HEX_ID, description="Id of a result.")]
@@ -51,7 +51,7 @@ async def delete(result_id: ResultId, studio: Shared) -> ResultView:
 
 
 @router.patch("/{result_id}", response_model=ResultView, summary="Pin a result")
-async def pin(result_id: ResultId, asked: PinAsked, studio: Shared) -> ResultView:
+async def pin(result_id: ResultId, asked: PinBody, studio: Shared) -> ResultView:
     """A pinned one is not deleted to make room for newer ones."""
     return view(await run_in_threadpool(studio.gallery.pin, result_id, asked.pinned))
 

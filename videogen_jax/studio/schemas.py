@@ -9,11 +9,11 @@ Id = Annotated[str, Field(pattern=HEX_ID, examples=["5f0c3e9a1b2d4c68"])]
 _EXAMPLE = "a small red circle moving right slowly on a gray background"
 
 
-class _Asked(BaseModel):
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class ReferenceAsked(_Asked):
+class ReferenceBody(_Body):
     """The image that the video starts from: an upload, or a frame of a result."""
 
     upload: Id | None = Field(None, description="Id of an uploaded image.")
@@ -21,7 +21,7 @@ class ReferenceAsked(_Asked):
     frame: int | None = Field(None, ge=0, le=100_000, description="Number of the frame of `result`, from 0.")
 
 
-class JobAsked(_Asked):
+class JobBody(_Body):
     """A video to be made. What is null or left out is as the model's index says."""
 
     prompt: str = Field(description="What the video shows.", examples=[_EXAMPLE])
@@ -33,14 +33,14 @@ class JobAsked(_Asked):
     guidance_scale: float | None = Field(None, ge=0, description="Weight of the text, in all stages.")
     reference_guidance_scale: float | None = Field(None, ge=0, description="Weight of the reference image.")
     steps: int | None = Field(None, ge=1, le=100_000, description="Sampling steps of every stage.")
-    reference: ReferenceAsked | None = Field(None, description="Animate this image instead of drawing one.")
+    reference: ReferenceBody | None = Field(None, description="Animate this image instead of drawing one.")
 
 
-class PromptAsked(_Asked):
+class PromptBody(_Body):
     prompt: str = Field(examples=["a small red circel moving right"])
 
 
-class PinAsked(_Asked):
+class PinBody(_Body):
     pinned: bool = Field(description="Whether the result is kept when the gallery is full.")
 
 

@@ -3,14 +3,20 @@
 import errno
 import threading
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import logging
 
+from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.studio.errors import Cancelled
 from videogen_jax.studio.gallery import Gallery
 from videogen_jax.studio.jobs import Job, Jobs
 from videogen_jax.studio.model import Model, Pipeline
+
+if TYPE_CHECKING:
+    from videogen_jax.sampling.generate import Callback
+    from videogen_jax.sampling.pipeline import VideoGenOutput
 
 _LAST_EXAMPLE = "a video"  # to warm up with, where the model offers no examples
 
@@ -54,21 +60,14 @@ class Worker(threading.Thread):
         if not self.model.draws_reference:
             reference = np.full((pipeline.resolution, pipeline.resolution, 3), 128, np.uint8)
         prompt = next(iter(self.model.examples), _LAST_EXAMPLE)
-        _call(pipeline, [prompt], seed=0, reference=reference, callback=callback, previews=True)
+        _sample(pipeline, SamplingRequest.from_keywords(prompt, reference=reference), callback)
 
     def _do(self, job: Job) -> None:
-        request, settings = job.request, dict(job.settings)
-
         def callback(stage: str, step: int, of: int, preview: np.ndarray | None) -> None:
             self.jobs.progress(job, stage, step, of, preview)
 
-        settings["num_frames"] = settings.pop("frames")
-        settings["reference"] = request.reference
         try:
-            output = _call(
-                self.model.pipeline, [job.prompt], seed=job.seed, callback=callback, previews=True, **settings
-            )
-            result = self.gallery.add(output)
+            result = self.gallery.add(_sample(self.model.pipeline, job.request, callback))
         except Cancelled:
             self.jobs.cancelled(job)
         except Exception as error:  # the server lives on, whatever one job has met
@@ -78,10 +77,10 @@ class Worker(threading.Thread):
             self.jobs.done(job, result.id)
 
 
-def _call(pipeline: Pipeline, prompts: list[str], **arguments):
+def _sample(pipeline: Pipeline, request: SamplingRequest, callback: "Callback") -> "VideoGenOutput":
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the job tells of unknown words
-        return pipeline(prompts, **arguments)
+        warnings.simplefilter("ignore")  # the job names unknown words
+        return pipeline.sample(request, callback, previews=True)
 
 
 def reason_of(error: BaseException) -> str:

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+_SETTINGS_SUFFIXES, _SAMPLED_BYTES = (".json", ".txt"), 2**20
 
 
 def fingerprint(recipe: Mapping[str, Any], model_folder: Path, parts: list[str]) -> str:
@@ -17,3 +19,26 @@ def fingerprint(recipe: Mapping[str, Any], model_folder: Path, parts: list[str])
         for path in files:
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def model_fingerprint(folders: Iterable[Path]) -> str:
+    """SHA-256, in hex, by which a recipe recognises a model, whatever its folder is called.
+
+    It covers all settings, and of each file of weights its name, its size and 1 MiB at its start, middle and end: a
+    trained model differs from any other everywhere.
+
+    Args:
+      folders: of the model, and of the text-to-image model if it is another one.
+    """
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            weights = path.suffix in (".safetensors", ".msgpack")
+            if weights or path.suffix in _SETTINGS_SUFFIXES:
+                size = path.stat().st_size
+                digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
+                with path.open("rb") as file:
+                    for start in (0, size // 2, size - _SAMPLED_BYTES) if weights else (0,):
+                        file.seek(max(0, start))
+                        digest.update(file.read(_SAMPLED_BYTES))
+    return digest.hexdigest()

@@ -1,79 +1,28 @@
 """What `model_index.json` says of a model: its parts, its base frames, and how it is sampled unless asked otherwise.
 
-Nothing here needs an accelerator or the weights, so wrong input is found before anything slow begins.
+Nothing here needs an accelerator or the weights, so that wrong input is found before anything slow begins.
 """
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from videogen_jax.stages.settings import StageSettings
 from videogen_jax.weights.folder import CONFIG_NAME, INDEX_NAME, load_config, read_model_index
 
 CLASS_NAME = "VideoGenPipeline"
+UNET, VAE = "unet", "vae"  # folders of the reference stage's network and of the autoencoder, as in Stable Diffusion
 UPSAMPLER = "temporal_upsampler"  # the folder of the part that is needed for factors above 1
-SAMPLERS = ("dpmpp_2m", "ddim", "euler", "pndm")  # those that draw no noise of their own on the way
-NUM_TIMESTEPS = 1000
-REFERENCE = "reference"  # the name of the reference stage among the stages; its folder is Stable Diffusion's `unet`
-
-
-@dataclasses.dataclass(frozen=True)
-class StageSettings:
-    """How one diffusion stage is sampled.
-
-    Attributes:
-      guidance_scale: weight of the text; 1 is no guidance.
-      reference_guidance_scale: weight of the reference image (cascade only).
-      steps: sampling steps.
-      sampler: one of SAMPLERS.
-      noise_level: timestep to which the stage below's latents are noised (cascade only); None: the stage's own.
-    """
-
-    guidance_scale: float = 3.0
-    reference_guidance_scale: float = 1.0
-    steps: int = 20
-    sampler: str = "dpmpp_2m"
-    noise_level: int | None = None
-
-    def __post_init__(self):
-        for name in ("guidance_scale", "reference_guidance_scale"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ValueError(f"{name} is {value!r}, but must be a finite number")
-        if not _is_int(self.steps) or not 1 <= self.steps <= NUM_TIMESTEPS:
-            raise ValueError(f"steps is {self.steps!r}, but must be a whole number from 1 to {NUM_TIMESTEPS}")
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler is {self.sampler!r}, but must be one of {', '.join(SAMPLERS)}")
-        if self.noise_level is not None and (
-            not _is_int(self.noise_level) or not 0 <= self.noise_level < NUM_TIMESTEPS
-        ):
-            raise ValueError(f"noise_level is {self.noise_level!r}, but must be from 0 to {NUM_TIMESTEPS - 1}")
-
-    @property
-    def guided(self) -> bool:
-        """Whether the weight of the text differs from 1, and the reference stage has to be run without it too."""
-        return self.guidance_scale != 1.0
-
-    @property
-    def branches(self) -> tuple[str, ...]:
-        """The branches of guidance that count for something in a stage of the cascade; see `CascadeStage.start`."""
-        text, reference = self.guidance_scale, self.reference_guidance_scale
-        weights = {"neither": 1.0 - reference, "reference": reference - text, "both": 1.0}
-        return tuple(branch for branch, weight in weights.items() if weight)
-
-
-SETTINGS = tuple(field.name for field in dataclasses.fields(StageSettings))
-_DECODING = ("decode_chunk", "decode_overlap")
-
-
-class Timeline(NamedTuple):
-    """The frames of a video: the temporal upsampler's factor, how many frames are kept, and frames a second."""
-
-    factor: int
-    num_frames: int
-    fps: float
+DECODER = "video_decoder"  # the folder of the video decoder
+REFERENCE = "reference"  # the name of the reference stage among the stages; its folder is UNET
+CASCADE = "cascade"  # where settings are named by stage: all stages of the cascade
+_SETTINGS = tuple(field.name for field in dataclasses.fields(StageSettings))
+_DECODING = {"decode_chunk": 8, "decode_overlap": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +38,8 @@ class ModelIndex:
       factors: those that the model's temporal upsampler takes; 1 alone where it has none.
       sampling: the settings unless others are asked for: for all stages (`{"steps": 20}`), or for one
         (`{"cascade_4": {"steps": 10}}`; the reference stage is called "reference"), and `decode_chunk` and
-        `decode_overlap`, the frames that are decoded at once and those of them that are shared with a neighbour.
+        `decode_overlap`, the frames that are decoded at once and those at each end that are context alone.
+      reference_folder: the folder of another text-to-image model that draws the reference images, or None.
     """
 
     folder: Path
@@ -99,10 +49,11 @@ class ModelIndex:
     temporal_factor: int = 1
     factors: tuple[int, ...] = (1,)
     sampling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    reference_folder: Path | None = None
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "ModelIndex":
-        """Reads and checks the index of a model folder.
+        """Read and check the index of a model folder.
 
         Raises:
           ValueError: the folder is missing, holds no model or one of another kind, or its index has a wrong field.
@@ -119,7 +70,7 @@ class ModelIndex:
             raise ValueError(f"{where}: cascade must be a list of at least one folder name")
         if not _is_int(num_frames) or num_frames < 2:
             raise ValueError(f"{where}: num_frames is {num_frames!r}, but must be at least 2")
-        if not _is_rate(fps):
+        if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not math.isfinite(fps) or fps <= 0:
             raise ValueError(f"{where}: fps is {fps!r}, but must be a positive number")
         factors = _factors(Path(folder) / UPSAMPLER)
         factor = content.get("temporal_factor", 1) if len(factors) > 1 else 1
@@ -128,92 +79,99 @@ class ModelIndex:
         sampling = content.get("sampling", {})
         index = cls(Path(folder), tuple(cascade), num_frames, float(fps), factor, factors, sampling)
         try:
-            index.settings()
-            index.decoding()
+            index.stage_settings  # noqa: B018  (worked out here, where its errors can name the file)
+            check_decoding(index.decode_chunk, index.decode_overlap)
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{where}: sampling: {error}") from error
         return index
 
-    def with_reference(self, settings: Mapping[str, Any]) -> "ModelIndex":
-        """This index for another model that draws the reference images, by default as `settings` say."""
-        return dataclasses.replace(self, sampling={**self.sampling, REFERENCE: dict(settings)})
+    def with_reference_model(self, folder: str | os.PathLike, settings: Mapping[str, Any]) -> "ModelIndex":
+        """This index for another text-to-image model, which draws the reference images by default as `settings` say."""
+        sampling = {**self.sampling, REFERENCE: dict(settings)}
+        return dataclasses.replace(self, sampling=sampling, reference_folder=Path(folder))
 
     def has(self, part: str) -> bool:
         """Whether the model has a part of that name."""
         return (self.folder / part).is_dir()
 
     @property
+    def draws_reference(self) -> bool:
+        """Whether there is a text-to-image model that draws reference images."""
+        return self.reference_folder is not None or self.has(UNET)
+
+    # How it is sampled by default.
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """The names of the stages that are sampled, in order."""
         return (REFERENCE, *self.cascade)
 
-    def timeline(
-        self, num_frames: int | None = None, temporal_factor: int | None = None, fps: float | None = None
-    ) -> Timeline:
-        """Chooses the temporal factor and the number of frames.
-
-        Between F base frames a factor f puts (F - 1) (f - 1) more. `num_frames` takes the smallest factor that gives
-        as many, unless the factor is given, and leaves out what comes after. fps is the rate of playing alone.
-
-        Raises:
-          ValueError: the model cannot make that many frames or has no such factor, or fps is no rate.
-        """
-        if temporal_factor is not None and temporal_factor not in self.factors:
-            why = "" if self.has(UPSAMPLER) else f": the model has no {UPSAMPLER}"
-            raise ValueError(f"temporal_factor is {temporal_factor!r}, but may be {_listed(self.factors)}{why}")
-        if fps is not None and not _is_rate(fps):
-            raise ValueError(f"fps is {fps!r}, but must be a positive number of frames a second")
-        most = {factor: (self.num_frames - 1) * factor + 1 for factor in self.factors}
-        if temporal_factor is not None:
-            most = {temporal_factor: most[temporal_factor]}
-        if num_frames is None:
-            factor = self.temporal_factor if temporal_factor is None else temporal_factor
-            num_frames = most[factor]
-        elif not _is_int(num_frames) or not 2 <= num_frames <= max(most.values()):
-            raise ValueError(
-                f"num_frames is {num_frames!r}, but the model makes 2 to {max(most.values())} frames"
-                + (f" with temporal_factor {temporal_factor}" if temporal_factor is not None else "")
-            )
-        else:
-            factor = next(factor for factor, count in most.items() if count >= num_frames)
-        return Timeline(factor, num_frames, self.fps * factor if fps is None else float(fps))
-
-    def settings(self, **asked: Any) -> dict[str, StageSettings]:
-        """The settings of each stage of `stages`.
-
-        asked: for each field of `StageSettings` None, a value for all stages, or a mapping from names of stages.
-
-        Raises:
-          ValueError: an unknown field or stage, or a value that cannot work.
-        """
-        unknown = sorted(set(self.sampling) - set(SETTINGS) - set(self.stages) - set(_DECODING))
+    @functools.cached_property
+    def stage_settings(self) -> dict[str, StageSettings]:
+        """The settings of each of `stages`. ValueError: an unknown field or stage, or a value that cannot work."""
+        unknown = sorted(set(self.sampling) - set(_SETTINGS) - set(self.stages) - set(_DECODING))
         if unknown:
-            raise ValueError(f"{unknown[0]} is neither a setting ({_listed(SETTINGS)}) nor a stage")
-        for name, value in asked.items():
-            strange = sorted(set(value) - set(self.stages)) if isinstance(value, Mapping) else []
-            if strange:
-                raise ValueError(f"{name} names the stage {strange[0]}, but the stages are {_listed(self.stages)}")
+            raise ValueError(f"{unknown[0]} is neither a setting ({_listed(_SETTINGS)}) nor a stage")
+        for_all = {name: value for name, value in self.sampling.items() if name in _SETTINGS}
         resolved = {}
         for stage in self.stages:
             own = self.sampling.get(stage, {})
-            unknown = sorted((set(own) | set(asked)) - set(SETTINGS))
-            if unknown:
-                raise ValueError(f"{unknown[0]} is not a setting of a stage; the settings are {_listed(SETTINGS)}")
-            values = {name: self.sampling[name] for name in SETTINGS if name in self.sampling} | dict(own)
-            for name, value in asked.items():
-                value = value.get(stage) if isinstance(value, Mapping) else value
-                if value is not None:
-                    values[name] = value
-            resolved[stage] = StageSettings(**values)
+            if unknown := sorted(set(own) - set(_SETTINGS)):
+                raise ValueError(f"{unknown[0]} is not a setting of a stage; the settings are {_listed(_SETTINGS)}")
+            resolved[stage] = StageSettings(**{**for_all, **own})
         return resolved
 
-    def decoding(self, chunk: int | None = None, overlap: int | None = None) -> tuple[int, int]:
-        """Frames decoded at once, and how many at each end are context alone. ValueError: none would be left."""
-        chunk = self.sampling.get("decode_chunk", 8) if chunk is None else chunk
-        overlap = self.sampling.get("decode_overlap", 2) if overlap is None else overlap
-        if not _is_int(chunk) or not _is_int(overlap) or overlap < 0 or chunk <= 2 * overlap:
-            raise ValueError(f"decode_chunk is {chunk!r}, but must be more than twice decode_overlap, {overlap!r}")
-        return chunk, overlap
+    @property
+    def decode_chunk(self) -> int:
+        """Frames decoded at once."""
+        return self.sampling.get("decode_chunk", _DECODING["decode_chunk"])
+
+    @property
+    def decode_overlap(self) -> int:
+        """Frames at each end of a chunk that are context alone."""
+        return self.sampling.get("decode_overlap", _DECODING["decode_overlap"])
+
+    # Sizes. The networks are convolutional, so a video may have another size than those that they were trained on, as
+    # long as the latents of each stage can be halved as often as its UNet does.
+
+    @functools.cached_property
+    def resolution(self) -> int:
+        """Side in pixels of the frames that the model was trained on. ValueError: a part is missing."""
+        halvings = _levels(self.folder / VAE, load_config(self.folder / VAE)) - 1
+        return self._latents_and_levels(self.cascade[-1])[0] * 2**halvings
+
+    @functools.cached_property
+    def size_multiple(self) -> int:
+        """What height and width of a video must be multiples of, in pixels. ValueError: a part is missing."""
+        networks = [self._latents_and_levels(name) for name in self.cascade]
+        if self.draws_reference:
+            folder = (self.reference_folder or self.folder) / UNET
+            config = load_config(folder)
+            networks.append((config.get("sample_size") or networks[-1][0], _levels(folder, config)))
+        pixels = (Fraction(self.resolution * 2 ** (levels - 1), side) for side, levels in networks)
+        return math.lcm(*(multiple.numerator for multiple in pixels))
+
+    def _latents_and_levels(self, name: str) -> tuple[int, int]:
+        """Side of the latents of a stage of the cascade, and the levels of its UNet."""
+        folder = self.folder / name
+        config = load_config(folder)
+        if not _is_int(config.get("resolution")) or not isinstance(config.get("unet"), Mapping):
+            raise ValueError(f"{folder / CONFIG_NAME} needs the fields resolution and unet")
+        return config["resolution"], _levels(folder, config["unet"])
+
+
+def check_decoding(chunk: Any, overlap: Any) -> None:
+    """Raise ValueError unless a chunk of frames has some that are not context alone."""
+    if not _is_int(chunk) or not _is_int(overlap) or overlap < 0 or chunk <= 2 * overlap:
+        raise ValueError(f"decode_chunk is {chunk!r}, but must be more than twice decode_overlap, {overlap!r}")
+
+
+def _levels(folder: Path, config: Mapping[str, Any]) -> int:
+    """The levels of a network, between which it halves height and width."""
+    widths = config.get("block_out_channels")
+    if not isinstance(widths, list) or not widths:
+        raise ValueError(f"{folder / CONFIG_NAME} needs the field block_out_channels")
+    return len(widths)
 
 
 def _factors(folder: Path) -> tuple[int, ...]:
@@ -228,10 +186,6 @@ def _factors(folder: Path) -> tuple[int, ...]:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_rate(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value) and value > 0
 
 
 def _is_name(value: Any) -> bool:

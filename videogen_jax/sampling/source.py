@@ -1,0 +1,58 @@
+"""Where a model is: what can be known of it before anything is loaded. Importing this module imports no JAX."""
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Self
+
+from videogen_jax.weights.hub import EMBEDDED, resolve
+from videogen_jax.weights.model_index import ModelIndex
+
+if TYPE_CHECKING:
+    from videogen_jax.sampling.exported import StoredPrograms
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+    """Where a model is: found, its index read, nothing loaded yet.
+
+    Attributes:
+      name: what recipes call the model: the folder or hub id by which it can be found again.
+      index: its index; with `reference_folder` where another model draws the reference images.
+      exported: its programs, where they have been exported.
+    """
+
+    name: str
+    index: ModelIndex
+    exported: "StoredPrograms | None" = None
+
+    @classmethod
+    def find(
+        cls,
+        model: str | os.PathLike | None = None,
+        reference_model: str | os.PathLike | None = None,
+        exported: str | os.PathLike | None = None,
+    ) -> Self:
+        """Find a model.
+
+        Args:
+          model: a folder, a hub id, or nothing: the embedded model.
+          reference_model: a folder or hub id in diffusers' layout (Stable Diffusion 1.x, 2.x or XL) that draws the
+            reference images instead of the model's own `unet`, with its own text encoder, autoencoder and picture size.
+          exported: a folder that `videogen_jax.export_sampler` wrote, whose programs need no tracing.
+
+        Raises:
+          ValueError: a folder is missing or of another kind, or the hub has no such model.
+        """
+        stored = None
+        if exported:
+            from videogen_jax.sampling.exported import StoredPrograms
+
+            stored = StoredPrograms.read(exported)
+        name = str(model or EMBEDDED)
+        index = ModelIndex.read(resolve(name))
+        if reference_model:
+            from videogen_jax.sampling.text_to_image import TextToImage
+
+            folder = resolve(reference_model)
+            index = index.with_reference_model(folder, TextToImage.default_settings(folder))
+        return cls(name, index, stored)
