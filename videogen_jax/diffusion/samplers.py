@@ -1,18 +1,21 @@
-"""Samplers as tables of coefficients, and one step that applies a row of them.
+"""Samplers: diffusion run backwards from noise, one class for each method.
 
-Every sampler here moves from timestep t to the next lower one by a linear rule in the variance-preserving space,
+A sampler has three methods. `coefficients` works out everything that the steps need to know of the noise schedule, on
+the host and in float64; `start` makes the state before the first step from noise; `step` calls the network once and
+moves on to the next lower timestep. `sample_loop` runs all steps as one `lax.scan`; a program that reports on its steps
+or stops between them compiles `step` once and feeds it the coefficients of one step after another, however many.
 
-    x <- c_x * x + c_x0 * x0(t) + c_previous * x0(t of the step before) + c_noise * z,
+Notation: x_t = alpha_t x_0 + sigma_t noise with alpha_t^2 + sigma_t^2 = 1; a step goes from timestep t to the lower
+timestep s. Steps are written with alpha and sigma themselves, so that all coefficients are finite at zero terminal SNR
+(alpha_t = 0), where forms in sigma / alpha or in log-SNR divide by zero.
 
-so a sampler is a table of coefficients. `sample` runs through a table in one `lax.scan`; a program that is to be told
-of its steps, or stopped between them, compiles `Sampler.step` once and is given one row after the other, whatever
-their number. All coefficients stay finite at zero terminal SNR (alpha = 0 at the first step), where the forms in
-sigma / alpha or log-SNR found elsewhere divide by zero. The tables are computed in float64.
+A new sampler is a class here and a line in SAMPLERS (and its name in `stages.settings`).
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,290 +23,317 @@ import numpy as np
 
 from videogen_jax.diffusion.predictions import check_prediction_type, x0_from_prediction
 from videogen_jax.diffusion.schedules import NoiseSchedule
+from videogen_jax.diffusion.timesteps import timesteps_for
 
-SAMPLERS = ("ddim", "dpmpp_2m", "euler", "euler_ancestral", "pndm")
-SPACINGS = ("leading", "trailing", "linspace")
-
-
-def timesteps_for(
-    schedule_len: int, num_steps: int, spacing: str, steps_offset: int = 0, sampler: str = "ddim"
-) -> np.ndarray:
-    """The timesteps (num_steps,), strictly falling, at which a sampler calls the network: int32, float32 where said.
-
-    schedule_len: the number N of training timesteps; num_steps: 1 to N. spacing (Lin et al. 2023, table 2):
-    "leading": multiples of N // num_steps plus steps_offset, never the last timestep N - 1 for num_steps > 1.
-    "trailing": from N - 1 down in equal steps; the choice for few steps and for zero terminal SNR.
-    "linspace": from N - 1 to 0, rounded, but for the Euler samplers, which take them as they fall.
-    steps_offset is used by "leading" alone (Stable Diffusion 1 and 2 have 1).
-    sampler: "dpmpp_2m" leaves out the lowest of num_steps + 1 "leading" or "linspace" timesteps, since it goes from the
-    last to noise level 0 in one step; the others do not. "pndm" calls the network at the second of them twice.
-
-    Raises ValueError for an unknown spacing or sampler, or where N does not hold that many different timesteps.
-    """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler '{sampler}' is not known: choose one of {', '.join(SAMPLERS)}")
-    if num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps}: a sampler needs at least 1")
-    num_points = num_steps + 1 if sampler == "dpmpp_2m" else num_steps
-    if spacing == "leading":
-        timesteps = (np.arange(num_points) * (schedule_len // num_points))[::-1][:num_steps] + steps_offset
-    elif spacing == "trailing":
-        timesteps = np.round(schedule_len - np.arange(num_steps) * (schedule_len / num_steps)) - 1
-    elif spacing == "linspace":
-        timesteps = np.linspace(0, schedule_len - 1, num_points)[::-1][:num_steps]
-        timesteps = timesteps if sampler.startswith("euler") else np.round(timesteps)
-    else:
-        raise ValueError(f"spacing '{spacing}' is not known: choose one of {', '.join(SPACINGS)}")
-    if np.any(np.diff(timesteps) >= 0) or timesteps[0] >= schedule_len or timesteps[-1] < 0:
-        raise ValueError(
-            f"num_steps {num_steps} with spacing '{spacing}' and steps_offset {steps_offset} does not fit"
-            f" a schedule of {schedule_len} timesteps: take fewer steps or a smaller offset"
-        )
-    whole = np.all(timesteps == np.round(timesteps))
-    return timesteps.astype(np.int32 if whole else np.float32)
-
-
-def _alphas_cumprod_at(alphas_cumprod: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
-    """The schedule at timesteps; sigma / alpha is interpolated between two of them, as by diffusers' Euler sampler."""
-    if np.issubdtype(timesteps.dtype, np.integer):
-        return alphas_cumprod[timesteps]
-    with np.errstate(divide="ignore"):
-        ratio = np.sqrt((1.0 - alphas_cumprod) / alphas_cumprod)
-    return 1.0 / (1.0 + np.interp(timesteps, np.arange(len(ratio)), ratio) ** 2)
-
-
-def _ddim_table(alpha: np.ndarray, sigma: np.ndarray, eta: float) -> dict[str, np.ndarray]:
-    """Coefficients of DDIM (Song et al. 2021, eq. 12 and 16), the noise written out as (x - alpha * x0) / sigma.
-
-    alpha, sigma: (num_steps + 1,), the last entry the end point 1, 0.
-    """
-    (alpha_t, alpha_s), (sigma_t, sigma_s) = (alpha[:-1], alpha[1:]), (sigma[:-1], sigma[1:])
-    noise = eta * sigma_s / sigma_t * np.sqrt(1.0 - (alpha_t / alpha_s) ** 2)
-    x = np.sqrt(np.maximum(sigma_s**2 - noise**2, 0.0)) / sigma_t
-    return {"x": x, "x0": alpha_s - alpha_t * x, "previous": np.zeros_like(x), "noise": noise}
-
-
-def _dpmpp_2m_table(alpha: np.ndarray, sigma: np.ndarray) -> dict[str, np.ndarray]:
-    """Coefficients of DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, alg. 2); first and last step of first order.
-
-    With lambda = log(alpha / sigma), h = lambda_s - lambda_t and r = h of the step before / h; a step before that began
-    at alpha = 0 has r = inf, and the step is then of first order too. alpha, sigma: as in `_ddim_table`.
-    """
-    num_steps = len(alpha) - 1
-    first_order = alpha[1:] - alpha[:-1] * sigma[1:] / sigma[:-1]  # = alpha_s * (1 - exp(-h))
-    half_inverse_r = np.zeros(num_steps)
-    if num_steps > 2:
-        with np.errstate(divide="ignore"):
-            log_snr = np.log(alpha[:-1]) - np.log(sigma[:-1])
-        h = np.diff(log_snr)
-        half_inverse_r[1:-1] = 0.5 * h[1:] / h[:-1]
-    return {
-        "x": sigma[1:] / sigma[:-1],
-        "x0": first_order * (1.0 + half_inverse_r),
-        "previous": -first_order * half_inverse_r,
-        "noise": np.zeros(num_steps),
-    }
-
-
-def _pndm_table(alphas_cumprod: np.ndarray, timesteps: np.ndarray, end: float) -> dict[str, np.ndarray]:
-    """Coefficients of PNDM without its Runge-Kutta start (PLMS): Liu et al. 2022, eq. 9 and 12, and eq. 23 to begin.
-
-    Each call makes the step from one timestep to the next with a mean of this and up to three outputs before; the
-    second call makes the first step again, from the same x, with the mean of the outputs at both its ends, and is
-    forgotten.
-
-    end: alphas_cumprod where the last step ends. Returns columns of num_steps + 1 calls: the timestep t of the call;
-    alpha and sigma where its step begins; x and e, the factors of x and of the noise in the step; mean (4), the weights
-    of the outputs, the newest first; again, 1 where the step begins at the x before.
-    """
-    stride = len(alphas_cumprod) // len(timesteps)
-    calls = np.concatenate([timesteps[:2], timesteps[1:]]) if len(timesteps) > 1 else timesteps
-    begins, ends = calls.copy(), calls - stride
-    if len(calls) > 1:
-        begins[1], ends[1] = calls[1] + stride, calls[1]
-    at = alphas_cumprod[np.minimum(begins, len(alphas_cumprod) - 1)]
-    to = np.where(ends >= 0, alphas_cumprod[np.maximum(ends, 0)], end)
-    means = np.zeros((len(calls), 4))
-    orders = ([1], [0.5, 0.5], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24])
-    for i, mean in enumerate(means):
-        weights = orders[min(i, 4)]
-        mean[: len(weights)] = weights
-    return {
-        "t": calls,
-        "alpha": np.sqrt(at),
-        "sigma": np.sqrt(1.0 - at),
-        "x": np.sqrt(to / at),
-        "e": np.sqrt(1.0 - to) - np.sqrt(to * (1.0 - at) / at),
-        "mean": means,
-        "again": (np.arange(len(calls)) == 1).astype(np.float64),
-    }
+Denoise = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t (B, ...) float32, t (B,)) -> network output (B, ...)
+Coefficients = Mapping[str, jax.typing.ArrayLike]
 
 
 class SamplerState(NamedTuple):
-    """What goes from one step to the next.
+    """What one step hands to the next.
 
     Attributes:
-      x: `(B, ...)` float32, the samples at the timestep of the next row; in the end x_0.
-      previous: "dpmpp_2m": x0 `(B, ...)` of the step before; "pndm": (x of the step before, the three network outputs
-        before `(3, B, ...)`); else None.
+      x: `(B, ...)` float32, x_t at the timestep of the next step; after the last step the sample x_0.
+      history: what a multistep method remembers of earlier steps; None for the others.
     """
 
     x: jax.Array
-    previous: Any = None
+    history: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampler:
-    """A sampler, taken apart into a table, a start and a step.
+class Sampler(abc.ABC):
+    """What all samplers share.
 
     Attributes:
-      name: "ddim" (Song et al. 2021; eta 0 deterministic, 1 ancestral), "dpmpp_2m" (DPM-Solver++(2M), Lu et al. 2022),
-        "euler" (Euler's method for the probability-flow ODE in sigma / alpha, Karras et al. 2022), "euler_ancestral" or
-        "pndm" (Liu et al. 2022, the linear multistep form; one call more than num_steps, no "sample" prediction).
-        In exact arithmetic Euler's step is the DDIM step with eta 0, the ancestral one that with eta 1; "euler" and
-        "euler_ancestral" differ from these in the start, scaled to sigma(t) instead of 1 unless spacing is "leading".
-      prediction_type: "epsilon", "v_prediction" or "sample".
+      schedule: the noise schedule that the network was trained with; not traced.
+      prediction_type: what the network predicts: "epsilon", "v_prediction" or "sample".
       spacing, steps_offset: see `timesteps_for`.
-      eta: share of the ancestral noise, for "ddim".
-      clip_x0: bound on |x0| at every step (the noise then follows from the clipped x0), or None.
-      end: alphas_cumprod where the last step ends: 1 for none of the noise, or `schedule.alphas_cumprod[0]`, which
-        leaves some ("set_alpha_to_one": false in diffusers).
+      end: alphas_cumprod where the last step ends: 1 for no noise at all, or `schedule.alphas_cumprod[0]`, which
+        leaves a little ("set_alpha_to_one": false in diffusers).
 
     Raises:
-      ValueError: for unknown choices, or ones that do not go together.
+      ValueError: unknown choices, or ones that do not go together.
     """
 
-    name: str
+    name: ClassVar[str]
+
+    schedule: NoiseSchedule
     prediction_type: str
     spacing: str = "trailing"
     steps_offset: int = 0
-    eta: float = 0.0
-    clip_x0: float | None = None
     end: float = 1.0
 
     def __post_init__(self):
         check_prediction_type(self.prediction_type)
-        if self.name not in SAMPLERS:
-            raise ValueError(f"sampler '{self.name}' is not known: choose one of {', '.join(SAMPLERS)}")
-        if self.eta != 0.0 and self.name != "ddim":
-            raise ValueError(f"eta is {self.eta}: only sampler 'ddim' takes one, leave it at 0 for '{self.name}'")
-        if not 0.0 <= self.eta <= 1.0:
-            raise ValueError(f"eta is {self.eta}: it must lie between 0 (deterministic) and 1 (ancestral)")
-        if self.name == "pndm" and (self.prediction_type == "sample" or self.clip_x0 is not None):
-            raise ValueError("sampler 'pndm' has no x0: it takes neither prediction_type 'sample' nor clip_x0")
 
-    @property
-    def draws_noise(self) -> bool:
-        """Whether each step draws noise, and so needs a key."""
-        return self.eta > 0.0 or self.name == "euler_ancestral"
+    @abc.abstractmethod
+    def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
+        """Work out the coefficients of all steps.
 
-    def table(self, schedule: NoiseSchedule, num_steps: int) -> dict[str, np.ndarray]:
-        """The coefficients of all calls of the network: columns with a row for each, num_steps of them ("pndm": one
-        more). Names, dtypes and what is in a row do not depend on num_steps. Computed on the host, in float64.
+        Args:
+          num_steps: 1 to the number of training timesteps.
 
-        Raises ValueError for a traced schedule, a num_steps that it does not hold, or "epsilon" prediction where a
-        timestep has zero SNR (there the noise says nothing of x0).
+        Returns:
+          Arrays whose first axis is the steps, in order: "t", the timestep (int32; float32 where `timesteps` are
+          fractional), and the coefficients of the class's equation, float32, computed in float64. Names, dtypes and
+          the other axes do not depend on num_steps.
+
+        Raises:
+          ValueError: a traced schedule, a num_steps that does not fit it, or a method or a prediction type that cannot
+            start from zero terminal SNR with one.
         """
-        if isinstance(schedule.alphas_cumprod, jax.core.Tracer):
+
+    def start(self, noise: jax.Array) -> SamplerState:
+        """The state before the first step, from standard normal noise `(B, ...)`."""
+        return SamplerState(jnp.asarray(noise, jnp.float32))
+
+    @abc.abstractmethod
+    def step(self, denoise: Denoise, state: SamplerState, coeffs: Coefficients) -> SamplerState:
+        """Take one step.
+
+        Args:
+          denoise: `(x_t (B, ...) float32, t (B,))` -> the network's output `(B, ...)`, guided already.
+          state: from `start` or the step before.
+          coeffs: those of this step, from `coefficients`; may be traced.
+        """
+
+    def timesteps(self, num_steps: int) -> np.ndarray:
+        """The timesteps `(num_steps,)` of the steps, strictly falling."""
+        return timesteps_for(self.schedule.num_train_timesteps, num_steps, self.spacing, self.steps_offset)
+
+    def alphas_cumprod(self) -> np.ndarray:
+        """The noise schedule `(N,)` in float64."""
+        if isinstance(self.schedule.alphas_cumprod, jax.core.Tracer):
             raise ValueError("schedule is traced: close over it as a constant instead of passing it through jit")
-        timesteps = timesteps_for(schedule.num_train_timesteps, num_steps, self.spacing, self.steps_offset, self.name)
-        all_alphas_cumprod = np.asarray(schedule.alphas_cumprod, np.float64)
-        alphas_cumprod = _alphas_cumprod_at(all_alphas_cumprod, timesteps)
+        return np.asarray(self.schedule.alphas_cumprod, np.float64)
+
+    def alphas_cumprod_of(self, timesteps: np.ndarray) -> np.ndarray:
+        """The noise schedule at `timesteps`, float64; sigma / alpha is interpolated at fractional ones."""
+        alphas_cumprod = self.alphas_cumprod()
+        if np.issubdtype(timesteps.dtype, np.integer):
+            alphas_cumprod = alphas_cumprod[timesteps]
+        else:
+            with np.errstate(divide="ignore"):
+                ratio = np.sqrt((1.0 - alphas_cumprod) / alphas_cumprod)
+            alphas_cumprod = 1.0 / (1.0 + np.interp(timesteps, np.arange(len(ratio)), ratio) ** 2)
         if self.prediction_type == "epsilon" and np.any(alphas_cumprod == 0.0):
             raise ValueError(
                 "prediction_type 'epsilon' cannot start from zero terminal SNR: use 'v_prediction' or 'sample',"
                 " or spacing 'leading'"
             )
-        if self.name == "pndm":
-            if np.any(alphas_cumprod == 0.0):
-                raise ValueError(
-                    "sampler 'pndm' cannot start from zero terminal SNR: use another, or spacing 'leading'"
-                )
-            table = _pndm_table(all_alphas_cumprod, timesteps, self.end)
-        else:
-            alpha = np.sqrt(np.append(alphas_cumprod, self.end))
-            sigma = np.sqrt(1.0 - np.append(alphas_cumprod, self.end))
-            if self.name == "dpmpp_2m":
-                table = _dpmpp_2m_table(alpha, sigma)
-            else:
-                table = _ddim_table(alpha, sigma, 1.0 if self.name == "euler_ancestral" else self.eta)
-            table |= {"alpha": alpha[:-1], "sigma": sigma[:-1], "t": timesteps}
-        whole = not (self.name.startswith("euler") and self.spacing == "linspace")
-        t = table.pop("t").astype(np.int32 if whole else np.float32)
-        columns = {name: column.astype(np.float32) for name, column in table.items()}
-        return columns | {"t": t, "index": np.arange(len(t), dtype=np.int32)}
+        return alphas_cumprod
 
-    def start(self, schedule: NoiseSchedule, x_T: jax.Array) -> SamplerState:
-        """The state before the first step. x_T: `(B, ...)` standard normal noise, whatever the sampler."""
-        x = jnp.asarray(x_T, jnp.float32)
-        if self.name.startswith("euler") and self.spacing != "leading":
-            # Both other spacings begin at the last timestep, however many steps there are.
-            x *= np.sqrt(1.0 - np.asarray(schedule.alphas_cumprod, np.float64)[-1]).astype(np.float32)
-        if self.name == "pndm":
-            return SamplerState(x, (x, jnp.zeros((3, *x.shape))))
-        return SamplerState(x, jnp.zeros_like(x) if self.name == "dpmpp_2m" else None)
+    def scales_of(self, timesteps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """alpha and sigma at `timesteps` and at the end of the last step: `(num_steps + 1,)` each, float64."""
+        alphas_cumprod = np.append(self.alphas_cumprod_of(timesteps), self.end)
+        return np.sqrt(alphas_cumprod), np.sqrt(1.0 - alphas_cumprod)
 
-    def step(
-        self,
-        denoise: Callable[[jax.Array, jax.Array], jax.Array],
-        state: SamplerState,
-        row: Mapping[str, jax.Array],
-        key: jax.Array | None = None,
-    ) -> SamplerState:
-        """One call of the network: the state after it.
+    def network_output(self, denoise: Denoise, x: jax.Array, coeffs: Coefficients) -> jax.Array:
+        """Call the network on x_t `(B, ...)`: its output, float32."""
+        return denoise(x, jnp.full((x.shape[0],), coeffs["t"])).astype(jnp.float32)
 
-        denoise: (x_t (B, ...) float32, t (B,) as in `timesteps_for`) -> network output (B, ...), already guided.
-        row: of `table`, may be traced. key: the same for all steps, needed with `draws_noise`.
-        """
-        x = state.x
-        output = denoise(x, jnp.full((x.shape[0],), row["t"])).astype(jnp.float32)
-        if self.name == "pndm":
-            x_before, outputs = state.previous
-            begin = jnp.where(row["again"] > 0, x_before, x)
-            seen = jnp.concatenate([output[None], outputs])
-            noise = jnp.tensordot(row["mean"], seen, 1)
-            if self.prediction_type == "v_prediction":
-                noise = row["alpha"] * noise + row["sigma"] * begin
-            outputs = jnp.where(row["again"] > 0, outputs, seen[:3])
-            return SamplerState(row["x"] * begin + row["e"] * noise, (begin, outputs))
-        x0 = x0_from_prediction(self.prediction_type, output, x, row["alpha"], row["sigma"])
-        if self.clip_x0 is not None:
-            x0 = jnp.clip(x0, -self.clip_x0, self.clip_x0)
-        x = row["x"] * x + row["x0"] * x0
-        if self.name == "dpmpp_2m":
-            x += row["previous"] * state.previous
-        if self.draws_noise:
-            x += row["noise"] * jax.random.normal(jax.random.fold_in(key, row["index"]), x.shape, jnp.float32)
-        return SamplerState(x, x0 if self.name == "dpmpp_2m" else None)
+    def predict_x0(self, denoise: Denoise, x: jax.Array, coeffs: Coefficients) -> jax.Array:
+        """Call the network on x_t `(B, ...)`: its estimate of the clean sample."""
+        output = self.network_output(denoise, x, coeffs)
+        return x0_from_prediction(self.prediction_type, output, x, coeffs["alpha"], coeffs["sigma"])
 
 
-def sample(
-    denoise: Callable[[jax.Array, jax.Array], jax.Array],
-    schedule: NoiseSchedule,
-    x_T: jax.Array,
-    num_steps: int,
-    sampler: str = "ddim",
-    *,
-    key: jax.Array | None = None,
-    **fields: Any,
-) -> jax.Array:
-    """Draw samples by running the diffusion backwards from noise, all steps in one `lax.scan`.
+class DPMSolverPlusPlus2M(Sampler):
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
 
-    denoise: see `Sampler.step`. schedule: a constant; x_T: (B, ...) standard normal noise. sampler: the name, fields:
-    the other attributes of a `Sampler`, `prediction_type` among them. key: random key for eta > 0 and
-    "euler_ancestral".
+        x_s = sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) D,    D = (1 + 1 / 2r) x0(t) - 1 / 2r x0(t before)
 
-    Returns x_0 (B, ...) float32. To be called under `jax.jit`: x_T, key and all that `denoise` closes over may be
-    traced; everything else is static.
-
-    Raises ValueError as `Sampler` and `Sampler.table` do, and for a missing key.
+    with lambda = log(alpha / sigma), h = lambda_s - lambda_t and r = h of the step before / h. The first and the last
+    step are of first order (D = x0), and so is the step after one that began at alpha = 0, where r is infinite.
+    `history` is x0 `(B, ...)` of the step before.
     """
-    chosen = Sampler(sampler, **fields)
-    if chosen.draws_noise and key is None:
-        raise ValueError(f"key is missing: sampler '{sampler}' with eta {chosen.eta} draws noise at every step")
-    table = jax.tree.map(jnp.asarray, chosen.table(schedule, num_steps))
 
-    def step(state, row):
-        return chosen.step(denoise, state, row, key), None
+    name = "dpmpp_2m"
 
-    return jax.lax.scan(step, chosen.start(schedule, x_T), table)[0].x
+    def timesteps(self, num_steps: int) -> np.ndarray:
+        # The last step goes to noise level 0 at once, so the lowest timestep is left out.
+        schedule = self.schedule.num_train_timesteps
+        return timesteps_for(schedule, num_steps, self.spacing, self.steps_offset, omit_lowest=True)
+
+    def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
+        timesteps = self.timesteps(num_steps)
+        alpha, sigma = self.scales_of(timesteps)
+        first_order = alpha[1:] - alpha[:-1] * sigma[1:] / sigma[:-1]  # alpha_s (1 - exp(-h))
+        half_inverse_r = np.zeros(num_steps)  # 1 / 2r, 0 for a step of first order
+        if num_steps > 2:
+            with np.errstate(divide="ignore"):
+                log_snr = np.log(alpha[:-1]) - np.log(sigma[:-1])
+            h = np.diff(log_snr)
+            half_inverse_r[1:-1] = 0.5 * h[1:] / h[:-1]
+        return _stored(
+            timesteps,
+            alpha=alpha[:-1],
+            sigma=sigma[:-1],
+            x=sigma[1:] / sigma[:-1],
+            x0=first_order * (1.0 + half_inverse_r),
+            previous_x0=-first_order * half_inverse_r,
+        )
+
+    def start(self, noise: jax.Array) -> SamplerState:
+        x = jnp.asarray(noise, jnp.float32)
+        return SamplerState(x, history=jnp.zeros_like(x))
+
+    def step(self, denoise: Denoise, state: SamplerState, coeffs: Coefficients) -> SamplerState:
+        x0 = self.predict_x0(denoise, state.x, coeffs)
+        x = coeffs["x"] * state.x + coeffs["x0"] * x0 + coeffs["previous_x0"] * state.history
+        return SamplerState(x, history=x0)
+
+
+class DDIM(Sampler):
+    """DDIM, deterministic (Song et al. 2021, arXiv 2010.02502, eq. 12 with sigma = 0).
+
+    x_s = alpha_s x0(t) + sigma_s noise(t),    noise(t) = (x_t - alpha_t x0(t)) / sigma_t
+    """
+
+    name = "ddim"
+
+    def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
+        timesteps = self.timesteps(num_steps)
+        alpha, sigma = self.scales_of(timesteps)
+        x = sigma[1:] / sigma[:-1]
+        return _stored(timesteps, alpha=alpha[:-1], sigma=sigma[:-1], x=x, x0=alpha[1:] - alpha[:-1] * x)
+
+    def step(self, denoise: Denoise, state: SamplerState, coeffs: Coefficients) -> SamplerState:
+        x0 = self.predict_x0(denoise, state.x, coeffs)
+        return SamplerState(coeffs["x"] * state.x + coeffs["x0"] * x0)
+
+
+class Euler(DDIM):
+    """Euler's method for the probability-flow ODE (Karras et al. 2022, arXiv 2206.00364, algorithm 1 without churn).
+
+        y_s = y_t + (rho_s - rho_t) noise(t),    y = x / alpha, rho = sigma / alpha
+
+    Multiplied by alpha_s that is DDIM's step. Two things differ: the timesteps of "linspace" are not rounded, and the
+    noise at the start is scaled to sigma of the last timestep, unless spacing is "leading".
+    """
+
+    name = "euler"
+
+    def timesteps(self, num_steps: int) -> np.ndarray:
+        return timesteps_for(
+            self.schedule.num_train_timesteps, num_steps, self.spacing, self.steps_offset, fractional=True
+        )
+
+    def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
+        coeffs = super().coefficients(num_steps)
+        # Whether any timestep is fractional depends on num_steps; the dtype must not.
+        return coeffs | {"t": coeffs["t"].astype(np.float32)} if self.spacing == "linspace" else coeffs
+
+    def start(self, noise: jax.Array) -> SamplerState:
+        x = jnp.asarray(noise, jnp.float32)
+        if self.spacing != "leading":  # both other spacings begin at the last timestep, however many steps there are
+            x *= np.sqrt(1.0 - self.alphas_cumprod()[-1]).astype(np.float32)
+        return SamplerState(x)
+
+
+class PNDM(Sampler):
+    """PNDM without its Runge-Kutta start, called PLMS (Liu et al. 2022, arXiv 2202.09778, eq. 9 and 12; start: eq. 23).
+
+        x_s = alpha_s / alpha_t x_t + (sigma_s - alpha_s sigma_t / alpha_t) e
+
+    where e is a weighted mean of the newest four network outputs, converted to noise. It takes num_steps + 1 calls of
+    the network: the second call repeats the first step, from the same x, with the mean of the outputs at both of its
+    ends, and its own output is not remembered. `history` is (x_t of the step before, the newest three outputs
+    `(3, B, ...)`, the newest first).
+    """
+
+    name = "pndm"
+
+    # Weights of the outputs, the newest first, in the first call, the second, and so on: Adams-Bashforth of rising
+    # order, except for the second call, which is the trapezoidal rule.
+    _WEIGHTS = (
+        (1, 0, 0, 0),
+        (1 / 2, 1 / 2, 0, 0),
+        (3 / 2, -1 / 2, 0, 0),
+        (23 / 12, -16 / 12, 5 / 12, 0),
+        (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.prediction_type == "sample":
+            raise ValueError("sampler 'pndm' has no x0: it does not take prediction_type 'sample'")
+
+    def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
+        timesteps, alphas_cumprod = self.timesteps(num_steps), self.alphas_cumprod()
+        if np.any(self.alphas_cumprod_of(timesteps) == 0.0):
+            raise ValueError("sampler 'pndm' cannot start from zero terminal SNR: use another, or spacing 'leading'")
+        stride = len(alphas_cumprod) // num_steps
+        calls = np.concatenate([timesteps[:2], timesteps[1:]]) if num_steps > 1 else timesteps
+        begins, ends = calls.copy(), calls - stride  # of the step that each call takes
+        if num_steps > 1:
+            begins[1], ends[1] = calls[1] + stride, calls[1]
+        # A stride above the last timestep or below the first leaves the schedule.
+        begin = alphas_cumprod[np.minimum(begins, len(alphas_cumprod) - 1)]
+        end = np.where(ends >= 0, alphas_cumprod[np.maximum(ends, 0)], self.end)
+        return _stored(
+            calls,
+            alpha=np.sqrt(begin),
+            sigma=np.sqrt(1.0 - begin),
+            x=np.sqrt(end / begin),
+            noise=np.sqrt(1.0 - end) - np.sqrt(end * (1.0 - begin) / begin),
+            weights=np.array([self._WEIGHTS[min(call, 4)] for call in range(len(calls))], np.float64),
+            repeat=np.arange(len(calls)) == 1,
+        )
+
+    def start(self, noise: jax.Array) -> SamplerState:
+        x = jnp.asarray(noise, jnp.float32)
+        return SamplerState(x, history=(x, jnp.zeros((3, *x.shape))))
+
+    def step(self, denoise: Denoise, state: SamplerState, coeffs: Coefficients) -> SamplerState:
+        previous_x, previous_outputs = state.history
+        repeat = coeffs["repeat"] > 0
+        output = self.network_output(denoise, state.x, coeffs)
+        x = jnp.where(repeat, previous_x, state.x)
+        outputs = jnp.concatenate([output[None], previous_outputs])  # (4, B, ...)
+        noise = jnp.tensordot(coeffs["weights"], outputs, 1)
+        if self.prediction_type == "v_prediction":
+            noise = coeffs["alpha"] * noise + coeffs["sigma"] * x
+        remembered = jnp.where(repeat, previous_outputs, outputs[:3])
+        return SamplerState(coeffs["x"] * x + coeffs["noise"] * noise, history=(x, remembered))
+
+
+SAMPLERS: dict[str, type[Sampler]] = {sampler.name: sampler for sampler in (DPMSolverPlusPlus2M, DDIM, Euler, PNDM)}
+
+
+def make_sampler(name: str, schedule: NoiseSchedule, prediction_type: str, **fields: Any) -> Sampler:
+    """Build a sampler.
+
+    Args:
+      name: a key of SAMPLERS.
+      schedule, prediction_type, fields: the attributes of `Sampler`.
+
+    Raises:
+      ValueError: an unknown name, or as `Sampler` does.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler '{name}' is not known: choose one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[name](schedule, prediction_type, **fields)
+
+
+def sample_loop(
+    step: Callable[[SamplerState, Coefficients], SamplerState], state: SamplerState, coeffs: Coefficients
+) -> SamplerState:
+    """Run all steps as one `lax.scan`.
+
+    Args:
+      step: the state after the step with the coefficients that it is called with.
+      state: from `Sampler.start`.
+      coeffs: of all steps, from `Sampler.coefficients`.
+
+    Returns:
+      The state after the last step, whose `x` is the sample.
+    """
+    coeffs = jax.tree.map(jnp.asarray, dict(coeffs))
+    return jax.lax.scan(lambda state, coeffs: (step(state, coeffs), None), state, coeffs)[0]
+
+
+def _stored(timesteps: np.ndarray, **coefficients: np.ndarray) -> dict[str, np.ndarray]:
+    """Coefficients as they are handed out: float32, and the timesteps in the type that they have."""
+    return {"t": timesteps} | {name: values.astype(np.float32) for name, values in coefficients.items()}

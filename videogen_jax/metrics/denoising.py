@@ -1,15 +1,13 @@
-"""How far a stage of the cascade is off when it takes noise from clips that it has not seen.
+"""The error of a cascade stage in denoising held-out clips.
 
-Samples have to be judged by a reader; this compares trainings of one stage by many clips in little time. The clips and
-their noise are the same, so what one training gains over another is a paired difference.
+Samples have to be judged by a reader of pixels; this compares trainings of one stage on many clips in little time. All
+trainings get the same clips with the same noise, so the difference between two of them is a paired one.
 """
 
 import jax
 import jax.numpy as jnp
 
-from videogen_jax.diffusion.augmentation import augment
 from videogen_jax.diffusion.predictions import x0_from_prediction
-from videogen_jax.runtime.arrays import resize
 from videogen_jax.stages.cascade import CascadeStage
 from videogen_jax.stages.stage import Batch, Params
 
@@ -17,33 +15,34 @@ from videogen_jax.stages.stage import Batch, Params
 def denoising_errors(
     stage: CascadeStage, params: Params, null_context: jax.Array, batch: Batch, t: jax.Array, keys: jax.Array
 ) -> dict[str, jax.Array]:
-    """The errors of the stage's estimate of the clean latents, told all that it is told in sampling.
+    """Measure the errors of the stage's estimate of the clean latents, with the conditioning that it has in sampling.
 
     Args:
-      params: of the stage's UNet.
+      stage: the stage.
+      params: the parameters of its UNet.
       null_context: text states of the empty prompt `(L, D)`.
-      batch: as `CascadeStage.loss` takes it; `lower` is noised to the stage's own level.
-      t: `(B,)` timesteps to which the latents are noised.
-      keys: `(B,)`, one a clip, from which its noise comes.
+      batch: as in `CascadeStage.loss`; `lower` is noised to the stage's own noise level.
+      t: `(B,)` int32, timesteps to which the latents are noised.
+      keys: `(B,)`. Each clip's noise comes from its own key.
 
-    Returns: mean squared errors, `(B,)` each: `latents`, of the estimate, and `change`, of its change from frame to
-      frame, which has no part in what stands still.
+    Returns:
+      Mean squared errors, `(B,)` each: `latents`, of the estimate; `change`, of its change from frame to frame, which
+      leaves out errors that all frames share.
     """
     batch = {name: value.astype(jnp.float32) for name, value in batch.items()}
     latents, schedule = batch["latents"], stage.noise_schedule
-    count = len(latents)
-    keys = jax.vmap(jax.random.split, out_axes=1)(keys)  # (2, B)
-    noise = jax.vmap(lambda key, x: jax.random.normal(key, x.shape, jnp.float32))(keys[0], latents)
+    batch_size = len(latents)
+    noise_keys, augment_keys = jax.vmap(jax.random.split, out_axes=1)(keys)  # (B,) each
+    noise = jax.vmap(lambda key, x: jax.random.normal(key, x.shape, jnp.float32))(noise_keys, latents)
     x_t = schedule.add_noise(latents, noise, t)
     context = batch["context"] if stage.text else jnp.broadcast_to(null_context, batch["context"].shape)
     lower = level = None
     if stage.lower_resolution is not None:
-        level = jnp.full((count,), stage.noise_level)
-        upsampled = resize(batch["lower"], stage.resolution)
-        one = jax.vmap(lambda key, x, at: augment(key, x[None], schedule, at[None])[0])
-        lower = one(keys[1], upsampled, level)
-    joined = stage.join(x_t, batch["reference"], jnp.ones(count), lower)
-    output = stage.predict(params, joined, t, context, stage.conditions(count, level, batch.get("fps")))
+        level = jnp.full((batch_size,), stage.noise_level)
+        lower = stage.augment_lower(augment_keys, batch["lower"], latents.shape[2:4], level)
+    x = stage.unet_input(x_t, batch["reference"], jnp.ones(batch_size), lower)
+    scalar_conditions = stage.scalar_conditions(batch_size, level, batch.get("fps"))
+    output = stage.predict(params, x, t, context, scalar_conditions)
     estimate = x0_from_prediction(stage.prediction_type, output, x_t, schedule.alpha(t), schedule.sigma(t))
     error = stage.finish(estimate, batch["reference"]) - latents
 

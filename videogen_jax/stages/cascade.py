@@ -1,7 +1,11 @@
 """The cascade: latent video diffusion at rising resolutions (Li et al. 2023, section 3.2).
 
-Each stage sees the text, the reference image's latents at its own resolution and, above the first, the video latents
-of the stage below, upsampled and noised (noise conditioning augmentation, Ho et al. 2022b).
+Each stage is a video UNet conditioned on the text, on the reference image's latents at its own resolution and, above
+the first stage, on the video latents of the stage below, upsampled and noised (noise conditioning augmentation, Ho et
+al. 2022, "Cascaded diffusion models", section 4). This file follows the method: the conditioning, the network's input,
+the loss, sampling.
+
+Shapes: B videos, T frames, latents of h x w with C channels; text of L tokens with D features; P guidance passes.
 """
 
 import dataclasses
@@ -12,52 +16,72 @@ import jax
 import jax.numpy as jnp
 
 from videogen_jax.diffusion.augmentation import augment, random_level
-from videogen_jax.diffusion.guidance import classifier_free, text_and_reference
-from videogen_jax.diffusion.samplers import SamplerState
+from videogen_jax.diffusion.guidance import GuidanceScales, check_passes, guidance_passes, guide
+from videogen_jax.diffusion.samplers import SamplerState, sample_loop
 from videogen_jax.runtime.arrays import resize
 from videogen_jax.stages.latent_diffusion import LatentDiffusion, repeat_batch
+from videogen_jax.stages.settings import StageSettings
 from videogen_jax.stages.stage import Batch, Metrics, Params
 
 
-class Conditions(NamedTuple):
-    """What the UNet of a stage is told in every sampling step; N is the batch, once for each branch of guidance.
+class CascadeInputs(NamedTuple):
+    """What one stage samples a batch of videos from.
+
+    Attributes:
+      context: text states of the prompts `(B, L, D)`.
+      null_context: text states of the empty prompt `(L, D)`.
+      reference: latents of the reference image at this stage's resolution `(B, 1, h, w, C)`; the video has its size.
+      lower: video latents of the stage below `(B, T, h', w', C)`, or None for the first stage.
+      noise_level: timestep to which `lower` is noised, `()` or `(B,)`; None: the stage's own.
+      fps: frames a second, `()` or `(B,)`, for a UNet that takes it.
+    """
+
+    context: jax.Array
+    null_context: jax.Array
+    reference: jax.Array
+    lower: jax.Array | None = None
+    noise_level: jax.typing.ArrayLike | None = None
+    fps: jax.typing.ArrayLike | None = None
+
+
+class Conditioning(NamedTuple):
+    """The UNet's conditioning in every sampling step, of all guidance passes: N = P * B, one pass after another.
 
     Attributes:
       context: text states `(N, L, D)`.
       reference: latents of the reference image `(N, 1, h, w, C)`.
-      keep: `(N,)`, 1 where the reference is shown, 0 where it is dropped.
-      lower: the stage below's latents, upsampled and noised `(N, T, h, w, C)`, or None for the first stage.
-      scalars: the UNet's `added_conditions`, `(N,)` each.
+      reference_mask: `(N,)`, 1 where the UNet gets the reference, 0 where it is dropped.
+      lower: latents of the stage below, upsampled and noised `(N, T, h, w, C)`, or None for the first stage.
+      scalar_conditions: the UNet's `added_conditions` by name, `(N,)` each.
     """
 
     context: jax.Array
     reference: jax.Array
-    keep: jax.Array
+    reference_mask: jax.Array
     lower: jax.Array | None
-    scalars: dict[str, jax.Array]
-
-
-BRANCHES = ("neither", "reference", "both")  # what the UNet is told in each: which of the reference and the text
+    scalar_conditions: dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class CascadeStage(LatentDiffusion):
-    """One resolution of the cascade. The UNet's `in_channels` is worked out from the conditions.
+    """One resolution of the cascade. The UNet's `in_channels` follow from the conditioning.
 
     Attributes:
       resolution: side of the latents.
-      lower_resolution: side of the stage below's latents, or None for the first stage.
-      latent_channels: channels of the latents.
-      reference_frames: "all": the reference's latents are joined to every frame; "first": to the first frame, zeros
-        to the others; "clean": as "first", and they also stand in the place of that frame's noisy latents, so that the
-        first frame is given and the others follow from it; "none": never shown, to learn what it is worth. A mask
-        channel marks where they are.
-      reference_init: what the input weights of the reference's channels are of those of the noisy latents where a stage
-        starts from a 2D UNet. 0 leaves that UNet's output as it is; above, the reference is seen from the first step.
-      text: whether the prompt is told; False: always the empty one, in training and in sampling.
-      reference_dropout: share of training examples without the reference.
-      max_noise_level: highest timestep to which the lower stage's latents are noised in training.
-      noise_level: the level at sampling, unless another is asked for.
+      lower_resolution: side of the latents of the stage below, or None for the first stage.
+      latent_channels: C.
+      reference_frames: which frames the reference's latents are joined to. "all": every frame; "first": the first
+        frame, zeros to the others; "clean": as "first", and they also replace that frame's noisy latents, so that the
+        first frame is fixed and the others follow from it; "none": no frame, an ablation. A mask channel marks them.
+      reference_init: input weights of the reference's channels, as a multiple of those of the noisy latents, in a stage
+        that starts from a 2D UNet. 0 leaves that UNet's output as it is; above 0 the reference has an effect from the
+        first training step.
+      text: whether the stage is conditioned on the prompt; False: on the empty one, in training and in sampling.
+      reference_dropout: share of the training examples without the reference, 0 to 1.
+      max_noise_level: highest timestep to which the latents of the stage below are noised in training.
+      noise_level: that timestep in sampling, unless the settings name another.
+      preview_steps, preview_guidance_scale, preview_reference_guidance_scale: how `sample` samples during training; see
+        `StageSettings`.
     """
 
     resolution: int = 16
@@ -69,6 +93,9 @@ class CascadeStage(LatentDiffusion):
     reference_dropout: float = 0.1
     max_noise_level: int = 400
     noise_level: int = 100
+    preview_steps: int = 16
+    preview_guidance_scale: float = 2.0
+    preview_reference_guidance_scale: float = 1.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -80,220 +107,260 @@ class CascadeStage(LatentDiffusion):
             raise ValueError(
                 f"config.model.lower_resolution is {self.lower_resolution}; it must be below {self.resolution}"
             )
-        lower = self.lower_resolution is not None
-        conditions = tuple(self.unet.get("added_conditions", ()))
-        if lower and "noise_level" not in conditions:
-            conditions += ("noise_level",)
-        widths = {"in_channels": self.latent_channels * (3 if lower else 2) + 1, "out_channels": self.latent_channels}
-        object.__setattr__(self, "unet", {**self.unet, **widths, "temporal": True, "added_conditions": conditions})
+        has_lower = self.lower_resolution is not None
+        names = tuple(self.unet.get("added_conditions", ()))
+        if has_lower and "noise_level" not in names:
+            names += ("noise_level",)
+        # Noisy latents, reference, mask, latents of the stage below: see `unet_input`.
+        in_channels = self.latent_channels * (3 if has_lower else 2) + 1
+        fields = {"in_channels": in_channels, "out_channels": self.latent_channels}
+        fields |= {"temporal": True, "added_conditions": names}
+        object.__setattr__(self, "unet", {**self.unet, **fields})
 
     @property
     def name(self) -> str:
         """The part's folder in a model."""
         return f"cascade_{self.resolution}"
 
-    def init(self, rng: jax.Array, batch: Batch) -> Params:
-        x = jnp.zeros((1, *batch["latents"].shape[1:-1], self.network.in_channels))
-        conditions = {name: jnp.zeros((1,)) for name in self.network.added_conditions}
-        context = batch["context"][:1].astype(jnp.float32)
-        return {self.name: self.network.init(rng, x, jnp.zeros((1,)), context, conditions)["params"]}
+    @property
+    def preview_settings(self) -> StageSettings:
+        """How `sample` samples during training."""
+        return StageSettings(
+            self.preview_guidance_scale, self.preview_reference_guidance_scale, steps=self.preview_steps
+        )
 
-    def join(self, x: jax.Array, reference: jax.Array, keep: jax.Array, lower: jax.Array | None) -> jax.Array:
-        """The UNet's input: noisy latents, reference, mask, lower latents, on the channel axis.
+    def init(self, rng: jax.Array, batch: Batch) -> Params:
+        """Initialise the UNet for the shapes of `latents` and `context` in `batch`."""
+        x = jnp.zeros((1, *batch["latents"].shape[1:-1], self.network.in_channels))
+        scalar_conditions = {name: jnp.zeros((1,)) for name in self.network.added_conditions}
+        context = batch["context"][:1].astype(jnp.float32)
+        return {self.name: self.network.init(rng, x, jnp.zeros((1,)), context, scalar_conditions)["params"]}
+
+    # Conditioning and the network's input.
+
+    def scalar_conditions(
+        self, batch: int, noise_level: jax.typing.ArrayLike | None, fps: jax.typing.ArrayLike | None
+    ) -> dict[str, jax.Array]:
+        """The scalars that this stage's UNet takes besides the timestep, by name, `(batch,)` float32 each.
 
         Args:
-          x: `(B, T, h, w, C)`.
-          reference: `(B, 1, h, w, C)`.
-          keep: `(B,)`, 1 where the reference is shown, 0 where it is dropped.
-          lower: `(B, T, h, w, C)`, upsampled and noised, or None.
-        """
-        num_frames = x.shape[1]
-        if self.reference_frames == "none":
-            keep = jnp.zeros_like(keep)
-        keep = keep.astype(x.dtype)[:, None, None, None, None]
-        shown = jnp.broadcast_to(reference * keep, x.shape)
-        mask = jnp.broadcast_to(keep, (*x.shape[:-1], 1))
-        if self.reference_frames in ("first", "clean"):
-            first = (jnp.arange(num_frames) == 0).astype(x.dtype)[None, :, None, None, None]
-            shown, mask = shown * first, mask * first
-        if self.reference_frames == "clean":
-            x = shown + (1.0 - mask) * x
-        return jnp.concatenate([x, shown, mask, *([] if lower is None else [lower])], axis=-1)
+          noise_level: timestep of the stage below's noise, `()` or `(batch,)`.
+          fps: frames a second, `()` or `(batch,)`; the UNet gets 10 times as much, a number in the range of timesteps.
 
-    def conditions(self, batch: int, level: jax.Array | None, fps: jax.Array | None) -> dict[str, jax.Array]:
-        """The named scalars that this stage's UNet takes; fps is told in units where 10 is one frame a second."""
-        known = {"noise_level": level, "fps": None if fps is None else 10.0 * fps}
-        out = {}
+        Raises:
+          ValueError: one that the UNet takes is None.
+        """
+        known = {"noise_level": noise_level, "fps": None if fps is None else 10.0 * fps}
+        conditions = {}
         for name in self.network.added_conditions:
             if known.get(name) is None:
                 raise ValueError(f"stage {self.name} needs the condition {name}")
-            out[name] = jnp.broadcast_to(jnp.asarray(known[name], jnp.float32), (batch,))
-        return out
+            conditions[name] = jnp.broadcast_to(jnp.asarray(known[name], jnp.float32), (batch,))
+        return conditions
+
+    def unet_input(
+        self, x: jax.Array, reference: jax.Array, reference_mask: jax.Array, lower: jax.Array | None
+    ) -> jax.Array:
+        """Join noisy latents, reference, mask and the latents of the stage below on the channel axis.
+
+        This is where the reference image enters the network (section 3.2).
+
+        Args:
+          x: noisy latents `(B, T, h, w, C)`.
+          reference: `(B, 1, h, w, C)`.
+          reference_mask: `(B,)`, 1 where the UNet gets the reference, 0 where it is dropped.
+          lower: `(B, T, h, w, C)`, upsampled and noised, or None.
+
+        Returns:
+          `(B, T, h, w, 2 C + 1)`, with `lower` `(B, T, h, w, 3 C + 1)`.
+        """
+        if self.reference_frames == "none":
+            reference_mask = jnp.zeros_like(reference_mask)
+        reference_mask = reference_mask.astype(x.dtype)[:, None, None, None, None]
+        reference = jnp.broadcast_to(reference * reference_mask, x.shape)  # (B, T, h, w, C)
+        mask = jnp.broadcast_to(reference_mask, (*x.shape[:-1], 1))  # (B, T, h, w, 1)
+        if self.reference_frames in ("first", "clean"):
+            first = (jnp.arange(x.shape[1]) == 0).astype(x.dtype)[None, :, None, None, None]
+            reference, mask = reference * first, mask * first
+        if self.reference_frames == "clean":
+            x = reference + (1.0 - mask) * x
+        return jnp.concatenate([x, reference, mask, *([] if lower is None else [lower])], axis=-1)
+
+    # Training.
 
     def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
-        """batch: `latents` `(B, T, h, w, C)`, `reference` `(B, 1, h, w, C)` (the clip's first frame), `context`
-        `(B, L, D)`, above the first stage `lower` `(B, T, h', w', C)`, `fps` `(B,)`; frozen: `null_context` `(L, D)`.
+        """Compute the denoising loss, with text and reference dropped at random, each by itself.
 
-        Still images, T = 1, are learnt without a reference.
+        Still images (T = 1) are trained without their reference, which would give them away.
+
+        Args:
+          params: the UNet's parameters, by `name`.
+          frozen: `null_context` `(L, D)`, text states of the empty prompt.
+          batch: `latents` `(B, T, h, w, C)`, `reference` `(B, 1, h, w, C)` (the clip's first frame), `context`
+            `(B, L, D)`; above the first stage `lower` `(B, T, h', w', C)`; `fps` `(B,)` for a UNet that takes it.
         """
         text_rng, reference_rng, level_rng, augment_rng, noise_rng = jax.random.split(rng, 5)
         batch = jax.tree.map(lambda x: x.astype(jnp.float32), dict(batch))
-        latents, count = batch["latents"], batch["latents"].shape[0]
-        null = frozen["null_context"]
+        latents = batch["latents"]
+        batch_size, num_frames = latents.shape[:2]
         if self.text:
-            context = self.drop_text(text_rng, batch["context"], null)
+            context = self.drop_text(text_rng, batch["context"], frozen["null_context"])
         else:
-            context = jnp.broadcast_to(null, batch["context"].shape)
-        keep = jax.random.bernoulli(reference_rng, 1.0 - self.reference_dropout, (count,))
-        if latents.shape[1] == 1:  # a still image would be given away by its reference
-            keep = jnp.zeros_like(keep)
+            context = jnp.broadcast_to(frozen["null_context"], batch["context"].shape)
+        reference_mask = jax.random.bernoulli(reference_rng, 1.0 - self.reference_dropout, (batch_size,))
+        if num_frames == 1:
+            reference_mask = jnp.zeros_like(reference_mask)
         lower, level = None, None
         if self.lower_resolution is not None:
-            level = random_level(level_rng, count, self.max_noise_level)
+            level = random_level(level_rng, batch_size, self.max_noise_level)
             lower = augment(augment_rng, resize(batch["lower"], self.resolution), self.noise_schedule, level)
-        conditions = self.conditions(count, level, batch.get("fps"))
+        scalar_conditions = self.scalar_conditions(batch_size, level, batch.get("fps"))
 
-        def predict(x, t):
-            joined = self.join(x, batch["reference"], keep, lower)
-            return self.predict(params[self.name], joined, t, context, conditions)
+        def predict(x_t: jax.Array, t: jax.Array) -> jax.Array:
+            x = self.unet_input(x_t, batch["reference"], reference_mask, lower)
+            return self.predict(params[self.name], x, t, context, scalar_conditions)
 
-        weights = None
-        if self.reference_frames == "clean":  # a frame that is given is not to be learnt
-            weights = 1.0 - keep[:, None] * (jnp.arange(latents.shape[1]) == 0)
-        return self.denoising_loss(noise_rng, latents, predict, weights)
+        frame_weights = None
+        if self.reference_frames == "clean":  # there is nothing to learn in a first frame that the input holds
+            frame_weights = 1.0 - reference_mask[:, None] * (jnp.arange(num_frames) == 0)  # (B, T)
+        return self.denoising_loss(noise_rng, latents, predict, frame_weights)
+
+    # Sampling: `start`, then `step` for each of `step_coeffs`, then `finish`.
+
+    def passes(self, settings: StageSettings) -> tuple[str, ...]:
+        """The guidance passes that the settings need: one, two or three applications of the UNet in every step."""
+        return guidance_passes(settings.guidance_scale, settings.reference_guidance_scale)
 
     def start(
-        self,
-        rng: jax.Array,
-        context: jax.Array,
-        null_context: jax.Array,
-        reference: jax.Array,
-        lower: jax.Array | None,
-        num_frames: int,
-        sampler: str = "dpmpp_2m",
-        noise_level: jax.Array | int | None = None,
-        fps: jax.Array | float | None = None,
-        branches: tuple[str, ...] = BRANCHES,
-    ) -> tuple[SamplerState, Conditions]:
-        """The sampler's state before its first step, and what the UNet is told in every step.
-
-        The size of the video is that of the reference.
+        self, keys: jax.Array, inputs: CascadeInputs, num_frames: int, sampler: str, passes: tuple[str, ...]
+    ) -> tuple[SamplerState, Conditioning]:
+        """Make the sampler's state before its first step, and the conditioning of all steps.
 
         Args:
-          rng: `(B,)` keys, one a video.
-          context, null_context: text states of the prompts `(B, L, D)` and of the empty prompt `(L, D)`.
-          reference: latents of the reference image at this resolution `(B, 1, h, w, C)`.
-          lower: latents of the stage below `(B, T, h', w', C)`, or None for the first stage.
-          num_frames, sampler: static.
-          noise_level: timestep to which `lower` is noised; None: the stage's own.
-          fps: frame rate, for a UNet that takes it.
-          branches: static, those of BRANCHES that guidance needs, each of them a third of the work: all; without
-            "neither" where the reference's scale is 1; without "reference" where both scales are the same; "both"
-            alone where they are 1.
+          keys: `(B,)`, one a video.
+          inputs: what the videos are sampled from.
+          num_frames: T; static.
+          sampler, passes: static.
+
+        Raises:
+          ValueError: `passes` cannot be combined, or an input that the UNet takes is None.
         """
-        batch, size = context.shape[0], reference.shape[2:4]
-        keys = jax.vmap(jax.random.split, out_axes=1)(rng)  # (2, B)
-        level = None
+        check_passes(passes)
+        batch, size = inputs.context.shape[0], inputs.reference.shape[2:4]
+        noise_keys, augment_keys = jax.vmap(jax.random.split, out_axes=1)(keys)  # (B,) each
+        lower, level = inputs.lower, None
         if lower is not None:
-            level = jnp.broadcast_to(jnp.asarray(self.noise_level if noise_level is None else noise_level), (batch,))
-            upsampled = resize(lower, size)
-            one = jax.vmap(lambda key, x, at: augment(key, x[None], self.noise_schedule, at[None])[0])
-            lower = one(keys[1], upsampled, level)
-        if not set(branches) <= set(BRANCHES) or branches[-1:] != BRANCHES[-1:]:
-            raise ValueError(f"branches is {branches}, but must be some of {BRANCHES} with the last of them")
-        count = len(branches)
-        empty = jnp.broadcast_to(null_context, context.shape)
-        full = context if self.text else empty
-        told = Conditions(
-            context=jnp.concatenate([full if branch == "both" else empty for branch in branches]),
-            reference=repeat_batch(reference, count),
-            keep=jnp.repeat(jnp.array([float(branch != "neither") for branch in branches]), batch),
-            lower=None if lower is None else repeat_batch(lower, count),
-            scalars=self.conditions(count * batch, None if level is None else repeat_batch(level, count), fps),
+            level = self.noise_level if inputs.noise_level is None else inputs.noise_level
+            level = jnp.broadcast_to(jnp.asarray(level), (batch,))
+            lower = self.augment_lower(augment_keys, lower, size, level)  # (B, T, h, w, C)
+        empty = jnp.broadcast_to(inputs.null_context, inputs.context.shape)
+        prompt = inputs.context if self.text else empty
+        conditioning = Conditioning(
+            context=jnp.concatenate([prompt if name == "full" else empty for name in passes]),
+            reference=repeat_batch(inputs.reference, len(passes)),
+            reference_mask=jnp.repeat(jnp.array([float(name != "uncond") for name in passes]), batch),
+            lower=None if lower is None else repeat_batch(lower, len(passes)),
+            scalar_conditions=self.scalar_conditions(
+                len(passes) * batch, None if level is None else repeat_batch(level, len(passes)), inputs.fps
+            ),
         )
-        return self.start_sampler(sampler, keys[0], (batch, num_frames, *size, self.latent_channels)), told
+        return self.start_sampler(sampler, noise_keys, (batch, num_frames, *size, self.latent_channels)), conditioning
+
+    def augment_lower(self, keys: jax.Array, lower: jax.Array, size: tuple[int, int], level: jax.Array) -> jax.Array:
+        """Upsample the latents of the stage below and noise them (noise conditioning augmentation).
+
+        Args:
+          keys: `(B,)`. Each video's noise comes from its own key, so its sample does not depend on the batch.
+          lower: `(B, T, h', w', C)`.
+          size: (h, w) of this stage's latents.
+          level: `(B,)`, the timesteps to which they are noised.
+
+        Returns:
+          `(B, T, h, w, C)`.
+        """
+        upsampled = resize(lower, size)
+        return jax.vmap(lambda key, x, level: augment(key, x[None], self.noise_schedule, level[None])[0])(
+            keys, upsampled, level
+        )
 
     def step(
         self,
         params: Params,
         state: SamplerState,
-        told: Conditions,
-        row: Mapping[str, jax.Array],
-        guidance_scale: jax.Array | float,
-        reference_guidance_scale: jax.Array | float,
-        sampler: str = "dpmpp_2m",
+        conditioning: Conditioning,
+        coeffs: Mapping[str, jax.Array],
+        scales: GuidanceScales,
+        sampler: str,
+        passes: tuple[str, ...],
     ) -> SamplerState:
-        """One step of the sampler, by a row of its table; `state` and `told` as `start` gives them.
+        """Take one sampling step: the UNet in every guidance pass, guidance, the sampler's update.
 
         Args:
           params: the UNet's parameters.
-          guidance_scale, reference_guidance_scale: weights of text and reference (guidance.text_and_reference), where
-            `start` was given the branches that they need; may be traced.
+          state, conditioning: from `start`, or the state from the step before.
+          coeffs: one of `step_coeffs`; may be traced.
+          scales: weights of text and reference that `passes` belong to; may be traced.
+          sampler, passes: as in `start`.
         """
-        branches = told.context.shape[0] // state.x.shape[0]
 
-        def denoise(x, t):
-            joined = self.join(repeat_batch(x, branches), told.reference, told.keep, told.lower)
-            out = self.predict(params, joined, repeat_batch(t, branches), told.context, told.scalars)
-            if branches == 1:
-                return out
-            if branches == 2:  # without the one that would count nothing, this is what is left
-                return classifier_free(*jnp.split(out, branches), guidance_scale)
-            return text_and_reference(*jnp.split(out, branches), guidance_scale, reference_guidance_scale)
+        def denoise(x_t: jax.Array, t: jax.Array) -> jax.Array:
+            x_t, t = repeat_batch(x_t, len(passes)), repeat_batch(t, len(passes))  # (P * B, ...)
+            x = self.unet_input(x_t, conditioning.reference, conditioning.reference_mask, conditioning.lower)
+            outputs = self.predict(params, x, t, conditioning.context, conditioning.scalar_conditions)
+            return guide(outputs, passes, scales)  # (B, T, h, w, C)
 
-        return self.sampler(sampler).step(denoise, state, row)
+        return self.sampler(sampler).step(denoise, state, coeffs)
 
-    def finish(self, drawn: jax.Array, reference: jax.Array) -> jax.Array:
-        """Video latents `(B, T, h, w, C)` of unit variance, from the last `state.x`; reference as in `start`."""
+    def finish(self, x: jax.Array, reference: jax.Array) -> jax.Array:
+        """The video latents `(B, T, h, w, C)` of unit variance, from `x` of the last state and the reference."""
         if self.reference_frames == "clean":
-            return jnp.concatenate([reference, drawn[:, 1:]], axis=1)
-        return drawn
+            return jnp.concatenate([reference, x[:, 1:]], axis=1)
+        return x
 
     def sample_latents(
-        self,
-        params: Params,
-        rng: jax.Array,
-        context: jax.Array,
-        null_context: jax.Array,
-        reference: jax.Array,
-        lower: jax.Array | None,
-        guidance_scale: jax.Array | float,
-        reference_guidance_scale: jax.Array | float,
-        num_frames: int,
-        num_steps: int,
-        sampler: str = "dpmpp_2m",
-        **settings: Any,
+        self, params: Params, keys: jax.Array, inputs: CascadeInputs, num_frames: int, settings: StageSettings
     ) -> jax.Array:
-        """Video latents `(B, T, h, w, C)` of unit variance: `start`, `num_steps` (static) times `step`, `finish`.
+        """Sample video latents `(B, T, h, w, C)` of unit variance, all steps in one program.
 
-        settings: the remaining arguments of `start`.
+        Args:
+          params: the UNet's parameters.
+          keys, inputs: as in `start`. Where `inputs.noise_level` is None, that of the settings counts.
+          num_frames: T; static.
+          settings: static.
         """
-        state, told = self.start(rng, context, null_context, reference, lower, num_frames, sampler, **settings)
+        if inputs.noise_level is None:
+            inputs = inputs._replace(noise_level=settings.noise_level)
+        sampler, passes = settings.sampler, self.passes(settings)
+        scales = GuidanceScales(settings.guidance_scale, settings.reference_guidance_scale)
+        state, conditioning = self.start(keys, inputs, num_frames, sampler, passes)
 
-        def step(state, row):
-            return self.step(params, state, told, row, guidance_scale, reference_guidance_scale, sampler)
+        def step(state: SamplerState, coeffs: Mapping[str, jax.Array]) -> SamplerState:
+            return self.step(params, state, conditioning, coeffs, scales, sampler, passes)
 
-        return self.finish(self.run_sampler(sampler, num_steps, state, step).x, reference)
+        state = sample_loop(step, state, self.sampler(sampler).coefficients(settings.steps))
+        return self.finish(state.x, inputs.reference)
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
+        """Sample videos from a training batch's text, references and true latents of the stage below.
+
+        Returns:
+          `drawn` beside `truth`, latents `(B, T, h, w, C)`, and `reference` `(B, 1, h, w, C)`.
+        """
         batch = jax.tree.map(lambda x: x.astype(jnp.float32), dict(batch))
-        keys = jax.random.split(rng, batch["context"].shape[0])
-        drawn = self.sample_latents(
-            params[self.name],
-            keys,
+        inputs = CascadeInputs(
             batch["context"],
             frozen["null_context"],
             batch["reference"],
             batch["lower"] if self.lower_resolution is not None else None,
-            2.0,
-            1.0,
-            batch["latents"].shape[1],
-            16,
             fps=batch["fps"][0] if "fps" in batch else None,
         )
+        keys = jax.random.split(rng, batch["context"].shape[0])
+        num_frames = batch["latents"].shape[1]
+        drawn = self.sample_latents(params[self.name], keys, inputs, num_frames, self.preview_settings)
         return {"reference": batch["reference"], "truth": batch["latents"], "drawn": drawn}
 
     def parts(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """See `Stage.parts`."""
         names = ("resolution", "lower_resolution", "latent_channels", "reference_frames", "text", "noise_level")
         config = {"_class_name": "CascadeStage", "unet": self.unet, **self.diffusion_config()}
         return {self.name: (self.name, config | {name: getattr(self, name) for name in names})}

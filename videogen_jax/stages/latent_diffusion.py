@@ -1,4 +1,4 @@
-"""What the reference stage and the cascade have in common: denoising of latents with text, learned and sampled."""
+"""What the reference stage and the cascade have in common: training and sampling of a latent diffusion model."""
 
 import dataclasses
 import functools
@@ -7,11 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from videogen_jax.diffusion.predictions import check_prediction_type, loss_weight, target
-from videogen_jax.diffusion.samplers import Sampler, SamplerState
+from videogen_jax.diffusion.samplers import Sampler, SamplerState, make_sampler
 from videogen_jax.diffusion.schedules import NoiseSchedule, make_schedule
 from videogen_jax.models.unet import UNet
+from videogen_jax.stages.settings import StageSettings
 from videogen_jax.stages.stage import Metrics, Params, build_network
 
 
@@ -24,12 +26,17 @@ class LatentDiffusion:
       schedule: arguments of `make_schedule`.
       prediction_type: "epsilon", "v_prediction" or "sample".
       min_snr_gamma: min-SNR loss weighting (Hang et al. 2023), or None for uniform weights.
-      timestep_logit_normal: mean and standard deviation of the logit of the training timesteps (as a share of all), by
-        which training dwells where it matters (Esser et al. 2024, section 3.1); None for uniform timesteps.
-      text_dropout: share of training examples that see the empty prompt, for classifier-free guidance.
-      timestep_spacing: of the sampler's steps: "trailing", "leading" or "linspace".
+      timestep_logit_normal: mean and standard deviation of the logit of t / N for the training timesteps t, which
+        concentrates training on them (Esser et al. 2024, section 3.1); None for uniform timesteps.
+      text_dropout: share of the training examples whose prompt is replaced by the empty one, for classifier-free
+        guidance, 0 to 1.
+      timestep_spacing: of the sampling steps: "trailing", "leading" or "linspace" (`timesteps.timesteps_for`).
       steps_offset: of "leading" spacing.
-      set_alpha_to_one: whether a sampler's last step takes off all of the noise, or ends at the first timestep.
+      set_alpha_to_one: whether the last sampling step removes all noise, or ends at the first training timestep.
+      preview_steps, preview_guidance_scale: how `sample` samples during training; see `StageSettings`.
+
+    Raises:
+      ValueError: a value is unknown or out of range.
     """
 
     unet: Mapping[str, Any]
@@ -41,20 +48,37 @@ class LatentDiffusion:
     timestep_spacing: str = "trailing"
     steps_offset: int = 0
     set_alpha_to_one: bool = True
+    preview_steps: int = 20
+    preview_guidance_scale: float = 3.0
 
     def __post_init__(self):
         check_prediction_type(self.prediction_type)
+        try:
+            self.preview_settings  # noqa: B018  (checks the fields)
+        except ValueError as error:
+            raise ValueError(f"config.model.preview_{error}") from error
 
     @functools.cached_property
     def network(self) -> UNet:
+        """The UNet."""
         return build_network(UNet, self.unet, f"{type(self).__name__}.unet")
 
     @functools.cached_property
     def noise_schedule(self) -> NoiseSchedule:
+        """The noise schedule."""
         return make_schedule(**self.schedule)
 
+    @property
+    def preview_settings(self) -> StageSettings:
+        """How `sample` samples during training."""
+        return StageSettings(guidance_scale=self.preview_guidance_scale, steps=self.preview_steps)
+
+    def predict(self, params: Params, *args, **kwargs) -> jax.Array:
+        """Apply the UNet with its parameters `params`; float32."""
+        return self.network.apply({"params": params}, *args, **kwargs).astype(jnp.float32)
+
     def drop_text(self, rng: jax.Array, context: jax.Array, null_context: jax.Array) -> jax.Array:
-        """Replaces the context `(B, L, D)` of a random share of the examples by the empty prompt's `(L, D)`."""
+        """Replace the context `(B, L, D)` of a random share of the examples by the empty prompt's `(L, D)`."""
         drop = jax.random.bernoulli(rng, self.text_dropout, (context.shape[0],))
         return jnp.where(drop[:, None, None], null_context, context)
 
@@ -65,14 +89,17 @@ class LatentDiffusion:
         predict: Callable[[jax.Array, jax.Array], jax.Array],
         frame_weights: jax.Array | None = None,
     ) -> tuple[jax.Array, Metrics]:
-        """Weighted mean squared error of the prediction at random timesteps (Ho et al. 2020, eq. 14).
-
-        The metrics `mse_low_noise` and `mse_high_noise` are of the half of the batch at lower and at higher timesteps.
+        """Compute the weighted mean squared error of the prediction at random timesteps (Ho et al. 2020, eq. 14).
 
         Args:
+          rng: for the timesteps and the noise.
           latents: clean, `(B, T, h, w, C)`, unit variance.
-          predict: `(x_t, timesteps (B,)) -> ` prediction of the same shape.
-          frame_weights: `(B, T)`, what each frame counts in its example's mean; None: all the same.
+          predict: `(x_t (B, T, h, w, C), t (B,))` -> the prediction `(B, T, h, w, C)`.
+          frame_weights: `(B, T)`, the weight of each frame in its example's mean; None: all the same.
+
+        Returns:
+          The loss, and the unweighted error `mse`, also for the halves of the batch at lower and at higher timesteps
+          (`mse_low_noise`, `mse_high_noise`).
         """
         time_rng, noise_rng = jax.random.split(rng)
         schedule, batch = self.noise_schedule, latents.shape[0]
@@ -96,39 +123,38 @@ class LatentDiffusion:
         return jnp.mean(weight * error), metrics
 
     def sampler(self, name: str) -> Sampler:
-        """The sampler of that name (`samplers.SAMPLERS`) for what the network predicts."""
-        end = 1.0 if self.set_alpha_to_one else float(self.noise_schedule.alphas_cumprod[0])
-        return Sampler(name, self.prediction_type, self.timestep_spacing, self.steps_offset, end=end)
+        """The sampler of that name (a key of `samplers.SAMPLERS`) for this noise schedule and prediction type."""
+        return make_sampler(
+            name,
+            self.noise_schedule,
+            self.prediction_type,
+            spacing=self.timestep_spacing,
+            steps_offset=self.steps_offset,
+            end=1.0 if self.set_alpha_to_one else float(self.noise_schedule.alphas_cumprod[0]),
+        )
 
-    def start_sampler(self, name: str, rng: jax.Array, shape: tuple[int, ...]) -> SamplerState:
-        """Noise of `shape`; each example has that of its own key, so a batch gives what singles give.
+    def step_coeffs(self, settings: StageSettings) -> list[dict[str, np.ndarray]]:
+        """The sampler's coefficients, one dict for each call of the network, in order; see `Sampler.coefficients`."""
+        coeffs = self.sampler(settings.sampler).coefficients(settings.steps)
+        return [{name: values[call] for name, values in coeffs.items()} for call in range(len(coeffs["t"]))]
 
-        rng: `(B,)` keys, one an example.
+    def start_sampler(self, name: str, keys: jax.Array, shape: tuple[int, ...]) -> SamplerState:
+        """The state before the first step, from noise of `shape`.
+
+        Args:
+          name: of the sampler.
+          keys: `(B,)`. Each example's noise comes from its own key, so its sample does not depend on the batch.
+          shape: `(B, T, h, w, C)`.
         """
-        x_T = jax.vmap(lambda key: jax.random.normal(key, shape[1:], jnp.float32))(rng)
-        return self.sampler(name).start(self.noise_schedule, x_T)
-
-    def run_sampler(
-        self,
-        name: str,
-        num_steps: int,
-        state: SamplerState,
-        step: Callable[[SamplerState, Mapping[str, jax.Array]], SamplerState],
-    ) -> SamplerState:
-        """All steps as one `lax.scan`. step: the state after the row of the sampler's table that it is given."""
-        table = jax.tree.map(jnp.asarray, self.sampler(name).table(self.noise_schedule, num_steps))
-        return jax.lax.scan(lambda state, row: (step(state, row), None), state, table)[0]
+        noise = jax.vmap(lambda key: jax.random.normal(key, shape[1:], jnp.float32))(keys)
+        return self.sampler(name).start(noise)
 
     def diffusion_config(self) -> dict[str, Any]:
-        """The settings that a sampler needs, for the part's config.json."""
+        """The fields that sampling needs, for the part's config.json."""
         names = ("schedule", "prediction_type", "timestep_spacing", "steps_offset", "set_alpha_to_one")
         return {name: getattr(self, name) for name in names}
 
-    def predict(self, params: Params, *args, **kwargs) -> jax.Array:
-        """The UNet applied: `params` is its parameter tree."""
-        return self.network.apply({"params": params}, *args, **kwargs).astype(jnp.float32)
-
 
 def repeat_batch(x: jax.Array, times: int) -> jax.Array:
-    """`(B, ...)` -> `(times * B, ...)`: the batch once for each branch of guidance."""
+    """`(B, ...)` -> `(times * B, ...)`: the batch once for each guidance pass."""
     return jnp.tile(x, (times,) + (1,) * (x.ndim - 1))

@@ -1,27 +1,27 @@
 """The reference stage: text to image latents, Stable Diffusion's part in VideoGen (Li et al. 2023, section 3.1)."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from videogen_jax.diffusion.guidance import classifier_free
-from videogen_jax.diffusion.samplers import SamplerState
+from videogen_jax.diffusion.guidance import GuidanceScales, guide
+from videogen_jax.diffusion.samplers import SamplerState, sample_loop
 from videogen_jax.stages.latent_diffusion import LatentDiffusion, repeat_batch
+from videogen_jax.stages.settings import StageSettings
 from videogen_jax.stages.stage import Batch, Metrics, Params
 
 
 class Prompts(NamedTuple):
-    """What the UNet is told of a batch of prompts.
+    """The UNet's conditioning for a batch of prompts.
 
     Attributes:
       context: text states `(B, L, D)`.
-      pooled: `(B, P)`, and
-      sizes: `(B, 6)`, for Stable Diffusion XL alone (Podell et al. 2023, section 2.2): height and width of the original
-        picture, top and left of the crop, height and width that are aimed at, in pixels.
+      pooled: pooled text states `(B, P)`; Stable Diffusion XL alone (Podell et al. 2023, section 2.2).
+      sizes: `(B, 6)`, in pixels: height and width of the original picture, top and left of the crop, height and width
+        of the target; Stable Diffusion XL alone.
     """
 
     context: jax.Array
@@ -34,92 +34,122 @@ class ReferenceStage(LatentDiffusion):
     """Text-to-image latent diffusion. An image is a video of one frame."""
 
     def init(self, rng: jax.Array, batch: Batch) -> Params:
-        """batch: `latents` and `context`; `pooled` and `sizes` where the UNet takes them."""
+        """Initialise the UNet.
+
+        Args:
+          batch: `latents` and `context`; `pooled` and `sizes` where the UNet takes them.
+        """
         latents, context = batch["latents"][:1], batch["context"][:1].astype(jnp.float32)
         added = {"pooled_text": batch.get("pooled"), "sizes": batch.get("sizes")}
         return {"unet": self.network.init(rng, latents, jnp.zeros((1,)), context, **added)["params"]}
 
     def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
-        """batch: `latents` `(B, 1, h, w, C)`, `context` `(B, L, D)`; frozen: `null_context` `(L, D)`."""
+        """Compute the denoising loss.
+
+        Args:
+          params: `unet`.
+          frozen: `null_context` `(L, D)`, text states of the empty prompt.
+          batch: `latents` `(B, 1, h, w, C)`, `context` `(B, L, D)`.
+        """
         drop_rng, noise_rng = jax.random.split(rng)
         context = self.drop_text(drop_rng, batch["context"].astype(jnp.float32), frozen["null_context"])
         latents = batch["latents"].astype(jnp.float32)
         return self.denoising_loss(noise_rng, latents, lambda x, t: self.predict(params["unet"], x, t, context))
 
+    # Sampling: `start`, then `step` for each of `step_coeffs`.
+
+    def passes(self, settings: StageSettings) -> tuple[str, ...]:
+        """The guidance passes that the settings need; a text scale of 1 needs no "uncond", half of the work."""
+        return ("full",) if settings.guidance_scale == 1.0 else ("uncond", "full")
+
     def start(
         self,
-        rng: jax.Array,
+        keys: jax.Array,
         prompts: Prompts,
         empty: Prompts,
-        resolution: tuple[int, int],
-        sampler: str = "dpmpp_2m",
-        guided: bool = True,
+        latent_size: tuple[int, int],
+        sampler: str,
+        passes: tuple[str, ...],
     ) -> tuple[SamplerState, Prompts]:
-        """The sampler's state before its first step, and what the UNet is told in every step.
+        """Make the sampler's state before its first step, and the conditioning of all steps.
 
         Args:
-          rng: `(B,)` keys, one an image.
+          keys: `(B,)`, one an image.
           prompts: the prompts.
           empty: the empty prompt, B times or once.
-          resolution: (h, w) of the latents.
-          sampler: static.
-          guided: False, static, leaves out what guidance needs, for a scale of 1: half of the work.
+          latent_size: (h, w) of the latents; static.
+          sampler, passes: static.
         """
-        told = prompts
-        if guided:
-            told = jax.tree.map(lambda e, p: jnp.concatenate([jnp.broadcast_to(e, p.shape), p]), empty, prompts)
-        shape = (prompts.context.shape[0], 1, *resolution, self.network.out_channels)
-        return self.start_sampler(sampler, rng, shape), told
+        conditioning = prompts
+        if "uncond" in passes:
+            conditioning = jax.tree.map(lambda e, p: jnp.concatenate([jnp.broadcast_to(e, p.shape), p]), empty, prompts)
+        shape = (prompts.context.shape[0], 1, *latent_size, self.network.out_channels)
+        return self.start_sampler(sampler, keys, shape), conditioning
 
     def step(
         self,
         params: Params,
         state: SamplerState,
-        told: Prompts,
-        row: Mapping[str, jax.Array],
-        guidance_scale: jax.Array | float,
-        sampler: str = "dpmpp_2m",
+        prompts: Prompts,
+        coeffs: Mapping[str, jax.Array],
+        scales: GuidanceScales,
+        sampler: str,
+        passes: tuple[str, ...],
     ) -> SamplerState:
-        """One step of the sampler, by a row of its table; `state` and `told` as `start` gives them.
-
-        In the end `state.x` are image latents `(B, 1, h, w, C)` of unit variance.
+        """Take one sampling step.
 
         Args:
           params: the UNet's parameters.
-          guidance_scale: weight of the text, where `start` was guided; may be traced.
+          state, prompts: from `start`, or the state from the step before.
+          coeffs: one of `step_coeffs`; may be traced.
+          scales: the text's weight; may be traced. There is no reference image yet, so `scales.reference` is not used.
+          sampler, passes: as in `start`.
+
+        Returns:
+          The next state. After the last step its `x` are image latents `(B, 1, h, w, C)` of unit variance.
         """
-        branches = told.context.shape[0] // state.x.shape[0]
 
-        def denoise(x, t):
-            x, t = repeat_batch(x, branches), repeat_batch(t, branches)
-            out = self.predict(params, x, t, told.context, pooled_text=told.pooled, sizes=told.sizes)
-            return out if branches == 1 else classifier_free(*jnp.split(out, branches), guidance_scale)
+        def denoise(x: jax.Array, t: jax.Array) -> jax.Array:
+            x, t = repeat_batch(x, len(passes)), repeat_batch(t, len(passes))  # the batch once for each pass
+            outputs = self.predict(params, x, t, prompts.context, pooled_text=prompts.pooled, sizes=prompts.sizes)
+            return guide(outputs, passes, scales)
 
-        return self.sampler(sampler).step(denoise, state, row)
+        return self.sampler(sampler).step(denoise, state, coeffs)
 
     def sample_latents(
         self,
         params: Params,
-        rng: jax.Array,
+        keys: jax.Array,
         prompts: Prompts,
         empty: Prompts,
-        guidance_scale: jax.Array | float,
-        resolution: tuple[int, int],
-        num_steps: int,
-        sampler: str = "dpmpp_2m",
-        guided: bool = True,
+        latent_size: tuple[int, int],
+        settings: StageSettings,
     ) -> jax.Array:
-        """Image latents `(B, 1, h, w, C)` of unit variance: `start` and `num_steps` (static) times `step`."""
-        state, told = self.start(rng, prompts, empty, resolution, sampler, guided)
-        step = functools.partial(self.step, params, told=told, guidance_scale=guidance_scale, sampler=sampler)
-        return self.run_sampler(sampler, num_steps, state, lambda state, row: step(state, row=row)).x
+        """Sample image latents `(B, 1, h, w, C)` of unit variance, all steps in one program.
+
+        Args:
+          params: the UNet's parameters.
+          keys, prompts, empty, latent_size: as in `start`.
+          settings: static.
+        """
+        sampler, passes = settings.sampler, self.passes(settings)
+        scales = GuidanceScales(settings.guidance_scale, settings.reference_guidance_scale)
+        state, conditioning = self.start(keys, prompts, empty, latent_size, sampler, passes)
+
+        def step(state: SamplerState, coeffs: Mapping[str, jax.Array]) -> SamplerState:
+            return self.step(params, state, conditioning, coeffs, scales, sampler, passes)
+
+        return sample_loop(step, state, self.sampler(sampler).coefficients(settings.steps)).x
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
+        """Sample the images of a training batch's prompts: `drawn` beside `truth`, latents `(B, 1, h, w, C)`."""
         context = batch["context"].astype(jnp.float32)
         keys = jax.random.split(rng, context.shape[0])
         prompts, empty = Prompts(context), Prompts(frozen["null_context"][None])
-        drawn = self.sample_latents(params["unet"], keys, prompts, empty, 3.0, batch["latents"].shape[2:4], 20)
+        latent_size = batch["latents"].shape[2:4]
+        drawn = self.sample_latents(params["unet"], keys, prompts, empty, latent_size, self.preview_settings)
         return {"truth": batch["latents"].astype(jnp.float32), "drawn": drawn}
 
     def parts(self) -> dict[str, tuple[str, dict]]:
+        """See `Stage.parts`."""
         return {"unet": ("unet", {"_class_name": "ReferenceStage", "unet": self.unet, **self.diffusion_config()})}

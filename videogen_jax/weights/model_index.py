@@ -10,60 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from videogen_jax.stages.settings import StageSettings
 from videogen_jax.weights.folder import CONFIG_NAME, INDEX_NAME, load_config, read_model_index
 
 CLASS_NAME = "VideoGenPipeline"
 UPSAMPLER = "temporal_upsampler"  # the folder of the part that is needed for factors above 1
-SAMPLERS = ("dpmpp_2m", "ddim", "euler", "pndm")  # those that draw no noise of their own on the way
-NUM_TIMESTEPS = 1000
 REFERENCE = "reference"  # the name of the reference stage among the stages; its folder is Stable Diffusion's `unet`
-
-
-@dataclasses.dataclass(frozen=True)
-class StageSettings:
-    """How one diffusion stage is sampled.
-
-    Attributes:
-      guidance_scale: weight of the text; 1 is no guidance.
-      reference_guidance_scale: weight of the reference image (cascade only).
-      steps: sampling steps.
-      sampler: one of SAMPLERS.
-      noise_level: timestep to which the stage below's latents are noised (cascade only); None: the stage's own.
-    """
-
-    guidance_scale: float = 3.0
-    reference_guidance_scale: float = 1.0
-    steps: int = 20
-    sampler: str = "dpmpp_2m"
-    noise_level: int | None = None
-
-    def __post_init__(self):
-        for name in ("guidance_scale", "reference_guidance_scale"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ValueError(f"{name} is {value!r}, but must be a finite number")
-        if not _is_int(self.steps) or not 1 <= self.steps <= NUM_TIMESTEPS:
-            raise ValueError(f"steps is {self.steps!r}, but must be a whole number from 1 to {NUM_TIMESTEPS}")
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler is {self.sampler!r}, but must be one of {', '.join(SAMPLERS)}")
-        if self.noise_level is not None and (
-            not _is_int(self.noise_level) or not 0 <= self.noise_level < NUM_TIMESTEPS
-        ):
-            raise ValueError(f"noise_level is {self.noise_level!r}, but must be from 0 to {NUM_TIMESTEPS - 1}")
-
-    @property
-    def guided(self) -> bool:
-        """Whether the weight of the text differs from 1, and the reference stage has to be run without it too."""
-        return self.guidance_scale != 1.0
-
-    @property
-    def branches(self) -> tuple[str, ...]:
-        """The branches of guidance that count for something in a stage of the cascade; see `CascadeStage.start`."""
-        text, reference = self.guidance_scale, self.reference_guidance_scale
-        weights = {"neither": 1.0 - reference, "reference": reference - text, "both": 1.0}
-        return tuple(branch for branch, weight in weights.items() if weight)
-
-
 SETTINGS = tuple(field.name for field in dataclasses.fields(StageSettings))
 _DECODING = ("decode_chunk", "decode_overlap")
 
