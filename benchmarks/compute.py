@@ -53,7 +53,7 @@ def run_flops(workdirs: Sequence[Path]) -> float:
 
 
 def sampling_flops(model_folder: str | Path, sampling: Mapping[str, Any]) -> float:
-    """Operations of the cascade's networks for one video: steps times branches of guidance, stage by stage.
+    """Operations of the cascade's networks for one video: steps times guidance passes, stage by stage.
 
     sampling: the section of an evaluation's config, or of its results.
     """
@@ -63,10 +63,10 @@ def sampling_flops(model_folder: str | Path, sampling: Mapping[str, Any]) -> flo
     total = 0
     for name in index.cascade:
         fields = {key: value for key, value in load_config(Path(model_folder) / name).items() if key != "_class_name"}
-        stage, at = build_stage("cascade", fields), settings[name]
+        stage = build_stage("cascade", fields)
         if (key := json.dumps([fields, text, index.num_frames])) not in _COUNTED:
             _COUNTED[key] = _denoising(stage, text, index)
-        total += len(at.branches) * at.steps * _COUNTED[key]
+        total += len(stage.passes(settings[name])) * settings[name].steps * _COUNTED[key]
     return float(total)
 
 

@@ -27,6 +27,7 @@ from videogen_jax.runtime.files import write_atomically
 from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.shapes.reader import ATTRIBUTES, score
 from videogen_jax.shapes.world import frame_times, render, sample_clip
+from videogen_jax.stages.cascade import CascadeInputs
 from videogen_jax.weights.tokenizer import tokenize
 
 NOTHING = "none"  # is sampled
@@ -53,22 +54,8 @@ class Sampler:
         return self._encode(self.pipeline.params["vae"], frames, side)
 
     def _sample(self, name, stage, params, keys, context, null, reference, lower):
-        at = self.settings[name]
-        return stage.sample_latents(
-            params,
-            keys,
-            context,
-            null,
-            reference,
-            lower,
-            at.guidance_scale,
-            at.reference_guidance_scale,
-            self.pipeline.index.num_frames,
-            at.steps,
-            at.sampler,
-            noise_level=at.noise_level,
-            branches=at.branches,
-        )
+        inputs = CascadeInputs(context, null, reference, lower)
+        return stage.sample_latents(params, keys, inputs, self.pipeline.index.num_frames, self.settings[name])
 
     def from_stage(self, first: int, context: jax.Array, frames: np.ndarray, keys: jax.Array) -> jax.Array:
         """Latents of the highest resolution, of which the stages from number `first` on are sampled."""

@@ -26,8 +26,8 @@ def denoising_errors(
       keys: `(B,)`. Each clip's noise comes from its own key.
 
     Returns:
-      Mean squared errors, `(B,)` each: `latents`, of the estimate; `change`, of its change from frame to frame, which an
-      error that is the same in all frames leaves alone.
+      Mean squared errors, `(B,)` each: `latents`, of the estimate; `change`, of its change from frame to frame, which
+      leaves out errors that all frames share.
     """
     batch = {name: value.astype(jnp.float32) for name, value in batch.items()}
     latents, schedule = batch["latents"], stage.noise_schedule

@@ -112,8 +112,8 @@ class TextToImage:
     ) -> tuple[Prompts, Prompts]:
         """The UNet's conditioning for B prompts and for the empty one, from `tokenize`.
 
-        Stable Diffusion XL attends to the penultimate states of both its text encoders, and takes the projected state of
-        the second besides (Podell et al. 2023, section 2.1); the others attend to the last states.
+        Stable Diffusion XL attends to the penultimate states of both its text encoders, and takes the projected state
+        of the second besides (Podell et al. 2023, section 2.1); the others attend to the last states.
         """
         if len(self.texts) == 1:
             states = self.texts[0].encode(params[TEXT[0]], tokens[0])
