@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from videogen_jax.metrics.feature_networks import load_shapes_classifier
-from videogen_jax.stages import STAGES
+from videogen_jax.training.build import STAGES
 from videogen_jax.training.exporting import export_stage
 from videogen_jax.training.loop import TrainingDiverged
 from videogen_jax.training.run import run

@@ -5,6 +5,7 @@ and no weights.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
@@ -23,14 +24,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from videogen_jax.data.encoding import Encoder
 from videogen_jax.models.autoencoder import AutoencoderKL
 from videogen_jax.models.partitioning import over
-from videogen_jax.models.vgg import VGG16Features
 from videogen_jax.scaling.chips import GIB, Chip, LeastTime, chip_hours, least_time, parse_topology
 from videogen_jax.scaling.flops import count_jaxpr
 from videogen_jax.scaling.hlo import Collectives, collectives, memory_traffic
-from videogen_jax.stages import build_stage
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
-from videogen_jax.stages.stage import DTYPES, Params
-from videogen_jax.training.build import STAGES_ON_PIXELS, STAGES_WITH_TEXT
+from videogen_jax.stages.stage import DTYPES, InputSizes, Params, Spec, Stage, batch_spec, build_network
+from videogen_jax.training.build import build_stage, encoder_resolutions, is_encoded
 from videogen_jax.training.encoded import EncodedStage
 from videogen_jax.training.mesh import (
     batch_sharding,
@@ -215,76 +214,82 @@ def compile_report(
     )
 
 
-def abstract_batch(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch of `config.example`. ValueError: the config does not tell what an example holds."""
-    example = config.get("example")
-    if not example:
-        raise ValueError(
-            "config.example is empty: --aot_topology reads no data, so the config has to say which arrays an example "
-            "holds (configs/webvid does)"
-        )
-    return {
-        name: jax.ShapeDtypeStruct((config.batch_size, *shape), jnp.dtype(dtype))
-        for name, (shape, dtype) in example.items()
-    }
+@dataclasses.dataclass(frozen=True)
+class AbstractInputs:
+    """What a training step takes, as shapes.
+
+    Attributes:
+      stage: an `EncodedStage` for a config that trains straight from video files.
+      frozen: what the loss reads and does not train.
+      batch: of `config.batch_size` examples.
+    """
+
+    stage: Stage
+    frozen: Params
+    batch: Spec
 
 
-def abstract_frozen(config: Any) -> tuple[Params, Encoder | None]:
-    """Shapes of what `training.run.frozen_parts` and `build_encoder` read; the autoencoder is Stable Diffusion's."""
-    frozen: dict[str, Any] = {}
-    if config.stage in STAGES_WITH_TEXT:
-        frozen["null_context"] = jax.ShapeDtypeStruct(tuple(config.example.context[0]), jnp.float32)
-    if config.stage == "decoder":
-        frozen |= {name: jax.ShapeDtypeStruct((), jnp.float32) for name in ("scaling_factor", "shift_factor")}
-        if config.model.perceptual_weight:
-            images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-            frozen["vgg"] = jax.eval_shape(VGG16Features().init, jax.random.key(0), images)["params"]
-    if config.data.source != "videos" or config.stage in STAGES_ON_PIXELS:
-        return frozen, None
-    if config.stage in STAGES_WITH_TEXT:
+def abstract_inputs(config: Any) -> AbstractInputs:
+    """The stage of a training config and the shapes of its inputs, without reading anything.
+
+    Sizes that come from the data are `config.data.resolution` and the fields of `config.example`; the autoencoder is
+    Stable Diffusion's.
+
+    Raises:
+      ValueError: `config.example` is empty, or the config trains with text straight from video files.
+    """
+    if not config.get("example"):
         raise ValueError(
-            "--aot_topology compiles this stage for a prepared data set: leave the kind of corpus out of the config's "
-            "argument"
+            "config.example is empty: --aot_topology reads no data, so the config has to say how many frames an "
+            "example has, as num_frames (configs/webvid does)"
         )
-    network = AutoencoderKL(dtype=DTYPES[config.data.encoder_dtype])
-    images = jax.ShapeDtypeStruct((1, 2 * network.downsampling, 2 * network.downsampling, 3), jnp.float32)
-    vae = jax.eval_shape(network.init, jax.random.key(0), images, jax.random.key(0))["params"]
-    frozen["encoder"] = {"vae": vae}
-    return frozen, Encoder(FrozenAutoencoder(network, 0.18215), {"latents": config.data.resolution})
+    stage = build_stage(config.stage, config.model.to_dict())
+    fields = {"resolution": config.data.resolution, **config.example}
+    sizes = build_network(InputSizes, fields, "config.example")
+    inputs = stage.input_spec(sizes)
+    frozen = stage.frozen_spec(inputs)
+    if is_encoded(config, stage):
+        if "context" in inputs:
+            raise ValueError(
+                "--aot_topology compiles this stage for a prepared data set: leave the kind of corpus out of the "
+                "config's argument"
+            )
+        network = AutoencoderKL(dtype=DTYPES[config.data.encoder_dtype])
+        images = jax.ShapeDtypeStruct((1, 2 * network.downsampling, 2 * network.downsampling, 3), jnp.float32)
+        vae = jax.eval_shape(network.init, jax.random.key(0), images, jax.random.key(0))["params"]
+        frozen = {**frozen, "encoder": {"vae": vae}}
+        # A factor of 1, as no scaling of the latents changes what a step costs.
+        stage = EncodedStage(stage, Encoder(FrozenAutoencoder(network, 1.0), encoder_resolutions(config)))
+        inputs = stage.input_spec(sizes)
+    return AbstractInputs(stage, frozen, batch_spec(inputs, config.batch_size))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Abstract:
-    """What a config's programs are made of and given, as shapes."""
+    """What the programs of a config on a mesh are made of, and their arguments as shapes."""
 
-    name: str
-    stage: Any
+    mesh: Mesh
+    inputs: AbstractInputs
     optimizer: Any
     state: TrainState
-    frozen: Params
-    batch: dict[str, jax.ShapeDtypeStruct]
 
     @classmethod
-    def of(cls, config: Any) -> "_Abstract":
-        stage, batch = build_stage(config.stage, config.model.to_dict()), abstract_batch(config)
-        name = getattr(stage, "name", config.stage)
-        frozen, encoder = abstract_frozen(config)
-        if encoder is not None:
-            stage = EncodedStage(stage, encoder)
+    def of(cls, config: Any, topology: str) -> "_Abstract":
+        mesh = make_mesh(config.mesh, pod_devices(topology)[1])
+        inputs = abstract_inputs(config)
+        check_batch(config, mesh, inputs.batch)
         optimizer = make_optimizer(config.optimizer, config.steps)
-        state = jax.eval_shape(lambda rng, batch: init_state(stage, optimizer, rng, batch), jax.random.key(0), batch)
-        return cls(name, stage, optimizer, state, frozen, batch)
+        create = functools.partial(init_state, inputs.stage, optimizer)
+        return cls(mesh, inputs, optimizer, jax.eval_shape(create, jax.random.key(0), inputs.batch))
 
-
-def _mesh_for(config: Any, topology: str) -> Mesh:
-    mesh = make_mesh(config.mesh, pod_devices(topology)[1])
-    check_batch(config, mesh, abstract_batch(config))
-    return mesh
-
-
-def _placed(batch: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    where = batch_shardings(batch, mesh)
-    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where[name]) for name, x in batch.items()}
+    @property
+    def placed_batch(self) -> Spec:
+        """The batch with its shardings over the mesh."""
+        shardings = batch_shardings(self.inputs.batch, self.mesh)
+        return {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name])
+            for name, x in self.inputs.batch.items()
+        }
 
 
 def train_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> Report:
@@ -293,49 +298,50 @@ def train_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> R
     Raises:
       ValueError: for a config or a pod that cannot work, before anything is compiled.
     """
-    mesh = _mesh_for(config, topology)
-    made = _Abstract.of(config)
-    step = make_train_step(made.stage, made.optimizer, config, *step_shardings(config, mesh, made.state, made.frozen))
+    abstract = _Abstract.of(config, topology)
+    stage, frozen, state = abstract.inputs.stage, abstract.inputs.frozen, abstract.state
+    shardings = step_shardings(config, abstract.mesh, state, frozen)
+    step = make_train_step(stage, abstract.optimizer, config, *shardings)
     return compile_report(
-        f"train {made.name}",
+        f"train {stage.name}",
         topology,
         step,
-        (made.state, made.frozen, _placed(made.batch, mesh)),
-        mesh,
+        (state, frozen, abstract.placed_batch),
+        abstract.mesh,
         effort,
         batch_size=config.batch_size,
-        parameters=count_parameters(made.state.params),
+        parameters=count_parameters(state.params),
         steps=config.steps,
     )
 
 
 def sample_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> Report:
-    """What the stage of a training config makes of a batch (`Stage.sample`), all sampling steps as one program.
+    """`Stage.sample` of a training config on a batch, with all sampling steps in one program.
 
     Raises:
       ValueError: as `train_report`.
     """
-    mesh = _mesh_for(config, topology)
-    made = _Abstract.of(config)
+    abstract = _Abstract.of(config, topology)
+    mesh, stage, frozen, params = abstract.mesh, abstract.inputs.stage, abstract.inputs.frozen, abstract.state.params
     rules, spread = config.sharding_rules, config.fsdp_min_size
-    params, frozen = (shardings_for(tree, rules, mesh, spread) for tree in (made.state.params, made.frozen))
-    whole, rows = NamedSharding(mesh, PartitionSpec()), batch_sharding(mesh)
+    shardings = [shardings_for(tree, rules, mesh, spread) for tree in (params, frozen)]
+    replicated = NamedSharding(mesh, PartitionSpec())
 
     def sample(params, frozen, batch, rng):
         with over(mesh):
-            return made.stage.sample(params, frozen, batch, rng)
+            return stage.sample(params, frozen, batch, rng)
 
-    program = jax.jit(sample, in_shardings=(params, frozen, None, whole), out_shardings=rows)
+    program = jax.jit(sample, in_shardings=(*shardings, None, replicated), out_shardings=batch_sharding(mesh))
     rng = jax.eval_shape(lambda: jax.random.key(0))
     return compile_report(
-        f"sample {made.name}",
+        f"sample {stage.name}",
         topology,
         program,
-        (made.state.params, made.frozen, _placed(made.batch, mesh), rng),
+        (params, frozen, abstract.placed_batch, rng),
         mesh,
         effort,
         batch_size=config.batch_size,
-        parameters=count_parameters(made.state.params),
+        parameters=count_parameters(params),
     )
 
 

@@ -15,7 +15,7 @@ import optax
 from videogen_jax.models.layers import convolve_clips, group_norm
 from videogen_jax.models.partitioning import constrain
 from videogen_jax.runtime.arrays import to_unit
-from videogen_jax.stages.stage import Batch, Metrics, Params, build_network
+from videogen_jax.stages.stage import Batch, InputSizes, Metrics, Params, Spec, Stage, build_network
 
 
 class ShapesClassifier(nn.Module):
@@ -81,7 +81,7 @@ def classifier_fields(config: Mapping[str, object]) -> dict[str, object]:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierStage:
+class ClassifierStage(Stage):
     """Cross-entropy of each attribute.
 
     Attributes:
@@ -93,9 +93,19 @@ class ClassifierStage:
     classifier: Mapping[str, Any]
     noise: float = 0.1
 
+    name = "classifier"
+
     @property
     def network(self) -> ShapesClassifier:
         return build_network(ShapesClassifier, self.classifier, "config.model.classifier")
+
+    def input_spec(self, sizes: InputSizes) -> Spec:
+        del sizes  # the network takes clips of one size
+        num_frames, side = self.network.num_frames, self.network.resolution
+        return {
+            "video": jax.ShapeDtypeStruct((num_frames, side, side, 3), jnp.uint8),
+            "labels": jax.ShapeDtypeStruct((len(self.network.num_classes),), jnp.int32),
+        }
 
     def init(self, rng: jax.Array, batch: Batch) -> Params:
         return {"shapes_classifier": self.network.init(rng, to_unit(batch["video"][:1]))["params"]}

@@ -9,14 +9,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from videogen_jax.models.autoencoder import AutoencoderKL
 from videogen_jax.runtime.arrays import resize, to_unit
-from videogen_jax.stages.stage import Batch, Metrics, Params, build_network
+from videogen_jax.stages.stage import Batch, InputSizes, Metrics, ModelWriter, Params, Spec, Stage, build_network
+
+CALIBRATION_FRAMES = 64  # frames whose latents set the scaling factor
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoencoderStage:
+class AutoencoderStage(Stage):
     """Autoencoder of frames.
 
     Attributes:
@@ -32,9 +35,14 @@ class AutoencoderStage:
     mse_weight: float = 0.0
     kl_weight: float = 1e-6
 
+    name = "autoencoder"
+
     @property
     def network(self) -> AutoencoderKL:
         return build_network(AutoencoderKL, self.autoencoder, "config.model.autoencoder")
+
+    def input_spec(self, sizes: InputSizes) -> Spec:
+        return {"images": jax.ShapeDtypeStruct((sizes.resolution, sizes.resolution, 3), jnp.uint8)}
 
     def init(self, rng: jax.Array, batch: Batch) -> Params:
         size = 2 * self.network.downsampling
@@ -63,6 +71,34 @@ class AutoencoderStage:
 
     def parts(self) -> dict[str, tuple[str, dict]]:
         return {"vae": ("vae", {"_class_name": "AutoencoderKL", **self.autoencoder})}
+
+    def export(self, params: Params, writer: ModelWriter) -> None:
+        """The latents' factors are measured, unless the encoder was not trained: later stages know those it had."""
+        ((folder, config),) = self.parts().values()
+        untrained = writer.untrained(params)["vae"]
+        if writer.init_from is not None and all(
+            jax.tree.leaves([untrained["encoder"], untrained.get("quant_conv", True)])
+        ):
+            before = writer.init_from.autoencoder()
+            factors = {"scaling_factor": before.scaling_factor, "shift_factor": before.shift_factor}
+        else:
+            factors = self.latent_factors(params["vae"], writer.examples(CALIBRATION_FRAMES)["images"])
+        writer.save(folder, {**config, **factors}, params["vae"])
+
+    def latent_factors(self, params: Params, images: jax.Array) -> dict[str, float]:
+        """`scaling_factor` and `shift_factor` that bring latents to zero mean and unit variance.
+
+        Args:
+          params: the autoencoder's parameters.
+          images: frames uint8 `(N, H, W, 3)`; they are encoded as they are and at the scales of training.
+        """
+        autoencoder = FrozenAutoencoder(self.network, 1.0)
+        frames = to_unit(jnp.asarray(images))
+        encode = jax.jit(autoencoder.encode)
+        sides = {frames.shape[1], *(round(frames.shape[1] * scale) for scale, _ in self.scales)}
+        latents = [encode(params, resize(frames, side)).reshape(-1) for side in sorted(sides)]
+        means, stds = zip(*((float(x.mean()), float(x.std())) for x in latents), strict=True)
+        return {"scaling_factor": 1.0 / float(np.mean(stds)), "shift_factor": float(np.mean(means))}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,22 +2,23 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import stop_gradient
 
 from videogen_jax.models.autoencoder import TemporalDecoder, inflate_decoder
 from videogen_jax.models.discriminator import VideoDiscriminator
 from videogen_jax.models.vgg import VGG16Features, perceptual_distance
 from videogen_jax.runtime.arrays import to_unit
-from videogen_jax.stages.stage import Batch, Metrics, Params, build_network
+from videogen_jax.stages.stage import Batch, InputSizes, Metrics, ModelReader, Params, Spec, Stage, build_network
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderStage:
+class DecoderStage(Stage):
     """Video decoder, trained against a discriminator.
 
     Attributes:
@@ -38,6 +39,9 @@ class DecoderStage:
     adversarial_weight: float = 0.05
     latent_noise: float = 0.0
 
+    name = "decoder"
+    inference_fields: ClassVar[Mapping[str, Any]] = {"adversarial_weight": 0.0}  # no discriminator
+
     @property
     def network(self) -> TemporalDecoder:
         return build_network(TemporalDecoder, self.decoder, "config.model.decoder")
@@ -45,6 +49,15 @@ class DecoderStage:
     @property
     def critic(self) -> VideoDiscriminator:
         return build_network(VideoDiscriminator, self.discriminator, "config.model.discriminator")
+
+    def input_spec(self, sizes: InputSizes) -> Spec:
+        side = sizes.resolution * 2 ** (len(self.network.block_out_channels) - 1)
+        return {
+            "latents": jax.ShapeDtypeStruct(
+                (sizes.num_frames, sizes.resolution, sizes.resolution, sizes.latent_channels), jnp.float16
+            ),
+            "video": jax.ShapeDtypeStruct((sizes.num_frames, side, side, 3), jnp.uint8),
+        }
 
     def init(self, rng: jax.Array, batch: Batch) -> Params:
         decoder_rng, critic_rng = jax.random.split(rng)
@@ -55,9 +68,37 @@ class DecoderStage:
             params["discriminator"] = self.critic.init(critic_rng, video)["params"]
         return params
 
-    def start_from_autoencoder(self, params: Params, autoencoder: Params) -> Params:
-        """`params` with the decoder's spatial layers taken from an image autoencoder."""
-        return {**params, "video_decoder": inflate_decoder(autoencoder, params["video_decoder"])}
+    def frozen_spec(self, inputs: Spec) -> Params:
+        del inputs
+        spec: dict[str, Any] = {
+            name: jax.ShapeDtypeStruct((), jnp.float32) for name in ("scaling_factor", "shift_factor")
+        }
+        if self.perceptual_weight:
+            images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+            spec["vgg"] = jax.eval_shape(VGG16Features().init, jax.random.key(0), images)["params"]
+        return spec
+
+    def load_frozen(self, model: ModelReader) -> Params:
+        autoencoder = model.autoencoder()
+        frozen: dict[str, Any] = {
+            "scaling_factor": np.float32(autoencoder.scaling_factor),
+            "shift_factor": np.float32(autoencoder.shift_factor),
+        }
+        if self.perceptual_weight:
+            if not model.perceptual_weights:
+                raise ValueError(
+                    "config.model.perceptual_weight is on: set config.perceptual_weights to a folder with the "
+                    "safetensors of torchvision's VGG-16 features, or config.model.perceptual_weight to 0"
+                )
+            frozen["vgg"] = model.perceptual_params(self.frozen_spec({})["vgg"])
+        return frozen
+
+    def warm_start(self, fresh: Params, model: ModelReader, init_from: ModelReader | None) -> Params:
+        """From `init_from`: this stage, or Stable Video Diffusion's decoder; else from the model's image decoder."""
+        if init_from is None:
+            return {**fresh, "video_decoder": inflate_decoder(model.autoencoder_params, fresh["video_decoder"])}
+        folder = "video_decoder" if init_from.has("video_decoder") else "vae"
+        return {**fresh, "video_decoder": init_from.part(folder, fresh["video_decoder"])}
 
     def decode(self, params: Params, latents: jax.Array) -> jax.Array:
         """Unscaled latents `(B, T, h, w, C)` -> frames `(B, T, H, W, 3)` float32 in [-1, 1] (not clipped)."""

@@ -12,11 +12,11 @@ from videogen_jax.diffusion.predictions import check_prediction_type, loss_weigh
 from videogen_jax.diffusion.samplers import Sampler, SamplerState
 from videogen_jax.diffusion.schedules import NoiseSchedule, make_schedule
 from videogen_jax.models.unet import UNet
-from videogen_jax.stages.stage import Metrics, Params, build_network
+from videogen_jax.stages.stage import Metrics, ModelReader, Params, Spec, Stage, build_network
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentDiffusion:
+class LatentDiffusion(Stage):
     """Settings of a latent diffusion model.
 
     Attributes:
@@ -127,6 +127,12 @@ class LatentDiffusion:
     def predict(self, params: Params, *args, **kwargs) -> jax.Array:
         """The UNet applied: `params` is its parameter tree."""
         return self.network.apply({"params": params}, *args, **kwargs).astype(jnp.float32)
+
+    def frozen_spec(self, inputs: Spec) -> Params:
+        return {"null_context": jax.ShapeDtypeStruct(inputs["context"].shape, jnp.float32)}
+
+    def load_frozen(self, model: ModelReader) -> Params:
+        return {"null_context": model.null_context()}
 
 
 def repeat_batch(x: jax.Array, times: int) -> jax.Array:

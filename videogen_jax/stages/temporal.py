@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from videogen_jax.models.flow import TemporalUpsampler, warp
-from videogen_jax.stages.stage import Batch, Metrics, Params, build_network
+from videogen_jax.stages.stage import Batch, InputSizes, Metrics, Params, Spec, Stage, build_network
 
 
 @dataclasses.dataclass(frozen=True)
-class TemporalStage:
+class TemporalStage(Stage):
     """Frames between frames of latents, learned from videos at a higher rate; no text is needed.
 
     Attributes:
@@ -29,6 +29,8 @@ class TemporalStage:
     factor: int = 4
     cycle_weight: float = 0.1
 
+    name = "temporal"
+
     def __post_init__(self):
         if self.factor < 2:
             raise ValueError(f"config.model.factor is {self.factor}; it must be at least 2")
@@ -36,6 +38,11 @@ class TemporalStage:
     @property
     def network(self) -> TemporalUpsampler:
         return build_network(TemporalUpsampler, self.upsampler, "config.model.upsampler")
+
+    def input_spec(self, sizes: InputSizes) -> Spec:
+        num_frames = max(sizes.num_frames, self.factor + 1)  # two base frames, and those between them
+        shape = (num_frames, sizes.resolution, sizes.resolution, sizes.latent_channels)
+        return {"latents": jax.ShapeDtypeStruct(shape, jnp.float16)}
 
     def init(self, rng: jax.Array, batch: Batch) -> Params:
         frames = batch["latents"][:1, :: self.factor].astype(jnp.float32)

@@ -17,7 +17,17 @@ from videogen_jax.models.layers import group_norm
 from videogen_jax.models.partitioning import constrain
 from videogen_jax.models.text_encoder import CLIPTextEncoder
 from videogen_jax.runtime.arrays import to_unit
-from videogen_jax.stages.stage import Batch, Metrics, Params, build_network
+from videogen_jax.stages.stage import (
+    Batch,
+    InputSizes,
+    Metrics,
+    ModelReader,
+    ModelWriter,
+    Params,
+    Spec,
+    Stage,
+    build_network,
+)
 
 
 class VideoTower(nn.Module):
@@ -43,7 +53,7 @@ class VideoTower(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class TextStage:
+class TextStage(Stage):
     """Contrastive training of the text encoder.
 
     Attributes:
@@ -61,6 +71,8 @@ class TextStage:
     uniformity_weight: float = 0.0
     trained_words: tuple[str, ...] = ()
 
+    name = "text"
+
     @property
     def network(self) -> CLIPTextEncoder:
         return build_network(CLIPTextEncoder, self.text_encoder, "config.model.text_encoder")
@@ -68,6 +80,13 @@ class TextStage:
     @property
     def video_tower(self) -> VideoTower:
         return VideoTower(self.video_channels, self.network.projection_dim, self.network.dtype)
+
+    def input_spec(self, sizes: InputSizes) -> Spec:
+        video = (sizes.num_frames, sizes.resolution, sizes.resolution, 3)
+        return {
+            "tokens": jax.ShapeDtypeStruct((self.network.max_positions,), jnp.int32),
+            "video": jax.ShapeDtypeStruct(video, jnp.uint8),
+        }
 
     def init(self, rng: jax.Array, batch: Batch) -> Params:
         text_rng, video_rng = jax.random.split(rng)
@@ -77,6 +96,26 @@ class TextStage:
             "video_tower": self.video_tower.init(video_rng, video)["params"],
             "logit_scale": jnp.asarray(jnp.log(1 / 0.07), jnp.float32),
         }
+
+    def check_settings(self, config: Any) -> None:
+        if self.trained_words and config.optimizer.weight_decay:
+            raise ValueError(
+                f"config.optimizer.weight_decay is {config.optimizer.weight_decay}, but must be 0 with "
+                "config.model.trained_words: it would change the embeddings of all other words"
+            )
+
+    def frozen_spec(self, inputs: Spec) -> Params:
+        del inputs
+        count = len(self.trained_words)
+        return {"trained_tokens": jax.ShapeDtypeStruct((count,), jnp.int32)} if count else {}
+
+    def load_frozen(self, model: ModelReader) -> Params:
+        if not self.trained_words:
+            return {}
+        try:
+            return {"trained_tokens": model.single_tokens(self.trained_words)}
+        except ValueError as error:
+            raise ValueError(f"config.model.trained_words: {error}") from error
 
     def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
         """batch: `tokens` int32 `(B, L)`, `video` uint8 `(B, T, H, W, 3)`, or groups of K similar clips, `(B, K, ...)`;
@@ -108,6 +147,10 @@ class TextStage:
 
     def parts(self) -> dict[str, tuple[str, dict]]:
         return {"text_encoder": ("text_encoder", {"_class_name": "CLIPTextEncoder", **self.text_encoder})}
+
+    def export(self, params: Params, writer: ModelWriter) -> None:
+        super().export(params, writer)
+        writer.copy_from_model("tokenizer")
 
 
 def joined(batch: Batch) -> tuple[jax.Array, jax.Array]:
