@@ -1,7 +1,7 @@
-"""Training steps compiled for a TPU pod that is not there: does it fit, what does it cost, what is it waiting for?
+"""Training steps compiled for a TPU pod that is not there: do they fit, what do they cost, what bounds them?
 
-`libtpu` (the extra `aot`) compiles for any pod on a CPU host. All arrays are shapes with shardings: there are no data
-and no weights.
+`libtpu` (the extra `aot`) compiles for any pod on a CPU host. All arrays are shapes with shardings: no data and no
+weights are read.
 """
 
 import dataclasses
@@ -54,25 +54,25 @@ FULL: dict[str, Any] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What the compiler says of a program on one device of a pod.
+    """What a program needs on one device of a pod, according to the compiler.
 
     Attributes:
       name: of the program.
-      topology: as `v5e:16x16`.
-      devices: of the pod.
+      topology: such as `v5e:16x16`.
+      devices: number of devices of the pod.
       mesh: sizes of its axes.
       batch_size: examples a step, over all devices.
       parameters: scalars of the trained parts.
-      argument_bytes: of what the program is given; of a training step that is the state, the frozen parts, the batch.
-      temporary_bytes: beside them, at the worst moment; results that are no arguments written over are counted here.
-      code_bytes: of the program itself, which lies in the same memory.
+      argument_bytes: size of the arguments; of a training step these are the state, the frozen parts and the batch.
+      temporary_bytes: peak size of everything else, with results that are not written in the place of arguments.
+      code_bytes: size of the program itself, which is in the same memory.
       memory_bytes: of the chip.
-      flops: of products and convolutions in one run, on one device, recomputation included.
+      flops: of matrix products and convolutions in one run, on one device, recomputation included.
       traffic_bytes: between memory and cores, see `hlo.memory_traffic`.
       collectives: by kind.
-      least: the time that it takes at least.
+      least: lower bound of the time of one run.
       compile_seconds: on this host.
-      steps: of a training, 0 of other programs.
+      steps: of a training run; 0 for other programs.
     """
 
     name: str
@@ -94,16 +94,16 @@ class Report:
 
     @property
     def used(self) -> float:
-        """Share of the chip's memory that is needed."""
+        """Share of the chip's memory that is used."""
         return (self.argument_bytes + self.temporary_bytes + self.code_bytes) / self.memory_bytes
 
     @property
     def chip_hours(self) -> float:
-        """For all steps, at the least time."""
+        """Lower bound for all steps."""
         return chip_hours(self.least.seconds, self.steps, (self.devices,))
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields and what follows from them."""
+        """All fields, and the properties that follow from them."""
         derived = {
             "used": self.used,
             "seconds": self.least.seconds,
@@ -137,7 +137,7 @@ class Report:
 
 
 def pod_devices(topology: str) -> tuple[Chip, list[jax.Device]]:
-    """The chip and the devices of a pod, to compile for.
+    """The chip and the devices of a pod to compile for.
 
     Raises:
       ValueError: libtpu is not installed, or there is no such pod.
@@ -145,8 +145,8 @@ def pod_devices(topology: str) -> tuple[Chip, list[jax.Device]]:
     chip, shape = parse_topology(topology)
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError("--aot_topology needs libtpu, which compiles for TPUs: pip install 'videogen_jax[aot]'")
-    jax.config.update("jax_platforms", "cpu")  # JAX is not to look for a TPU or to take a GPU's memory
-    # libtpu would ask the machine's metadata server for a TPU, and let one process at a time use it.
+    jax.config.update("jax_platforms", "cpu")  # so that JAX neither looks for a TPU nor takes a GPU's memory
+    # Without these, libtpu asks the machine's metadata server for a TPU, and only one process at a time may use it.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
@@ -169,13 +169,16 @@ def compile_report(
     effort: dict[str, Any] = FAST,
     **fields: Any,
 ) -> Report:
-    """Compiles a jitted program for the devices of `mesh` and reads off what it needs.
+    """Compile a jitted program for the devices of `mesh` and report what it needs.
 
     Args:
-      program: what `jax.jit` returned, with shardings over the mesh.
+      name: of the program, for the report.
+      topology: of the pod.
+      program: from `jax.jit`, with shardings over the mesh.
       args: its arguments, as `jax.ShapeDtypeStruct`.
+      mesh: over the devices of the pod.
       effort: compiler options.
-      fields: those of the report that the program does not tell: batch_size, parameters, steps.
+      fields: fields of the report that do not follow from the program: batch_size, parameters, steps.
 
     Raises:
       ValueError: it does not fit the memory of the chip.
@@ -195,7 +198,7 @@ def compile_report(
     devices = math.prod(mesh.shape.values())
     memory, text = compiled.memory_analysis(), compiled.as_text()
     flops = count_jaxpr(traced.jaxpr.jaxpr) / devices
-    traffic, moved = memory_traffic(text), collectives(text, devices)
+    traffic, exchanged = memory_traffic(text), collectives(text, devices)
     return Report(
         name=name,
         topology=topology,
@@ -207,8 +210,8 @@ def compile_report(
         memory_bytes=chip.memory,
         flops=flops,
         traffic_bytes=traffic,
-        collectives=moved,
-        least=least_time(chip, flops, traffic, sum(of_kind.sent for of_kind in moved.values())),
+        collectives=exchanged,
+        least=least_time(chip, flops, traffic, sum(of_kind.sent for of_kind in exchanged.values())),
         compile_seconds=elapsed,
         **fields,
     )
@@ -346,7 +349,7 @@ def sample_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> 
 
 
 def write(reports: Sequence[Report], output: str | Path | None) -> None:
-    """Prints reports, and writes them as a JSON list."""
+    """Print reports, and write them as a JSON list into `output`, if there is one."""
     for report in reports:
         print(report)
     if output:

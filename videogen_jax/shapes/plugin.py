@@ -1,4 +1,4 @@
-"""The shapes world as a plug-in: what training, evaluation and building find of it."""
+"""The shapes world as a plug-in: its sources and stages, as `training/worlds.py` lists them."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,6 +1,7 @@
 """The KL autoencoder: frames to latents and back (Rombach et al. 2022), trained on single frames.
 
-The cascade's low resolutions are the same autoencoder on smaller frames, so it is trained at several scales at once.
+The cascade's low resolutions are latents of smaller frames from the same autoencoder, so it is trained at several
+scales at once.
 """
 
 import dataclasses
@@ -24,8 +25,8 @@ class AutoencoderStage(Stage):
 
     Attributes:
       autoencoder: fields of `AutoencoderKL`.
-      scales: pairs of a fraction of the training resolution and the number of the batch's images at which the loss is
-        taken there (0: all). Small frames are cheap and hold as much to learn, so they may be many.
+      scales: pairs of a fraction of the training resolution and the number of the batch's images that are trained on at
+        that scale (0: all). Small frames are cheap and teach as much, so there may be many of them.
       mse_weight: weight of the mean squared error beside the mean absolute error.
       kl_weight: weight of the KL term (per latent element) against the mean absolute error (per pixel and channel).
     """
@@ -73,7 +74,8 @@ class AutoencoderStage(Stage):
         return {"vae": ("vae", {"_class_name": "AutoencoderKL", **self.autoencoder})}
 
     def export(self, params: Params, writer: ModelWriter) -> None:
-        """The latents' factors are measured, unless the encoder was not trained: later stages know those it had."""
+        """With the factors of the latents: measured, or those of `init_from` if the encoder was not trained, since
+        later stages were trained with these."""
         ((folder, config),) = self.parts().values()
         untrained = writer.untrained(params)["vae"]
         if writer.init_from is not None and all(
@@ -103,10 +105,12 @@ class AutoencoderStage(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class FrozenAutoencoder:
-    """A trained autoencoder as the other stages use it: scaled latents in, scaled latents out.
+    """A trained autoencoder as the other stages use it, with latents of unit variance.
 
-    `scaling_factor` brings latents to unit variance (Rombach et al. 2022, appendix G); `shift_factor` is taken off
-    first, as in diffusers.
+    Attributes:
+      network: its parameters are passed to `encode` and `decode`.
+      scaling_factor: brings latents to unit variance (Rombach et al. 2022, appendix G).
+      shift_factor: subtracted before scaling, as in diffusers.
     """
 
     network: AutoencoderKL
@@ -114,9 +118,14 @@ class FrozenAutoencoder:
     shift_factor: float = 0.0
 
     def encode(self, params: Params, frames: jax.Array, size: int | tuple[int, int] | None = None) -> jax.Array:
-        """Frames `(..., H, W, 3)` in [-1, 1] -> latents `(..., h, w, C)` of unit variance (the posterior's mean).
+        """Frames to latents, the posterior's mean.
 
-        With `size`, (h, w) or one number for both, the frames are first resized so that the latents have that size.
+        Args:
+          params: of the network.
+          frames: `(..., H, W, 3)` in [-1, 1].
+          size: (h, w) of the latents, or one number for both, to which the frames are first resized; None: as they are.
+
+        Returns: `(..., h, w, C)` float32, of unit variance.
         """
         if size is not None:
             height, width = (size, size) if isinstance(size, int) else size
@@ -127,7 +136,7 @@ class FrozenAutoencoder:
         return latents.reshape(*frames.shape[:-3], *latents.shape[1:])
 
     def unscale(self, latents: jax.Array) -> jax.Array:
-        """Unit-variance latents -> what the decoder's network takes."""
+        """Unit-variance latents -> latents as the network has them."""
         return latents / self.scaling_factor + self.shift_factor
 
     def decode(self, params: Params, latents: jax.Array) -> jax.Array:

@@ -24,12 +24,12 @@ class DecoderStage(Stage):
     Attributes:
       decoder: fields of `TemporalDecoder`.
       discriminator: fields of `VideoDiscriminator`.
-      difference_weight: weight of the mean squared error of the differences between neighbouring frames, which is what
-        flickers, against the mean absolute error of the frames.
-      perceptual_weight: weight of the perceptual term; it needs VGG-16 weights in `frozen["vgg"]`.
-      adversarial_weight: weight of the hinge term; 0 leaves the discriminator out of the decoder's loss.
-      latent_noise: standard deviation of the noise added to the latents in training (unit variance), so that the
-        decoder bears the small errors of generated latents.
+      difference_weight: weight of the mean squared error of the differences between neighbouring frames (flicker)
+        against the mean absolute error of the frames.
+      perceptual_weight: weight of the perceptual term; above 0 it needs VGG-16's weights, `config.perceptual_weights`.
+      adversarial_weight: weight of the hinge term; 0 trains without a discriminator.
+      latent_noise: standard deviation of the noise added to the latents in training (unit variance), which makes the
+        decoder robust to small errors of generated latents.
     """
 
     decoder: Mapping[str, Any]
@@ -105,10 +105,11 @@ class DecoderStage(Stage):
         return self.network.apply({"params": params}, latents).astype(jnp.float32)
 
     def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
-        """The decoder's and the discriminator's losses in one scalar; stop_gradient keeps the two apart.
+        """The decoder's and the discriminator's losses in one scalar; stop_gradient separates the two.
 
-        batch: `latents` `(B, T, h, w, C)` of unit variance, `video` uint8 `(B, T, H, W, 3)`. frozen: `scaling_factor`
-        and `shift_factor` of the autoencoder; `vgg`, if the perceptual term is on.
+        Args:
+          frozen: `scaling_factor` and `shift_factor` of the autoencoder; `vgg`, if the perceptual term is on.
+          batch: `latents` `(B, T, h, w, C)` of unit variance, `video` uint8 `(B, T, H, W, 3)`.
         """
         truth, latents = to_unit(batch["video"]), batch["latents"].astype(jnp.float32)
         latents = latents + self.latent_noise * jax.random.normal(rng, latents.shape)
@@ -126,8 +127,8 @@ class DecoderStage(Stage):
             total += self.perceptual_weight * metrics["perceptual"]
         if self.adversarial_weight:
             critic = params["discriminator"]
-            judged = self.critic.apply({"params": stop_gradient(critic)}, decoded)
-            metrics["adversarial"] = -sum(logits.mean() for logits in judged.values())
+            scores = self.critic.apply({"params": stop_gradient(critic)}, decoded)
+            metrics["adversarial"] = -sum(logits.mean() for logits in scores.values())
             total += self.adversarial_weight * metrics["adversarial"]
             real = self.critic.apply({"params": critic}, truth)
             fake = self.critic.apply({"params": critic}, stop_gradient(decoded))
@@ -136,7 +137,7 @@ class DecoderStage(Stage):
         return total, metrics
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
-        """The latents too, which are shown as the image decoder sees them."""
+        """The latents are among the results: decoded by the image decoder, they are what to compare with."""
         latents = batch["latents"].astype(jnp.float32)
         decoded = self.decode(params["video_decoder"], latents / frozen["scaling_factor"] + frozen["shift_factor"])
         return {"truth": to_unit(batch["video"]), "decoded": decoded, "image decoder": latents}
