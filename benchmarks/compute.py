@@ -10,8 +10,10 @@ import jax.numpy as jnp
 
 from videogen_jax.metrics.prompts import sampling_settings
 from videogen_jax.scaling.flops import count_flops
-from videogen_jax.stages import build_stage
+from videogen_jax.stages.stage import InputSizes, batch_spec
+from videogen_jax.training.build import build_stage
 from videogen_jax.weights.folder import load_config
+from videogen_jax.weights.hub import resolve
 from videogen_jax.weights.model_index import ModelIndex
 
 _COUNTED: dict[str, int] = {}  # what has been traced, which takes seconds
@@ -20,29 +22,22 @@ _COUNTED: dict[str, int] = {}  # what has been traced, which takes seconds
 def training_flops(config: Mapping[str, Any]) -> int:
     """Operations of one training step of a cascade stage, forwards and backwards; see `count_flops`.
 
-    config: a training config as a dict, or as a run's `config.json` has it. Its `model_folder` says how long texts are.
+    config: a training config as a dict, as in a run's `config.json`. The length of texts is that of its `model_folder`.
     """
     model, data = config["model"], config["data"]
-    text = load_config(Path(config["model_folder"]) / "text_encoder")
+    text = load_config(resolve(config["model_folder"]) / "text_encoder")
     stage = build_stage(config["stage"], model)
-    size, frames, side = config["batch_size"], data["num_frames"], model["resolution"]
-    shapes = {
-        "latents": (size, frames, side, side, stage.latent_channels),
-        "reference": (size, 1, side, side, stage.latent_channels),
-        "context": (size, text["max_position_embeddings"], text["hidden_size"]),
-    }
-    if (lower := model.get("lower_resolution")) is not None:
-        shapes["lower"] = (size, frames, lower, lower, stage.latent_channels)
-    batch = {name: jax.ShapeDtypeStruct(shape, jnp.float16) for name, shape in shapes.items()}
-    null = jax.ShapeDtypeStruct(shapes["context"][1:], jnp.float32)
+    sizes = InputSizes(num_frames=data["num_frames"], text_length=text["max_position_embeddings"])
+    inputs = stage.input_spec(sizes)
+    batch, frozen = batch_spec(inputs, config["batch_size"]), stage.frozen_spec(inputs)
     rng = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
 
-    def step(params, null, batch, rng):
-        return jax.grad(lambda params: stage.loss(params, {"null_context": null}, batch, rng)[0])(params)
+    def step(params, frozen, batch, rng):
+        return jax.grad(lambda params: stage.loss(params, frozen, batch, rng)[0])(params)
 
-    if (key := json.dumps([model, shapes])) not in _COUNTED:
+    if (key := json.dumps([model, {name: x.shape for name, x in batch.items()}])) not in _COUNTED:
         params = jax.eval_shape(stage.init, rng, batch)
-        _COUNTED[key] = count_flops(step, params, null, batch, rng)
+        _COUNTED[key] = count_flops(step, params, frozen, batch, rng)
     return _COUNTED[key]
 
 

@@ -23,7 +23,7 @@ def write(folder: Path, dtype: str) -> None:
     import jax
     import numpy as np
 
-    from videogen_jax.stages import build_stage
+    from videogen_jax.training.build import build_stage
     from videogen_jax.weights.diffusers_config import public_config
     from videogen_jax.weights.folder import save_part
     from videogen_jax.weights.parts import save_scheduler

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import platforms
@@ -58,24 +57,17 @@ def measure(name: str, model: str | None, rounds: int) -> dict[str, Any]:
 
     from videogen_jax.data.loader import make_loader, take
     from videogen_jax.runtime.host_memory import keep_freed_memory
-    from videogen_jax.stages import build_stage
-    from videogen_jax.training.build import build_encoder, build_source
-    from videogen_jax.training.encoded import EncodedStage
     from videogen_jax.training.mesh import make_mesh, place_batch, step_shardings
     from videogen_jax.training.optimizer import make_optimizer
-    from videogen_jax.training.run import frozen_parts
+    from videogen_jax.training.run import load_inputs
     from videogen_jax.training.state import init_state, make_train_step
     from videogen_jax.weights.hub import EMBEDDED, resolve
 
     keep_freed_memory(one_heap=True)  # as the entry point does
     with tempfile.TemporaryDirectory() as folder:
         config = read_config(name, str(resolve(model or EMBEDDED)), folder)
-        stage = build_stage(config.stage, config.model.to_dict())
-        source = build_source(config, skipped_file=Path(folder) / "skipped.jsonl")
-        frozen, _ = frozen_parts(config)
-        encoder = build_encoder(config)
-        if encoder is not None:
-            stage, frozen = EncodedStage(stage, encoder[0]), {**frozen, "encoder": encoder[1]}
+        inputs = load_inputs(config, folder)
+        stage, source, frozen = inputs.stage, inputs.source, inputs.frozen
         mesh = make_mesh(config.mesh)
         optimizer = make_optimizer(config.optimizer, config.steps)
         loader = make_loader(source, config.batch_size, config.seed, num_threads=config.loader_threads)

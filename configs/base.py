@@ -54,6 +54,6 @@ def get_base_config() -> ConfigDict:
     config.image_data = ConfigDict({"source": ""})
 
     config.data = ConfigDict({"source": "", "split": "train", "seed": 1, "num_clips": 100_000})
-    # What an example holds, name -> (shape, dtype). Only `--aot_topology` reads it, which reads no data.
+    # Sizes of an example (fields of `stages.stage.InputSizes`) for `--aot_topology`, which reads no data.
     config.example = ConfigDict()
     return config

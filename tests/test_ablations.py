@@ -13,7 +13,7 @@ import pytest
 from configs.shapes.ablations.setting import split_argument
 from configs.shapes.evaluate import get_config as get_evaluation
 from videogen_jax.shapes.reader import ATTRIBUTES
-from videogen_jax.stages import build_stage
+from videogen_jax.training.build import build_stage
 
 ROOT = Path(__file__).parents[1]
 LAUNCHER = ROOT / "launch" / "ablations.sh"

@@ -3,14 +3,12 @@
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from videogen_jax.runtime.files import plain
-from videogen_jax.stages import build_stage
-from videogen_jax.weights.diffusers_config import public_config
-from videogen_jax.weights.folder import save_part, write_model_index
-from videogen_jax.weights.parts import save_scheduler
+from videogen_jax.stages.stage import InputSizes, batch_spec
+from videogen_jax.training.build import build_stage
+from videogen_jax.weights.folder import write_model_index
+from videogen_jax.weights.parts import save_public_part, save_scheduler
 from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer
 
 CAPTIONS = ("a small red circle moving right slowly on a gray background", "a large blue square growing on a black one")
@@ -58,22 +56,14 @@ def write_tiny_model(folder: Path, seed: int = 0) -> Path:
     for lower, resolution in zip((None, *RESOLUTIONS), RESOLUTIONS, strict=False):
         sizes = {"resolution": resolution, "lower_resolution": lower, "latent_channels": CHANNELS}
         stages.append(build_stage("cascade", {**diffusion, **sizes}))
-    batch = {
-        "tokens": jax.ShapeDtypeStruct((1, LENGTH), jnp.int32),
-        "video": jax.ShapeDtypeStruct((1, 4, 32, 32, 3), jnp.uint8),
-        "context": jax.ShapeDtypeStruct((1, LENGTH, WIDTH), jnp.float32),
-    }
+    sizes = InputSizes(resolution=RESOLUTIONS[-1], latent_channels=CHANNELS, text_length=LENGTH)
     for number, stage in enumerate(stages):
-        side = getattr(stage, "resolution", RESOLUTIONS[-1])
-        num_frames = 1 if "unet" in stage.parts() else 5
-        latents = jax.ShapeDtypeStruct((1, num_frames, side, side, CHANNELS), jnp.float32)
-        shapes = jax.eval_shape(stage.init, jax.random.key(0), {**batch, "latents": latents})
+        shapes = jax.eval_shape(stage.init, jax.random.key(0), batch_spec(stage.input_spec(sizes)))
         params = random_params(shapes, seed + number)
         for name, (part, config) in stage.parts().items():
             if name == "vae":
                 config = {**config, "scaling_factor": 0.5, "shift_factor": 0.1}
-            weights_name = "model.safetensors" if name == "text_encoder" else "diffusion_pytorch_model.safetensors"
-            save_part(folder / part, plain(public_config(config)), params[name], weights_name=weights_name)
+            save_public_part(folder / part, config, params[name])
             if name == "unet":
                 save_scheduler(folder, stage)
     write_model_index(

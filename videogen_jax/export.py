@@ -3,8 +3,8 @@
     python -m videogen_jax.export --config configs/shapes/autoencoder.py --workdir runs/shapes/autoencoder \
         --output runs/shapes/model
 
-The moving average of the parameters is what is written. Parts that are there already stay as they are, so the folder
-grows stage by stage into a complete model.
+The moving average of the parameters is written. Other parts of the folder stay as they are, so it grows stage by stage
+into a complete model.
 """
 
 from absl import app, flags

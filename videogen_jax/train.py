@@ -2,16 +2,16 @@
 
     python -m videogen_jax.train --config configs/shapes/autoencoder.py --workdir runs/shapes/autoencoder
 
-Started again with the same --workdir it goes on from the newest good checkpoint. On SIGTERM it saves and exits with
-status 75, which says "start me again" (docs/training.md, "Interrupted runs"). Any field of the config can be set from
+Started again with the same --workdir, it resumes from the newest good checkpoint. On SIGTERM it saves and exits with
+status 75, which means "start me again" (docs/training.md, "Interrupted runs"). Any field of the config can be set on
 the command line: `--config.batch_size=16`.
 
 On a TPU pod and under Slurm the same command, started on every host, finds the other processes by itself; elsewhere
-each is told --coordinator, --num_processes and --process_id (docs/distributed.md).
+each needs --coordinator, --num_processes and --process_id (docs/distributed.md).
 
     python -m videogen_jax.train --config configs/webvid/cascade.py:16,v5e --aot_topology v5e:16x16
 
-trains nothing: it compiles the step for that TPU pod on this machine and says what it needs (docs/scaling.md).
+does not train: it compiles the step for that TPU pod on this machine and reports what it needs (docs/scaling.md).
 """
 
 import sys
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
 
 
 def train() -> None:
-    """Trains the stage of --config; errors that a user can do something about are said in a sentence."""
+    """Train the stage of --config; an error that a user can mend ends the program with one sentence."""
     from videogen_jax.runtime.host_memory import keep_freed_memory
     from videogen_jax.training.checkpoints import CannotSave
     from videogen_jax.training.loop import TrainingDiverged
@@ -80,7 +80,7 @@ def train() -> None:
 
 
 def compile_only() -> None:
-    """Reports on the training step for the pod of --aot_topology."""
+    """Report on the training step for the pod of --aot_topology."""
     from videogen_jax.scaling import training
 
     try:

@@ -68,11 +68,6 @@ def get_config(arg: str = "16") -> ConfigDict:
         config.data = get_prepared_data(side, lower)
         config.image_data = get_prepared_data(side, lower)
         config.image_data.folder = "data/images/1.0.0"
-    latents = {"latents": FRAMES, "reference": 1}
-    config.example = ConfigDict({name: ((frames, side, side, 4), "float16") for name, frames in latents.items()})
-    if lower is not None:
-        config.example.lower = ((FRAMES, lower, lower, 4), "float16")
-    config.example.context = ((77, 768), "float16")
-    config.example.fps = ((), "float32")
+    config.example = ConfigDict({"num_frames": FRAMES, "text_length": 77})
     set_hardware(config, hardware, "unet", CLIPS_PER_DEVICE[hardware][resolution] if hardware else 1)
     return config

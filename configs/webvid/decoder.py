@@ -36,7 +36,7 @@ def get_config(arg: str = "folder") -> ConfigDict:
     # the rates at which videos are generated, before and after upsampling
     config.data = get_videos_data(corpus, resolution=64, num_frames=8, fps=(8.0, 15.0, 30.0))
     config.data.crop = config.data.flip = True
-    config.example = ConfigDict({"video": ((8, 512, 512, 3), "uint8")})
+    config.example = ConfigDict({"num_frames": 8})
     set_hardware(config, hardware, "decoder", spread=False)
     if hardware is not None:
         config.model.discriminator.dtype = "bfloat16"

@@ -28,11 +28,10 @@ def get_config(arg: str = "folder") -> ConfigDict:
     config.model = ConfigDict({"upsampler": {}, "factor": 4})
     if corpus == "prepared":
         config.data = get_prepared_data(64)
-        config.example = ConfigDict({"latents": ((17, 64, 64, 4), "float16")})
     else:
         # five frames at 7.5 a second and the three between each two
         config.data = get_videos_data(corpus, resolution=64, num_frames=17, fps=(30.0,))
         config.data.crop = config.data.flip = True
-        config.example = ConfigDict({"video": ((17, 512, 512, 3), "uint8")})
+    config.example = ConfigDict({"num_frames": 17})
     set_hardware(config, hardware, "upsampler", spread=False)
     return config

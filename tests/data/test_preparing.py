@@ -22,6 +22,7 @@ from videogen_jax.data.encoding import load_encoder
 from videogen_jax.data.prepared import PreparedClips
 from videogen_jax.data.preparing import NOTES, prepare_from
 from videogen_jax.data.skipped import TooManySkipped
+from videogen_jax.weights.model_folder import ModelFolder
 
 REASONS = {
     "index lost": "not a video that can be read",
@@ -126,7 +127,7 @@ def test_frames_of_all_clips_agree_with_the_truth(corpus):
 def test_latents_and_text_states_are_those_of_the_networks(corpus, prepared, tiny_model):
     folder, videos = corpus
     source = PreparedClips(str(prepared), resolution=8, lower_resolution=4)
-    encoder, params = load_encoder(tiny_model, {"latents": 8, "lower": 4}, text=True)
+    encoder, params = load_encoder(ModelFolder(tiny_model), {"latents": 8, "lower": 4}, text=True)
     listed = build_corpus(
         {"kind": "csv", "file": str(folder / "table.csv"), "folder": f"{folder}/videos", "suffix": ""}
     )

@@ -30,7 +30,7 @@ def tiny(resolution: int = 16):
         cross_attention_dim=32,
         norm_num_groups=4,
     )
-    config.example.context = ((7, 32), "float16")
+    config.example.text_length = 7
     config.mesh.fsdp, config.fsdp_min_size = 2, 128
     config.batch_size = 4
     return config
@@ -70,7 +70,7 @@ def test_a_config_that_cannot_work_is_refused(change, message):
 
 def test_a_config_that_tells_no_example_is_refused():
     with pytest.raises(ValueError, match=r"config\.example is empty"):
-        training.abstract_batch(text.get_config())
+        training.abstract_inputs(text.get_config())
 
 
 @needs_libtpu
@@ -133,6 +133,24 @@ def test_training_and_sampling_of_a_tiny_cascade():
     assert train.used < 0.1
 
 
+def expected_batch(config, argument):
+    """Shapes and types of a batch at the paper's scale."""
+    size = config.batch_size
+    if config.stage == "decoder":
+        return {"video": ((size, 8, 512, 512, 3), jnp.uint8)}
+    if argument == "folder":
+        return {"video": ((size, 17, 512, 512, 3), jnp.uint8)}
+    if argument == "prepared":
+        return {"latents": ((size, 17, 64, 64, 4), jnp.float16)}
+    side = int(argument)
+    frames = {"latents": (16, side), "reference": (1, side)} | ({"lower": (16, side // 2)} if side > 16 else {})
+    return {
+        **{name: ((size, t, r, r, 4), jnp.float16) for name, (t, r) in frames.items()},
+        "context": ((size, 77, 768), jnp.float16),
+        "fps": ((size,), jnp.float32),
+    }
+
+
 @pytest.mark.parametrize("hardware", ["v5e", "v5p", "h100", "h200"])
 def test_configs_for_hardware(hardware):
     """The network computes in bfloat16, the batch divides the devices, and as many examples are seen."""
@@ -146,7 +164,8 @@ def test_configs_for_hardware(hardware):
             assert config.model[network].dtype == "bfloat16"
             assert config.batch_size % config.mesh.fsdp == 0
             assert config.steps * config.batch_size == pytest.approx(plain.steps * plain.batch_size, rel=1e-3)
-            training.abstract_batch(config)
+            inputs = training.abstract_inputs(config)
+            assert {name: (x.shape, x.dtype) for name, x in inputs.batch.items()} == expected_batch(config, argument)
 
 
 def test_two_kinds_of_hardware_are_refused():

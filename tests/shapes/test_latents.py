@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -11,11 +12,9 @@ from videogen_jax.runtime.arrays import to_unit
 from videogen_jax.shapes import latents
 from videogen_jax.shapes.latents import LatentRecipe, shapes_latents
 from videogen_jax.shapes.world import DURATION, render, sample_clip
-from videogen_jax.stages import build_stage
-from videogen_jax.training.build import build_source, example_batch
-from videogen_jax.weights.diffusers_config import public_config
-from videogen_jax.weights.folder import save_part
-from videogen_jax.weights.parts import load_autoencoder, load_text_encoder
+from videogen_jax.training.build import build_source, build_stage, input_sizes
+from videogen_jax.weights.model_folder import ModelFolder
+from videogen_jax.weights.parts import load_autoencoder, load_text_encoder, save_public_part
 from videogen_jax.weights.tokenizer import load_tokenizer, tokenize, train_tokenizer
 
 RECIPE = {"split": "train", "seed": 1, "num_clips": 10, "num_frames": 2, "resolution": 4, "lower_resolution": 2}
@@ -39,10 +38,7 @@ def model_folder(tmp_path_factory):
         params = jax.jit(stage.init)(jax.random.key(0), batch)
         for part, (where, config) in stage.parts().items():
             extra = {"scaling_factor": 2.0, "shift_factor": 0.5} if part == "vae" else {}
-            weights = "model.safetensors" if part == "text_encoder" else "diffusion_pytorch_model.safetensors"
-            save_part(
-                folder / where, public_config({**config, **extra}), params[part], weights_name=weights, dtype="float32"
-            )
+            save_public_part(folder / where, {**config, **extra}, params[part], dtype="float32")
     return folder
 
 
@@ -127,21 +123,26 @@ def test_interrupted_filling_goes_on_to_the_same_cache(model_folder, tmp_path, m
     np.testing.assert_array_equal(expected["reference"][:, 0], expected["latents"][:, 0])
 
 
-def test_an_example_is_had_without_filling_the_cache(model_folder, tmp_path, monkeypatch):
+def test_what_an_example_holds_is_known_without_filling_the_cache(model_folder, tmp_path, monkeypatch):
     rendered = []
     monkeypatch.setattr(latents, "render", lambda clip, *args: (rendered.append(clip), render(clip, *args))[1])
     data = {"source": "shapes_latents", "cache_folder": str(tmp_path / "cache"), **RECIPE}
-    config = ConfigDict({"model_folder": str(model_folder), "data": data})
-    example = example_batch(config)
-    assert len(set(rendered)) == 1
+    config, model = ConfigDict({"model_folder": str(model_folder), "data": data}), ModelFolder(model_folder)
+    stage = build_stage("cascade", {"unet": {"cross_attention_dim": 8}, "resolution": 4, "lower_resolution": 2})
+    sizes = dataclasses.replace(input_sizes(config, stage, model), text_length=16)
+    inputs = stage.input_spec(sizes)
+    assert not rendered
     assert not (tmp_path / "cache").exists()
-    whole = build_source(config)
-    assert len(whole) == RECIPE["num_clips"] > 1
+    source = build_source(config, stage, model)
+    assert len(source) == RECIPE["num_clips"] > 1
     rendered.clear()
-    again = example_batch(config)
+    again = build_source(config, stage, model)
     assert not rendered  # now it is there
-    jax.tree.map(np.testing.assert_array_equal, again, take(whole, [0]))
-    assert {name: x.shape for name, x in example.items()} == {name: x.shape for name, x in again.items()}
+    jax.tree.map(np.testing.assert_array_equal, take(again, [0]), take(source, [0]))
+    example = source[0]
+    assert {name: (x.shape, x.dtype) for name, x in inputs.items()} == {
+        name: (x.shape, x.dtype) for name, x in example.items()
+    }
 
 
 def test_windows_with_their_frames(model_folder, tmp_path):

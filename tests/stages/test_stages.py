@@ -9,13 +9,13 @@ import pytest
 
 from configs.shapes import text
 from videogen_jax.runtime.arrays import resize, to_uint8, to_unit
-from videogen_jax.stages import build_stage
 from videogen_jax.stages.cascade import BRANCHES
 from videogen_jax.stages.decoder import hinge
 from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.stage import build_network
 from videogen_jax.stages.temporal import blend, log_squared
 from videogen_jax.stages.text import TextStage, uniformity
+from videogen_jax.training.build import build_stage
 from videogen_jax.training.optimizer import make_optimizer
 from videogen_jax.training.state import init_state, train_step
 from videogen_jax.weights.model_index import StageSettings

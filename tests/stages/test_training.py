@@ -2,16 +2,19 @@
 
 import importlib
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from videogen_jax.metrics.feature_networks import load_shapes_classifier
-from videogen_jax.stages import STAGES
+from videogen_jax.training.build import STAGES, build_source, build_stage, input_sizes
 from videogen_jax.training.exporting import export_stage
 from videogen_jax.training.loop import TrainingDiverged
 from videogen_jax.training.run import run
+from videogen_jax.weights.model_folder import ModelFolder
 from videogen_jax.weights.parts import load_autoencoder, load_reference, load_stage, load_text_encoder
 
 WIDTH = 8  # of the text states
@@ -150,6 +153,20 @@ def test_a_shrunk_config_trains_samples_and_exports_a_part_that_reads_back(world
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), part, dict(trained))
 
 
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in SHRUNK])
+def test_a_stage_says_what_its_examples_and_its_frozen_parts_are(world, name):
+    config, *_ = world.train(name)
+    stage, model = build_stage(config.stage, config.model.to_dict()), ModelFolder(world.model)
+    inputs = stage.input_spec(input_sizes(config, stage, model))
+    example = build_source(config, stage, model)[0]
+    for array, spec in inputs.items():
+        groups = example[array].ndim - len(spec.shape)  # text is trained on groups of clips
+        assert (example[array].shape[groups:], example[array].dtype) == (spec.shape, spec.dtype)
+        assert groups == (config.stage == "text")
+    frozen = jax.tree.map(lambda x: (x.shape, x.dtype), stage.load_frozen(model))
+    assert frozen == jax.tree.map(lambda x: (x.shape, x.dtype), stage.frozen_spec(inputs))
+
+
 def test_decoder_starts_from_the_autoencoder(world):
     config, _, state, _ = world.train("decoder")
     _, vae = load_autoencoder(world.model)
@@ -243,6 +260,10 @@ def test_words_are_trained_alone_in_an_encoder_that_is_there(world, tmp_path):
     config = world.config("text:circling")
     config.steps = 2
     run(config, tmp_path)
+    stage = build_stage(config.stage, config.model.to_dict())
+    trained = stage.load_frozen(ModelFolder(world.model))["trained_tokens"]
+    spec = stage.frozen_spec({})["trained_tokens"]
+    assert (trained.shape, trained.dtype) == (spec.shape, spec.dtype) == ((2,), np.int32)
     export_stage(config, tmp_path, tmp_path / "model")
     before, after = (load_text_encoder(folder) for folder in (world.model, tmp_path / "model"))
     changed = jax.tree_util.tree_map(lambda a, b: (a != b).any(axis=-1), before.params, after.params)
@@ -250,6 +271,11 @@ def test_words_are_trained_alone_in_an_encoder_that_is_there(world, tmp_path):
     assert not any(np.any(x) for x in jax.tree.leaves(changed))
     words = [before.tokenizer.decode([token]).strip() for token in np.flatnonzero(embeddings)]
     assert sorted(words) == ["clockwise", "counterclockwise"]
+
+
+def test_settings_of_stages_are_read_without_jax():
+    code = "import sys, videogen_jax.stages; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_divergence_names_the_stage(world, tmp_path):

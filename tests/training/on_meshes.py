@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from configs.base import get_base_config
-from videogen_jax.stages import build_stage
+from videogen_jax.training.build import build_stage
 from videogen_jax.training.mesh import AXES, batch_shardings, check_batch, make_mesh, place, place_batch, step_shardings
 from videogen_jax.training.optimizer import make_optimizer
 from videogen_jax.training.parameter_paths import path_name

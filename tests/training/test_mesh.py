@@ -68,7 +68,7 @@ FOUR_DEVICES = """
 import re
 import jax, numpy as np, optax
 from configs.base import get_base_config
-from videogen_jax.stages import build_stage
+from videogen_jax.training.build import build_stage
 from videogen_jax.training.mesh import batch_sharding, make_mesh, shardings_for
 from videogen_jax.training.parameter_paths import path_name
 from videogen_jax.training.state import init_state, make_train_step

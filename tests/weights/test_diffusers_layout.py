@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from videogen_jax.stages import build_stage
 from videogen_jax.stages.decoder import DecoderStage
+from videogen_jax.training.build import build_stage
 from videogen_jax.weights.diffusers_config import public_config, unet_fields
 from videogen_jax.weights.folder import load_config, load_part, save_part
 from videogen_jax.weights.naming import to_public

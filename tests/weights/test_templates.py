@@ -72,7 +72,7 @@ def test_another_field_or_input_is_another_template(cache, network, x):
     assert shapes == jax.eval_shape(network.init, jax.random.key(0), x)
 
 
-def test_nothing_is_kept_without_a_cache(set_cache):
+def test_nothing_is_stored_without_a_cache(set_cache):
     set_cache(None)
     assert [shapes_of(Network())[1] for _ in range(2)] == [True, True]
 
@@ -85,19 +85,19 @@ def test_fields_that_do_not_fit_raise_every_time(cache):
 
 
 @pytest.mark.parametrize("damaged", ["", "{", json.dumps({"params": 3})])
-def test_a_damaged_file_is_passed_over(cache, caplog, damaged):
+def test_a_damaged_file_is_ignored(cache, caplog, damaged):
     expected, _ = shapes_of(Network())
     (file,) = cache.iterdir()
     file.write_text(damaged)
     assert shapes_of(Network()) == (expected, True)
-    assert f"{file} is passed over" in caplog.text
+    assert f"{file} is ignored" in caplog.text
     assert shapes_of(Network()) == (expected, False)
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure(set_cache, tmp_path, caplog):
     set_cache(str(tmp_path / "gone"))
     assert shapes_of(Network())[1]
-    assert "is not kept" in caplog.text
+    assert "is not stored" in caplog.text
 
 
 def test_a_later_process_finds_the_embedded_models_shapes(tmp_path):

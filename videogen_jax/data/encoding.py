@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +11,8 @@ import numpy as np
 from videogen_jax.runtime.arrays import to_unit
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.stage import Batch, Params
-from videogen_jax.weights.parts import TextPart, load_autoencoder, load_text_encoder
+from videogen_jax.weights.model_folder import ModelFolder
+from videogen_jax.weights.parts import TextPart
 from videogen_jax.weights.tokenizer import tokenize
 
 
@@ -66,18 +66,18 @@ class Encoder:
 
 
 def load_encoder(
-    model_folder: str | Path, resolutions: Mapping[str, int], text: bool, dtype: Any = None
+    model: ModelFolder, resolutions: Mapping[str, int], text: bool, dtype: Any = None
 ) -> tuple[Encoder, dict[str, Params]]:
-    """The encoder of a model folder (`vae`, and `tokenizer` and `text_encoder` with `text`), and its parameters.
+    """The encoder of a model (`vae`, and `tokenizer` and `text_encoder` with `text`), and its parameters.
 
     Raises:
       ValueError: a part is missing or does not fit.
     """
-    autoencoder, vae = load_autoencoder(model_folder, dtype)
-    params = {"vae": vae}
+    autoencoder = model.autoencoder(dtype)
+    params = {"vae": model.autoencoder_params}
     part = None
     if text:
-        loaded = load_text_encoder(model_folder, dtype)
+        loaded = model.text_encoder(dtype)
         params["text_encoder"] = loaded.params
         part = loaded._replace(params=None)
     return Encoder(autoencoder, dict(resolutions), part), params

@@ -31,6 +31,7 @@ from videogen_jax.runtime.files import save_json, write_atomically
 from videogen_jax.stages.stage import Params, build_network
 from videogen_jax.weights.fingerprint import fingerprint
 from videogen_jax.weights.hub import resolve
+from videogen_jax.weights.model_folder import ModelFolder
 
 NOTES = "shards"
 
@@ -348,7 +349,7 @@ def prepare_from(config: Any, process: int = 0, num_processes: int = 1, num_core
         raise ValueError("config.resolutions is empty; it lists the sides of the latents")
     model_folder = resolve(config.model_folder)
     corpus = build_corpus(config.corpus.to_dict())
-    encoder, params = load_encoder(model_folder, resolutions, config.text, config.dtype)
+    encoder, params = load_encoder(ModelFolder(model_folder), resolutions, config.text, config.dtype)
     rules = build_network(ClipRules, {**config.clips.to_dict(), "resolution": encoder.pixels}, "config.clips")
     plan = Plan(config.data_dir, config.name, config.split, len(corpus), config.entries_per_shard)
     if not plan.num_entries:

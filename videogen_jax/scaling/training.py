@@ -1,10 +1,11 @@
-"""Training steps compiled for a TPU pod that is not there: does it fit, what does it cost, what is it waiting for?
+"""Training steps compiled for a TPU pod that is not there: do they fit, what do they cost, what bounds them?
 
-`libtpu` (the extra `aot`) compiles for any pod on a CPU host. All arrays are shapes with shardings: there are no data
-and no weights.
+`libtpu` (the extra `aot`) compiles for any pod on a CPU host. All arrays are shapes with shardings: no data and no
+weights are read.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
@@ -23,14 +24,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from videogen_jax.data.encoding import Encoder
 from videogen_jax.models.autoencoder import AutoencoderKL
 from videogen_jax.models.partitioning import over
-from videogen_jax.models.vgg import VGG16Features
 from videogen_jax.scaling.chips import GIB, Chip, LeastTime, chip_hours, least_time, parse_topology
 from videogen_jax.scaling.flops import count_jaxpr
 from videogen_jax.scaling.hlo import Collectives, collectives, memory_traffic
-from videogen_jax.stages import build_stage
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
-from videogen_jax.stages.stage import DTYPES, Params
-from videogen_jax.training.build import STAGES_ON_PIXELS, STAGES_WITH_TEXT
+from videogen_jax.stages.stage import DTYPES, InputSizes, Params, Spec, Stage, batch_spec, build_network
+from videogen_jax.training.build import build_stage, encoder_resolutions, is_encoded
 from videogen_jax.training.encoded import EncodedStage
 from videogen_jax.training.mesh import (
     batch_sharding,
@@ -55,25 +54,25 @@ FULL: dict[str, Any] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What the compiler says of a program on one device of a pod.
+    """What a program needs on one device of a pod, according to the compiler.
 
     Attributes:
       name: of the program.
-      topology: as `v5e:16x16`.
-      devices: of the pod.
+      topology: such as `v5e:16x16`.
+      devices: number of devices of the pod.
       mesh: sizes of its axes.
       batch_size: examples a step, over all devices.
       parameters: scalars of the trained parts.
-      argument_bytes: of what the program is given; of a training step that is the state, the frozen parts, the batch.
-      temporary_bytes: beside them, at the worst moment; results that are no arguments written over are counted here.
-      code_bytes: of the program itself, which lies in the same memory.
+      argument_bytes: size of the arguments; of a training step these are the state, the frozen parts and the batch.
+      temporary_bytes: peak size of everything else, with results that are not written in the place of arguments.
+      code_bytes: size of the program itself, which is in the same memory.
       memory_bytes: of the chip.
-      flops: of products and convolutions in one run, on one device, recomputation included.
+      flops: of matrix products and convolutions in one run, on one device, recomputation included.
       traffic_bytes: between memory and cores, see `hlo.memory_traffic`.
       collectives: by kind.
-      least: the time that it takes at least.
+      least: lower bound of the time of one run.
       compile_seconds: on this host.
-      steps: of a training, 0 of other programs.
+      steps: of a training run; 0 for other programs.
     """
 
     name: str
@@ -95,16 +94,16 @@ class Report:
 
     @property
     def used(self) -> float:
-        """Share of the chip's memory that is needed."""
+        """Share of the chip's memory that is used."""
         return (self.argument_bytes + self.temporary_bytes + self.code_bytes) / self.memory_bytes
 
     @property
     def chip_hours(self) -> float:
-        """For all steps, at the least time."""
+        """Lower bound for all steps."""
         return chip_hours(self.least.seconds, self.steps, (self.devices,))
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields and what follows from them."""
+        """All fields, and the properties that follow from them."""
         derived = {
             "used": self.used,
             "seconds": self.least.seconds,
@@ -138,7 +137,7 @@ class Report:
 
 
 def pod_devices(topology: str) -> tuple[Chip, list[jax.Device]]:
-    """The chip and the devices of a pod, to compile for.
+    """The chip and the devices of a pod to compile for.
 
     Raises:
       ValueError: libtpu is not installed, or there is no such pod.
@@ -146,8 +145,8 @@ def pod_devices(topology: str) -> tuple[Chip, list[jax.Device]]:
     chip, shape = parse_topology(topology)
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError("--aot_topology needs libtpu, which compiles for TPUs: pip install 'videogen_jax[aot]'")
-    jax.config.update("jax_platforms", "cpu")  # JAX is not to look for a TPU or to take a GPU's memory
-    # libtpu would ask the machine's metadata server for a TPU, and let one process at a time use it.
+    jax.config.update("jax_platforms", "cpu")  # so that JAX neither looks for a TPU nor takes a GPU's memory
+    # Without these, libtpu asks the machine's metadata server for a TPU, and only one process at a time may use it.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
@@ -170,13 +169,16 @@ def compile_report(
     effort: dict[str, Any] = FAST,
     **fields: Any,
 ) -> Report:
-    """Compiles a jitted program for the devices of `mesh` and reads off what it needs.
+    """Compile a jitted program for the devices of `mesh` and report what it needs.
 
     Args:
-      program: what `jax.jit` returned, with shardings over the mesh.
+      name: of the program, for the report.
+      topology: of the pod.
+      program: from `jax.jit`, with shardings over the mesh.
       args: its arguments, as `jax.ShapeDtypeStruct`.
+      mesh: over the devices of the pod.
       effort: compiler options.
-      fields: those of the report that the program does not tell: batch_size, parameters, steps.
+      fields: fields of the report that do not follow from the program: batch_size, parameters, steps.
 
     Raises:
       ValueError: it does not fit the memory of the chip.
@@ -196,7 +198,7 @@ def compile_report(
     devices = math.prod(mesh.shape.values())
     memory, text = compiled.memory_analysis(), compiled.as_text()
     flops = count_jaxpr(traced.jaxpr.jaxpr) / devices
-    traffic, moved = memory_traffic(text), collectives(text, devices)
+    traffic, exchanged = memory_traffic(text), collectives(text, devices)
     return Report(
         name=name,
         topology=topology,
@@ -208,83 +210,89 @@ def compile_report(
         memory_bytes=chip.memory,
         flops=flops,
         traffic_bytes=traffic,
-        collectives=moved,
-        least=least_time(chip, flops, traffic, sum(of_kind.sent for of_kind in moved.values())),
+        collectives=exchanged,
+        least=least_time(chip, flops, traffic, sum(of_kind.sent for of_kind in exchanged.values())),
         compile_seconds=elapsed,
         **fields,
     )
 
 
-def abstract_batch(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch of `config.example`. ValueError: the config does not tell what an example holds."""
-    example = config.get("example")
-    if not example:
-        raise ValueError(
-            "config.example is empty: --aot_topology reads no data, so the config has to say which arrays an example "
-            "holds (configs/webvid does)"
-        )
-    return {
-        name: jax.ShapeDtypeStruct((config.batch_size, *shape), jnp.dtype(dtype))
-        for name, (shape, dtype) in example.items()
-    }
+@dataclasses.dataclass(frozen=True)
+class AbstractInputs:
+    """What a training step takes, as shapes.
+
+    Attributes:
+      stage: an `EncodedStage` for a config that trains straight from video files.
+      frozen: what the loss reads and does not train.
+      batch: of `config.batch_size` examples.
+    """
+
+    stage: Stage
+    frozen: Params
+    batch: Spec
 
 
-def abstract_frozen(config: Any) -> tuple[Params, Encoder | None]:
-    """Shapes of what `training.run.frozen_parts` and `build_encoder` read; the autoencoder is Stable Diffusion's."""
-    frozen: dict[str, Any] = {}
-    if config.stage in STAGES_WITH_TEXT:
-        frozen["null_context"] = jax.ShapeDtypeStruct(tuple(config.example.context[0]), jnp.float32)
-    if config.stage == "decoder":
-        frozen |= {name: jax.ShapeDtypeStruct((), jnp.float32) for name in ("scaling_factor", "shift_factor")}
-        if config.model.perceptual_weight:
-            images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-            frozen["vgg"] = jax.eval_shape(VGG16Features().init, jax.random.key(0), images)["params"]
-    if config.data.source != "videos" or config.stage in STAGES_ON_PIXELS:
-        return frozen, None
-    if config.stage in STAGES_WITH_TEXT:
+def abstract_inputs(config: Any) -> AbstractInputs:
+    """The stage of a training config and the shapes of its inputs, without reading anything.
+
+    Sizes that come from the data are `config.data.resolution` and the fields of `config.example`; the autoencoder is
+    Stable Diffusion's.
+
+    Raises:
+      ValueError: `config.example` is empty, or the config trains with text straight from video files.
+    """
+    if not config.get("example"):
         raise ValueError(
-            "--aot_topology compiles this stage for a prepared data set: leave the kind of corpus out of the config's "
-            "argument"
+            "config.example is empty: --aot_topology reads no data, so the config has to say how many frames an "
+            "example has, as num_frames (configs/webvid does)"
         )
-    network = AutoencoderKL(dtype=DTYPES[config.data.encoder_dtype])
-    images = jax.ShapeDtypeStruct((1, 2 * network.downsampling, 2 * network.downsampling, 3), jnp.float32)
-    vae = jax.eval_shape(network.init, jax.random.key(0), images, jax.random.key(0))["params"]
-    frozen["encoder"] = {"vae": vae}
-    return frozen, Encoder(FrozenAutoencoder(network, 0.18215), {"latents": config.data.resolution})
+    stage = build_stage(config.stage, config.model.to_dict())
+    fields = {"resolution": config.data.resolution, **config.example}
+    sizes = build_network(InputSizes, fields, "config.example")
+    inputs = stage.input_spec(sizes)
+    frozen = stage.frozen_spec(inputs)
+    if is_encoded(config, stage):
+        if "context" in inputs:
+            raise ValueError(
+                "--aot_topology compiles this stage for a prepared data set: leave the kind of corpus out of the "
+                "config's argument"
+            )
+        network = AutoencoderKL(dtype=DTYPES[config.data.encoder_dtype])
+        images = jax.ShapeDtypeStruct((1, 2 * network.downsampling, 2 * network.downsampling, 3), jnp.float32)
+        vae = jax.eval_shape(network.init, jax.random.key(0), images, jax.random.key(0))["params"]
+        frozen = {**frozen, "encoder": {"vae": vae}}
+        # A factor of 1, as no scaling of the latents changes what a step costs.
+        stage = EncodedStage(stage, Encoder(FrozenAutoencoder(network, 1.0), encoder_resolutions(config)))
+        inputs = stage.input_spec(sizes)
+    return AbstractInputs(stage, frozen, batch_spec(inputs, config.batch_size))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Abstract:
-    """What a config's programs are made of and given, as shapes."""
+    """What the programs of a config on a mesh are made of, and their arguments as shapes."""
 
-    name: str
-    stage: Any
+    mesh: Mesh
+    inputs: AbstractInputs
     optimizer: Any
     state: TrainState
-    frozen: Params
-    batch: dict[str, jax.ShapeDtypeStruct]
 
     @classmethod
-    def of(cls, config: Any) -> "_Abstract":
-        stage, batch = build_stage(config.stage, config.model.to_dict()), abstract_batch(config)
-        name = getattr(stage, "name", config.stage)
-        frozen, encoder = abstract_frozen(config)
-        if encoder is not None:
-            stage = EncodedStage(stage, encoder)
+    def of(cls, config: Any, topology: str) -> "_Abstract":
+        mesh = make_mesh(config.mesh, pod_devices(topology)[1])
+        inputs = abstract_inputs(config)
+        check_batch(config, mesh, inputs.batch)
         optimizer = make_optimizer(config.optimizer, config.steps)
-        state = jax.eval_shape(lambda rng, batch: init_state(stage, optimizer, rng, batch), jax.random.key(0), batch)
-        return cls(name, stage, optimizer, state, frozen, batch)
+        create = functools.partial(init_state, inputs.stage, optimizer)
+        return cls(mesh, inputs, optimizer, jax.eval_shape(create, jax.random.key(0), inputs.batch))
 
-
-def _mesh_for(config: Any, topology: str) -> Mesh:
-    mesh = make_mesh(config.mesh, pod_devices(topology)[1])
-    check_batch(config, mesh, abstract_batch(config))
-    return mesh
-
-
-def _placed(batch: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    where = batch_shardings(batch, mesh)
-    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where[name]) for name, x in batch.items()}
+    @property
+    def placed_batch(self) -> Spec:
+        """The batch with its shardings over the mesh."""
+        shardings = batch_shardings(self.inputs.batch, self.mesh)
+        return {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name])
+            for name, x in self.inputs.batch.items()
+        }
 
 
 def train_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> Report:
@@ -293,54 +301,55 @@ def train_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> R
     Raises:
       ValueError: for a config or a pod that cannot work, before anything is compiled.
     """
-    mesh = _mesh_for(config, topology)
-    made = _Abstract.of(config)
-    step = make_train_step(made.stage, made.optimizer, config, *step_shardings(config, mesh, made.state, made.frozen))
+    abstract = _Abstract.of(config, topology)
+    stage, frozen, state = abstract.inputs.stage, abstract.inputs.frozen, abstract.state
+    shardings = step_shardings(config, abstract.mesh, state, frozen)
+    step = make_train_step(stage, abstract.optimizer, config, *shardings)
     return compile_report(
-        f"train {made.name}",
+        f"train {stage.name}",
         topology,
         step,
-        (made.state, made.frozen, _placed(made.batch, mesh)),
-        mesh,
+        (state, frozen, abstract.placed_batch),
+        abstract.mesh,
         effort,
         batch_size=config.batch_size,
-        parameters=count_parameters(made.state.params),
+        parameters=count_parameters(state.params),
         steps=config.steps,
     )
 
 
 def sample_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> Report:
-    """What the stage of a training config makes of a batch (`Stage.sample`), all sampling steps as one program.
+    """`Stage.sample` of a training config on a batch, with all sampling steps in one program.
 
     Raises:
       ValueError: as `train_report`.
     """
-    mesh = _mesh_for(config, topology)
-    made = _Abstract.of(config)
+    abstract = _Abstract.of(config, topology)
+    mesh, stage, frozen, params = abstract.mesh, abstract.inputs.stage, abstract.inputs.frozen, abstract.state.params
     rules, spread = config.sharding_rules, config.fsdp_min_size
-    params, frozen = (shardings_for(tree, rules, mesh, spread) for tree in (made.state.params, made.frozen))
-    whole, rows = NamedSharding(mesh, PartitionSpec()), batch_sharding(mesh)
+    shardings = [shardings_for(tree, rules, mesh, spread) for tree in (params, frozen)]
+    replicated = NamedSharding(mesh, PartitionSpec())
 
     def sample(params, frozen, batch, rng):
         with over(mesh):
-            return made.stage.sample(params, frozen, batch, rng)
+            return stage.sample(params, frozen, batch, rng)
 
-    program = jax.jit(sample, in_shardings=(params, frozen, None, whole), out_shardings=rows)
+    program = jax.jit(sample, in_shardings=(*shardings, None, replicated), out_shardings=batch_sharding(mesh))
     rng = jax.eval_shape(lambda: jax.random.key(0))
     return compile_report(
-        f"sample {made.name}",
+        f"sample {stage.name}",
         topology,
         program,
-        (made.state.params, made.frozen, _placed(made.batch, mesh), rng),
+        (params, frozen, abstract.placed_batch, rng),
         mesh,
         effort,
         batch_size=config.batch_size,
-        parameters=count_parameters(made.state.params),
+        parameters=count_parameters(params),
     )
 
 
 def write(reports: Sequence[Report], output: str | Path | None) -> None:
-    """Prints reports, and writes them as a JSON list."""
+    """Print reports, and write them as a JSON list into `output`, if there is one."""
     for report in reports:
         print(report)
     if output:

@@ -1,6 +1,6 @@
-"""The classifier of the shapes world: a network trained on its attributes, on whose features distances are taken.
+"""The classifier of the shapes world: a network trained on its attributes, whose features distances are measured in.
 
-It is an instrument of measurement and no part of a model.
+It is for evaluation and no part of a model.
 """
 
 import dataclasses
@@ -15,19 +15,19 @@ import optax
 from videogen_jax.models.layers import convolve_clips, group_norm
 from videogen_jax.models.partitioning import constrain
 from videogen_jax.runtime.arrays import to_unit
-from videogen_jax.stages.stage import Batch, Metrics, Params, build_network
+from videogen_jax.stages.stage import Batch, InputSizes, Metrics, Params, Spec, Stage, build_network
 
 
 class ShapesClassifier(nn.Module):
-    """A small 3D convolutional network: clips to the attributes that their captions name.
+    """A small 3D convolutional network that reads off clips the attributes that their captions name.
 
     Attributes:
-      num_classes: of each attribute.
-      widths: of the convolutions 3x3x3; after each, time, height and width are halved by their maximum. They have no
-        strides: the gradient of a strided convolution in three dimensions is slow on a CPU.
-      patch: side of the squares of pixels that become one place.
+      num_classes: number of classes of each attribute.
+      widths: of the 3x3x3 convolutions; max pooling after each halves time, height and width. They have no strides: the
+        gradient of a strided convolution in three dimensions is slow on a CPU.
+      patch: side of the patches of pixels that the first layer embeds.
       features: size of the layer before the logits.
-      num_frames, resolution: of the clips that it takes.
+      num_frames, resolution: of its clips.
     """
 
     num_classes: tuple[int, ...]
@@ -67,8 +67,8 @@ class ShapesClassifier(nn.Module):
             x = nn.relu(group_norm(8, 1e-6, self.dtype, f"norm_{i}")(x))
             t, side = t // 2, side // 2
             x = x.reshape(b, t, 2, side, 2, side, 2, width).max(axis=(2, 4, 6))
-        x = constrain(x, "batch", "whole", "whole", "whole", "whole")  # before rows are joined: see `constrain`
-        x = x.reshape(x.shape[0], -1)  # places are kept: where to a thing moves is an attribute
+        x = constrain(x, "batch", "whole", "whole", "whole", "whole")  # before the reshape: see `constrain`
+        x = x.reshape(x.shape[0], -1)  # no pooling over positions: where a thing moves to is an attribute
         features = nn.Dense(self.features, dtype=self.dtype, name="features")(x)
         logits = nn.Dense(sum(self.num_classes), dtype=self.dtype, name="logits")(nn.relu(features))
         ends = [sum(self.num_classes[: i + 1]) for i in range(len(self.num_classes))]
@@ -81,21 +81,31 @@ def classifier_fields(config: Mapping[str, object]) -> dict[str, object]:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierStage:
-    """Cross-entropy of each attribute.
+class ClassifierStage(Stage):
+    """Training of the classifier by the cross-entropy of each attribute.
 
     Attributes:
       classifier: fields of `ShapesClassifier`.
-      noise: standard deviation of the noise that the clips are given, in [-1, 1], up to which is drawn for each clip:
-        generated videos are not as clean as rendered ones, and features that break on a little noise measure just it.
+      noise: highest standard deviation of the noise added to clips in [-1, 1]; each clip's is drawn uniformly below it.
+        Generated videos are not as clean as rendered ones, and distances must not measure a little noise alone.
     """
 
     classifier: Mapping[str, Any]
     noise: float = 0.1
 
+    name = "classifier"
+
     @property
     def network(self) -> ShapesClassifier:
         return build_network(ShapesClassifier, self.classifier, "config.model.classifier")
+
+    def input_spec(self, sizes: InputSizes) -> Spec:
+        del sizes  # the network takes clips of one size
+        num_frames, side = self.network.num_frames, self.network.resolution
+        return {
+            "video": jax.ShapeDtypeStruct((num_frames, side, side, 3), jnp.uint8),
+            "labels": jax.ShapeDtypeStruct((len(self.network.num_classes),), jnp.int32),
+        }
 
     def init(self, rng: jax.Array, batch: Batch) -> Params:
         return {"shapes_classifier": self.network.init(rng, to_unit(batch["video"][:1]))["params"]}
@@ -108,11 +118,11 @@ class ClassifierStage:
         video = video + level * jax.random.normal(noise_rng, video.shape)
         logits, _ = self.network.apply({"params": params["shapes_classifier"]}, video)
         losses = [
-            optax.softmax_cross_entropy_with_integer_labels(of_one.astype(jnp.float32), labels[:, i]).mean()
-            for i, of_one in enumerate(logits)
+            optax.softmax_cross_entropy_with_integer_labels(attribute.astype(jnp.float32), labels[:, i]).mean()
+            for i, attribute in enumerate(logits)
         ]
-        right = jnp.stack([of_one.argmax(axis=-1) == labels[:, i] for i, of_one in enumerate(logits)], axis=-1)
-        metrics = {"accuracy": right.mean(), "accuracy_all": right.all(axis=-1).mean()}
+        correct = jnp.stack([attribute.argmax(axis=-1) == labels[:, i] for i, attribute in enumerate(logits)], axis=-1)
+        metrics = {"accuracy": correct.mean(), "accuracy_all": correct.all(axis=-1).mean()}
         return sum(losses), metrics
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:

@@ -15,6 +15,7 @@ from rich.progress import track
 from videogen_jax.data.encoding import as_stored, load_encoder
 from videogen_jax.shapes.world import DURATION, ShapesClip, frame_times, render, sample_clip
 from videogen_jax.weights.fingerprint import fingerprint
+from videogen_jax.weights.model_folder import ModelFolder
 
 CHUNK = 64  # clips encoded between two notes of progress
 
@@ -134,12 +135,6 @@ def shapes_latents(
     return LatentSource(folder, recipe, video_resolution, reference_frame)
 
 
-def is_filled(model_folder: str | Path, *, cache_folder: str, **fields: Any) -> bool:
-    """Whether the cache that `shapes_latents` gives for the same arguments need not be filled first."""
-    fields = {name: value for name, value in fields.items() if name not in ("video_resolution", "reference_frame")}
-    return _is_whole(_place(model_folder, cache_folder, _recipe(fields)))
-
-
 def _recipe(fields: Mapping[str, Any]) -> LatentRecipe:
     return LatentRecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
@@ -157,7 +152,7 @@ def _fill(folder: Path, model_folder: Path, recipe: LatentRecipe) -> None:
     resolutions = {"latents": recipe.resolution}
     if recipe.lower_resolution is not None:
         resolutions["lower"] = recipe.lower_resolution
-    encoder, params = load_encoder(model_folder, resolutions, recipe.text)
+    encoder, params = load_encoder(ModelFolder(model_folder), resolutions, recipe.text)
     shapes = encoder.shapes(recipe.num_frames)
     encode = jax.jit(lambda params, batch: jax.tree.map(as_stored, encoder.encode(params, batch)))
     part, progress = folder.with_name(folder.name + ".part"), 0

@@ -1,6 +1,5 @@
-"""The shapes world as a plug-in: what training, evaluation and building find of it."""
+"""The shapes world as a plug-in: its sources and stages, as `training/worlds.py` lists them."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import logging
@@ -10,37 +9,39 @@ from videogen_jax.shapes.classifier import ClassifierStage
 from videogen_jax.shapes.latents import LatentSource, shapes_latents
 from videogen_jax.shapes.sources import ShapesCaptionedClips, ShapesFrames, ShapesLabelledClips
 from videogen_jax.shapes.world import BACKGROUNDS, SIZES, ShapesClip, all_triples
-from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer
+from videogen_jax.weights.model_folder import ModelFolder
+from videogen_jax.weights.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 
-def _frames(config: Any, **fields: Any) -> ShapesFrames:
-    del config
+def _frames(config: Any, model: ModelFolder, **fields: Any) -> ShapesFrames:
+    del config, model
     return ShapesFrames(**fields)
 
 
-def _captions(config: Any, **fields: Any) -> ShapesCaptionedClips:
-    return ShapesCaptionedClips(**fields, tokenizer=shapes_tokenizer(config))
+def _captions(config: Any, model: ModelFolder, **fields: Any) -> ShapesCaptionedClips:
+    return ShapesCaptionedClips(**fields, tokenizer=shapes_tokenizer(config, model))
 
 
-def _labels(config: Any, **fields: Any) -> ShapesLabelledClips:
-    del config
+def _labels(config: Any, model: ModelFolder, **fields: Any) -> ShapesLabelledClips:
+    del config, model
     return ShapesLabelledClips(**fields)
 
 
-def _latents(config: Any, **fields: Any) -> LatentSource:
-    return shapes_latents(config.model_folder, **fields)
+def _latents(config: Any, model: ModelFolder, **fields: Any) -> LatentSource:
+    del config
+    return shapes_latents(model.path, **fields)
 
 
-def shapes_tokenizer(config: Any) -> "CLIPTokenizer":
+def shapes_tokenizer(config: Any, model: ModelFolder) -> "CLIPTokenizer":
     """Return the tokenizer of the model folder, trained on the training captions first if the folder has none.
 
     Raises:
       ValueError: its size is not the text encoder's.
     """
-    folder = Path(config.model_folder) / "tokenizer"
+    folder = model.path / "tokenizer"
     if not folder.exists():
         logging.info("Training the vocabulary into %s", folder)
         captions = (
@@ -50,7 +51,7 @@ def shapes_tokenizer(config: Any) -> "CLIPTokenizer":
             for background in BACKGROUNDS
         )
         train_tokenizer(captions, folder)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = model.tokenizer
     if len(tokenizer) != config.model.text_encoder.vocab_size:
         raise ValueError(
             f"config.model.text_encoder.vocab_size is {config.model.text_encoder.vocab_size}, "

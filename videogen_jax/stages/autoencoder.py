@@ -1,6 +1,7 @@
 """The KL autoencoder: frames to latents and back (Rombach et al. 2022), trained on single frames.
 
-The cascade's low resolutions are the same autoencoder on smaller frames, so it is trained at several scales at once.
+The cascade's low resolutions are latents of smaller frames from the same autoencoder, so it is trained at several
+scales at once.
 """
 
 import dataclasses
@@ -9,20 +10,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from videogen_jax.models.autoencoder import AutoencoderKL
 from videogen_jax.runtime.arrays import resize, to_unit
-from videogen_jax.stages.stage import Batch, Metrics, Params, build_network
+from videogen_jax.stages.stage import Batch, InputSizes, Metrics, ModelWriter, Params, Spec, Stage, build_network
+
+CALIBRATION_FRAMES = 64  # frames whose latents set the scaling factor
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoencoderStage:
+class AutoencoderStage(Stage):
     """Autoencoder of frames.
 
     Attributes:
       autoencoder: fields of `AutoencoderKL`.
-      scales: pairs of a fraction of the training resolution and the number of the batch's images at which the loss is
-        taken there (0: all). Small frames are cheap and hold as much to learn, so they may be many.
+      scales: pairs of a fraction of the training resolution and the number of the batch's images that are trained on at
+        that scale (0: all). Small frames are cheap and teach as much, so there may be many of them.
       mse_weight: weight of the mean squared error beside the mean absolute error.
       kl_weight: weight of the KL term (per latent element) against the mean absolute error (per pixel and channel).
     """
@@ -32,9 +36,14 @@ class AutoencoderStage:
     mse_weight: float = 0.0
     kl_weight: float = 1e-6
 
+    name = "autoencoder"
+
     @property
     def network(self) -> AutoencoderKL:
         return build_network(AutoencoderKL, self.autoencoder, "config.model.autoencoder")
+
+    def input_spec(self, sizes: InputSizes) -> Spec:
+        return {"images": jax.ShapeDtypeStruct((sizes.resolution, sizes.resolution, 3), jnp.uint8)}
 
     def init(self, rng: jax.Array, batch: Batch) -> Params:
         size = 2 * self.network.downsampling
@@ -64,13 +73,44 @@ class AutoencoderStage:
     def parts(self) -> dict[str, tuple[str, dict]]:
         return {"vae": ("vae", {"_class_name": "AutoencoderKL", **self.autoencoder})}
 
+    def export(self, params: Params, writer: ModelWriter) -> None:
+        """With the factors of the latents: measured, or those of `init_from` if the encoder was not trained, since
+        later stages were trained with these."""
+        ((folder, config),) = self.parts().values()
+        untrained = writer.untrained(params)["vae"]
+        if writer.init_from is not None and all(
+            jax.tree.leaves([untrained["encoder"], untrained.get("quant_conv", True)])
+        ):
+            before = writer.init_from.autoencoder()
+            factors = {"scaling_factor": before.scaling_factor, "shift_factor": before.shift_factor}
+        else:
+            factors = self.latent_factors(params["vae"], writer.examples(CALIBRATION_FRAMES)["images"])
+        writer.save(folder, {**config, **factors}, params["vae"])
+
+    def latent_factors(self, params: Params, images: jax.Array) -> dict[str, float]:
+        """`scaling_factor` and `shift_factor` that bring latents to zero mean and unit variance.
+
+        Args:
+          params: the autoencoder's parameters.
+          images: frames uint8 `(N, H, W, 3)`; they are encoded as they are and at the scales of training.
+        """
+        autoencoder = FrozenAutoencoder(self.network, 1.0)
+        frames = to_unit(jnp.asarray(images))
+        encode = jax.jit(autoencoder.encode)
+        sides = {frames.shape[1], *(round(frames.shape[1] * scale) for scale, _ in self.scales)}
+        latents = [encode(params, resize(frames, side)).reshape(-1) for side in sorted(sides)]
+        means, stds = zip(*((float(x.mean()), float(x.std())) for x in latents), strict=True)
+        return {"scaling_factor": 1.0 / float(np.mean(stds)), "shift_factor": float(np.mean(means))}
+
 
 @dataclasses.dataclass(frozen=True)
 class FrozenAutoencoder:
-    """A trained autoencoder as the other stages use it: scaled latents in, scaled latents out.
+    """A trained autoencoder as the other stages use it, with latents of unit variance.
 
-    `scaling_factor` brings latents to unit variance (Rombach et al. 2022, appendix G); `shift_factor` is taken off
-    first, as in diffusers.
+    Attributes:
+      network: its parameters are passed to `encode` and `decode`.
+      scaling_factor: brings latents to unit variance (Rombach et al. 2022, appendix G).
+      shift_factor: subtracted before scaling, as in diffusers.
     """
 
     network: AutoencoderKL
@@ -78,9 +118,14 @@ class FrozenAutoencoder:
     shift_factor: float = 0.0
 
     def encode(self, params: Params, frames: jax.Array, size: int | tuple[int, int] | None = None) -> jax.Array:
-        """Frames `(..., H, W, 3)` in [-1, 1] -> latents `(..., h, w, C)` of unit variance (the posterior's mean).
+        """Frames to latents, the posterior's mean.
 
-        With `size`, (h, w) or one number for both, the frames are first resized so that the latents have that size.
+        Args:
+          params: of the network.
+          frames: `(..., H, W, 3)` in [-1, 1].
+          size: (h, w) of the latents, or one number for both, to which the frames are first resized; None: as they are.
+
+        Returns: `(..., h, w, C)` float32, of unit variance.
         """
         if size is not None:
             height, width = (size, size) if isinstance(size, int) else size
@@ -91,7 +136,7 @@ class FrozenAutoencoder:
         return latents.reshape(*frames.shape[:-3], *latents.shape[1:])
 
     def unscale(self, latents: jax.Array) -> jax.Array:
-        """Unit-variance latents -> what the decoder's network takes."""
+        """Unit-variance latents -> latents as the network has them."""
         return latents / self.scaling_factor + self.shift_factor
 
     def decode(self, params: Params, latents: jax.Array) -> jax.Array:

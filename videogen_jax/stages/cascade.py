@@ -18,10 +18,11 @@ import jax.numpy as jnp
 from videogen_jax.diffusion.augmentation import augment, random_level
 from videogen_jax.diffusion.guidance import GuidanceScales, check_passes, guidance_passes, guide
 from videogen_jax.diffusion.samplers import SamplerState, sample_loop
+from videogen_jax.models.unet import image_part, inflate_unet
 from videogen_jax.runtime.arrays import resize
 from videogen_jax.stages.latent_diffusion import LatentDiffusion, repeat_batch
 from videogen_jax.stages.settings import StageSettings
-from videogen_jax.stages.stage import Batch, Metrics, Params
+from videogen_jax.stages.stage import Batch, InputSizes, Metrics, ModelReader, Params, Spec
 
 
 class CascadeInputs(NamedTuple):
@@ -364,3 +365,26 @@ class CascadeStage(LatentDiffusion):
         names = ("resolution", "lower_resolution", "latent_channels", "reference_frames", "text", "noise_level")
         config = {"_class_name": "CascadeStage", "unet": self.unet, **self.diffusion_config()}
         return {self.name: (self.name, config | {name: getattr(self, name) for name in names})}
+
+    def input_spec(self, sizes: InputSizes) -> Spec:
+        def latents(num_frames: int, side: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((num_frames, side, side, self.latent_channels), jnp.float16)
+
+        spec = {
+            "latents": latents(sizes.num_frames, self.resolution),
+            "reference": latents(1, self.resolution),
+            "context": jax.ShapeDtypeStruct((sizes.text_length, self.network.cross_attention_dim), jnp.float16),
+        }
+        if self.lower_resolution is not None:
+            spec["lower"] = latents(sizes.num_frames, self.lower_resolution)
+        if "fps" in self.network.added_conditions:
+            spec["fps"] = jax.ShapeDtypeStruct((), jnp.float32)
+        return spec
+
+    def warm_start(self, fresh: Params, model: ModelReader, init_from: ModelReader | None) -> Params:
+        """From `init_from`: this stage, or the spatial layers from its 2D UNet, whose own folder will do as well."""
+        if init_from is None or init_from.has(self.name):
+            return super().warm_start(fresh, model, init_from)
+        folder = "unet" if init_from.has("unet") else ""
+        unet = init_from.part(folder, image_part(fresh[self.name], self.latent_channels))
+        return {**fresh, self.name: inflate_unet(unet, fresh[self.name], self.reference_init)}

@@ -2,33 +2,34 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import stop_gradient
 
 from videogen_jax.models.autoencoder import TemporalDecoder, inflate_decoder
 from videogen_jax.models.discriminator import VideoDiscriminator
 from videogen_jax.models.vgg import VGG16Features, perceptual_distance
 from videogen_jax.runtime.arrays import to_unit
-from videogen_jax.stages.stage import Batch, Metrics, Params, build_network
+from videogen_jax.stages.stage import Batch, InputSizes, Metrics, ModelReader, Params, Spec, Stage, build_network
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderStage:
+class DecoderStage(Stage):
     """Video decoder, trained against a discriminator.
 
     Attributes:
       decoder: fields of `TemporalDecoder`.
       discriminator: fields of `VideoDiscriminator`.
-      difference_weight: weight of the mean squared error of the differences between neighbouring frames, which is what
-        flickers, against the mean absolute error of the frames.
-      perceptual_weight: weight of the perceptual term; it needs VGG-16 weights in `frozen["vgg"]`.
-      adversarial_weight: weight of the hinge term; 0 leaves the discriminator out of the decoder's loss.
-      latent_noise: standard deviation of the noise added to the latents in training (unit variance), so that the
-        decoder bears the small errors of generated latents.
+      difference_weight: weight of the mean squared error of the differences between neighbouring frames (flicker)
+        against the mean absolute error of the frames.
+      perceptual_weight: weight of the perceptual term; above 0 it needs VGG-16's weights, `config.perceptual_weights`.
+      adversarial_weight: weight of the hinge term; 0 trains without a discriminator.
+      latent_noise: standard deviation of the noise added to the latents in training (unit variance), which makes the
+        decoder robust to small errors of generated latents.
     """
 
     decoder: Mapping[str, Any]
@@ -38,6 +39,9 @@ class DecoderStage:
     adversarial_weight: float = 0.05
     latent_noise: float = 0.0
 
+    name = "decoder"
+    inference_fields: ClassVar[Mapping[str, Any]] = {"adversarial_weight": 0.0}  # no discriminator
+
     @property
     def network(self) -> TemporalDecoder:
         return build_network(TemporalDecoder, self.decoder, "config.model.decoder")
@@ -45,6 +49,15 @@ class DecoderStage:
     @property
     def critic(self) -> VideoDiscriminator:
         return build_network(VideoDiscriminator, self.discriminator, "config.model.discriminator")
+
+    def input_spec(self, sizes: InputSizes) -> Spec:
+        side = sizes.resolution * 2 ** (len(self.network.block_out_channels) - 1)
+        return {
+            "latents": jax.ShapeDtypeStruct(
+                (sizes.num_frames, sizes.resolution, sizes.resolution, sizes.latent_channels), jnp.float16
+            ),
+            "video": jax.ShapeDtypeStruct((sizes.num_frames, side, side, 3), jnp.uint8),
+        }
 
     def init(self, rng: jax.Array, batch: Batch) -> Params:
         decoder_rng, critic_rng = jax.random.split(rng)
@@ -55,19 +68,48 @@ class DecoderStage:
             params["discriminator"] = self.critic.init(critic_rng, video)["params"]
         return params
 
-    def start_from_autoencoder(self, params: Params, autoencoder: Params) -> Params:
-        """`params` with the decoder's spatial layers taken from an image autoencoder."""
-        return {**params, "video_decoder": inflate_decoder(autoencoder, params["video_decoder"])}
+    def frozen_spec(self, inputs: Spec) -> Params:
+        del inputs
+        spec: dict[str, Any] = {
+            name: jax.ShapeDtypeStruct((), jnp.float32) for name in ("scaling_factor", "shift_factor")
+        }
+        if self.perceptual_weight:
+            images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+            spec["vgg"] = jax.eval_shape(VGG16Features().init, jax.random.key(0), images)["params"]
+        return spec
+
+    def load_frozen(self, model: ModelReader) -> Params:
+        autoencoder = model.autoencoder()
+        frozen: dict[str, Any] = {
+            "scaling_factor": np.float32(autoencoder.scaling_factor),
+            "shift_factor": np.float32(autoencoder.shift_factor),
+        }
+        if self.perceptual_weight:
+            if not model.perceptual_weights:
+                raise ValueError(
+                    "config.model.perceptual_weight is on: set config.perceptual_weights to a folder with the "
+                    "safetensors of torchvision's VGG-16 features, or config.model.perceptual_weight to 0"
+                )
+            frozen["vgg"] = model.perceptual_params(self.frozen_spec({})["vgg"])
+        return frozen
+
+    def warm_start(self, fresh: Params, model: ModelReader, init_from: ModelReader | None) -> Params:
+        """From `init_from`: this stage, or Stable Video Diffusion's decoder; else from the model's image decoder."""
+        if init_from is None:
+            return {**fresh, "video_decoder": inflate_decoder(model.autoencoder_params, fresh["video_decoder"])}
+        folder = "video_decoder" if init_from.has("video_decoder") else "vae"
+        return {**fresh, "video_decoder": init_from.part(folder, fresh["video_decoder"])}
 
     def decode(self, params: Params, latents: jax.Array) -> jax.Array:
         """Unscaled latents `(B, T, h, w, C)` -> frames `(B, T, H, W, 3)` float32 in [-1, 1] (not clipped)."""
         return self.network.apply({"params": params}, latents).astype(jnp.float32)
 
     def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
-        """The decoder's and the discriminator's losses in one scalar; stop_gradient keeps the two apart.
+        """The decoder's and the discriminator's losses in one scalar; stop_gradient separates the two.
 
-        batch: `latents` `(B, T, h, w, C)` of unit variance, `video` uint8 `(B, T, H, W, 3)`. frozen: `scaling_factor`
-        and `shift_factor` of the autoencoder; `vgg`, if the perceptual term is on.
+        Args:
+          frozen: `scaling_factor` and `shift_factor` of the autoencoder; `vgg`, if the perceptual term is on.
+          batch: `latents` `(B, T, h, w, C)` of unit variance, `video` uint8 `(B, T, H, W, 3)`.
         """
         truth, latents = to_unit(batch["video"]), batch["latents"].astype(jnp.float32)
         latents = latents + self.latent_noise * jax.random.normal(rng, latents.shape)
@@ -85,8 +127,8 @@ class DecoderStage:
             total += self.perceptual_weight * metrics["perceptual"]
         if self.adversarial_weight:
             critic = params["discriminator"]
-            judged = self.critic.apply({"params": stop_gradient(critic)}, decoded)
-            metrics["adversarial"] = -sum(logits.mean() for logits in judged.values())
+            scores = self.critic.apply({"params": stop_gradient(critic)}, decoded)
+            metrics["adversarial"] = -sum(logits.mean() for logits in scores.values())
             total += self.adversarial_weight * metrics["adversarial"]
             real = self.critic.apply({"params": critic}, truth)
             fake = self.critic.apply({"params": critic}, stop_gradient(decoded))
@@ -95,7 +137,7 @@ class DecoderStage:
         return total, metrics
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
-        """The latents too, which are shown as the image decoder sees them."""
+        """The latents are among the results: decoded by the image decoder, they are what to compare with."""
         latents = batch["latents"].astype(jnp.float32)
         decoded = self.decode(params["video_decoder"], latents / frozen["scaling_factor"] + frozen["shift_factor"])
         return {"truth": to_unit(batch["video"]), "decoded": decoded, "image decoder": latents}

@@ -14,11 +14,11 @@ from videogen_jax.diffusion.samplers import Sampler, SamplerState, make_sampler
 from videogen_jax.diffusion.schedules import NoiseSchedule, make_schedule
 from videogen_jax.models.unet import UNet
 from videogen_jax.stages.settings import StageSettings
-from videogen_jax.stages.stage import Metrics, Params, build_network
+from videogen_jax.stages.stage import Metrics, ModelReader, Params, Spec, Stage, build_network
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentDiffusion:
+class LatentDiffusion(Stage):
     """Settings of a latent diffusion model.
 
     Attributes:
@@ -153,6 +153,12 @@ class LatentDiffusion:
         """The fields that sampling needs, for the part's config.json."""
         names = ("schedule", "prediction_type", "timestep_spacing", "steps_offset", "set_alpha_to_one")
         return {name: getattr(self, name) for name in names}
+
+    def frozen_spec(self, inputs: Spec) -> Params:
+        return {"null_context": jax.ShapeDtypeStruct(inputs["context"].shape, jnp.float32)}
+
+    def load_frozen(self, model: ModelReader) -> Params:
+        return {"null_context": model.null_context()}
 
 
 def repeat_batch(x: jax.Array, times: int) -> jax.Array:

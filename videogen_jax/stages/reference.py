@@ -11,7 +11,7 @@ from videogen_jax.diffusion.guidance import GuidanceScales, guide
 from videogen_jax.diffusion.samplers import SamplerState, sample_loop
 from videogen_jax.stages.latent_diffusion import LatentDiffusion, repeat_batch
 from videogen_jax.stages.settings import StageSettings
-from videogen_jax.stages.stage import Batch, Metrics, Params
+from videogen_jax.stages.stage import Batch, InputSizes, Metrics, ModelWriter, Params, Spec
 
 
 class Prompts(NamedTuple):
@@ -153,3 +153,18 @@ class ReferenceStage(LatentDiffusion):
     def parts(self) -> dict[str, tuple[str, dict]]:
         """See `Stage.parts`."""
         return {"unet": ("unet", {"_class_name": "ReferenceStage", "unet": self.unet, **self.diffusion_config()})}
+
+    @property
+    def name(self) -> str:
+        return "reference"
+
+    def input_spec(self, sizes: InputSizes) -> Spec:
+        latents = (1, sizes.resolution, sizes.resolution, self.network.in_channels)
+        return {
+            "latents": jax.ShapeDtypeStruct(latents, jnp.float16),
+            "context": jax.ShapeDtypeStruct((sizes.text_length, self.network.cross_attention_dim), jnp.float16),
+        }
+
+    def export(self, params: Params, writer: ModelWriter) -> None:
+        super().export(params, writer)
+        writer.save_scheduler(self)

@@ -1,7 +1,7 @@
-"""A text encoder trained from nothing: CLIP's contrastive objective on captioned clips (Radford et al. 2021).
+"""A text encoder trained from scratch: CLIP's contrastive objective on captioned clips (Radford et al. 2021).
 
-At the paper's scale the text encoder is Stable Diffusion's CLIP, taken as it is. The embedded model has a vocabulary
-of its own, so its encoder is trained here against a small video tower, which is then thrown away.
+At the paper's scale the text encoder is Stable Diffusion's CLIP, unchanged. The embedded model has a vocabulary of its
+own, so its encoder is trained here against a small video tower, which is then discarded.
 """
 
 import dataclasses
@@ -17,11 +17,21 @@ from videogen_jax.models.layers import group_norm
 from videogen_jax.models.partitioning import constrain
 from videogen_jax.models.text_encoder import CLIPTextEncoder
 from videogen_jax.runtime.arrays import to_unit
-from videogen_jax.stages.stage import Batch, Metrics, Params, build_network
+from videogen_jax.stages.stage import (
+    Batch,
+    InputSizes,
+    Metrics,
+    ModelReader,
+    ModelWriter,
+    Params,
+    Spec,
+    Stage,
+    build_network,
+)
 
 
 class VideoTower(nn.Module):
-    """A few frames to one vector: frames are joined on the channel axis, so motion shows as a pattern of channels.
+    """A few frames to one vector: frames are concatenated on the channel axis, so motion is a pattern of channels.
 
     `(B, T, H, W, 3)` in [-1, 1] -> `(B, projection_dim)`.
     """
@@ -37,29 +47,31 @@ class VideoTower(nn.Module):
         for i, features in enumerate(self.channels):
             x = nn.Conv(features, (3, 3), strides=(2, 2) if i else (1, 1), dtype=self.dtype, name=f"conv_{i}")(x)
             x = nn.silu(group_norm(8, 1e-6, self.dtype, f"norm_{i}")(x))
-        x = constrain(x, "batch", "whole", "whole", "whole")  # before rows are joined: see `constrain`
-        x = x.reshape(b, -1)  # positions are kept: where a thing is, and where it goes, is part of the caption
+        x = constrain(x, "batch", "whole", "whole", "whole")  # before the reshape: see `constrain`
+        x = x.reshape(b, -1)  # no pooling over positions: captions say where a thing is and where it goes
         return nn.Dense(self.projection_dim, dtype=self.dtype, name="projection")(x)
 
 
 @dataclasses.dataclass(frozen=True)
-class TextStage:
+class TextStage(Stage):
     """Contrastive training of the text encoder.
 
     Attributes:
       text_encoder: fields of `CLIPTextEncoder`; `projection_dim` must be set.
-      video_channels: widths of the video tower, each but the first at half the resolution of the one before.
-      uniformity_weight: weight of the term that spreads the captions (`uniformity`); without it words whose pictures
-        the small video tower cannot tell apart, as circle and square, come to mean the same.
-      trained_words: words of one token each, whose embeddings are all that is trained of the encoder, as in textual
-        inversion (Gal et al. 2022): prompts without them keep their states, if `optimizer.weight_decay` is 0; () to
-        train all of it.
+      video_channels: widths of the video tower's layers; each after the first halves the resolution.
+      uniformity_weight: weight of the term that spreads the captions (`uniformity`). Without it, words whose pictures
+        the small video tower cannot tell apart, such as circle and square, get the same embedding.
+      trained_words: words of one token each. Only their embeddings are trained, as in textual inversion (Gal et al.
+        2022), so that prompts without them keep their states; `optimizer.weight_decay` must be 0. (): train the whole
+        encoder.
     """
 
     text_encoder: Mapping[str, Any]
     video_channels: tuple[int, ...] = (32, 64, 96, 128)
     uniformity_weight: float = 0.0
     trained_words: tuple[str, ...] = ()
+
+    name = "text"
 
     @property
     def network(self) -> CLIPTextEncoder:
@@ -69,23 +81,51 @@ class TextStage:
     def video_tower(self) -> VideoTower:
         return VideoTower(self.video_channels, self.network.projection_dim, self.network.dtype)
 
+    def input_spec(self, sizes: InputSizes) -> Spec:
+        video = (sizes.num_frames, sizes.resolution, sizes.resolution, 3)
+        return {
+            "tokens": jax.ShapeDtypeStruct((self.network.max_positions,), jnp.int32),
+            "video": jax.ShapeDtypeStruct(video, jnp.uint8),
+        }
+
     def init(self, rng: jax.Array, batch: Batch) -> Params:
         text_rng, video_rng = jax.random.split(rng)
-        tokens, video = joined(batch)
+        tokens, video = flatten_groups(batch)
         return {
             "text_encoder": self.network.init(text_rng, tokens)["params"],
             "video_tower": self.video_tower.init(video_rng, video)["params"],
             "logit_scale": jnp.asarray(jnp.log(1 / 0.07), jnp.float32),
         }
 
-    def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
-        """batch: `tokens` int32 `(B, L)`, `video` uint8 `(B, T, H, W, 3)`, or groups of K similar clips, `(B, K, ...)`;
-        frozen: `trained_tokens` int32 `(N,)`, those of `trained_words`, if there are any.
+    def check_settings(self, config: Any) -> None:
+        if self.trained_words and config.optimizer.weight_decay:
+            raise ValueError(
+                f"config.optimizer.weight_decay is {config.optimizer.weight_decay}, but must be 0 with "
+                "config.model.trained_words: it would change the embeddings of all other words"
+            )
 
-        The symmetric cross-entropy of CLIP (figure 3), with one change: clips whose captions are equal are each
-        other's positives too, since the world has few captions and a batch holds some twice.
+    def frozen_spec(self, inputs: Spec) -> Params:
+        del inputs
+        count = len(self.trained_words)
+        return {"trained_tokens": jax.ShapeDtypeStruct((count,), jnp.int32)} if count else {}
+
+    def load_frozen(self, model: ModelReader) -> Params:
+        if not self.trained_words:
+            return {}
+        try:
+            return {"trained_tokens": model.single_tokens(self.trained_words)}
+        except ValueError as error:
+            raise ValueError(f"config.model.trained_words: {error}") from error
+
+    def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
+        """The symmetric cross-entropy of CLIP (figure 3), with one change: clips of equal captions are each other's
+        positives too, since the shapes world has few captions and a batch holds some of them twice.
+
+        Args:
+          frozen: `trained_tokens` int32 `(N,)`, those of `trained_words`, if there are any.
+          batch: `tokens` int32 `(B, L)`, `video` uint8 `(B, T, H, W, 3)`, or groups of K similar clips, `(B, K, ...)`.
         """
-        tokens, video = joined(batch)
+        tokens, video = flatten_groups(batch)
         encoder = params["text_encoder"]
         if self.trained_words:
             encoder = only_embeddings(encoder, frozen["trained_tokens"])
@@ -104,26 +144,30 @@ class TextStage:
         return contrastive + self.uniformity_weight * spread, metrics
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
-        return {"truth": joined(batch)[1]}
+        return {"truth": flatten_groups(batch)[1]}
 
     def parts(self) -> dict[str, tuple[str, dict]]:
         return {"text_encoder": ("text_encoder", {"_class_name": "CLIPTextEncoder", **self.text_encoder})}
 
+    def export(self, params: Params, writer: ModelWriter) -> None:
+        super().export(params, writer)
+        writer.copy_from_model("tokenizer")
 
-def joined(batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """The clips of all groups in one row: tokens `(N, L)`, video `(N, T, H, W, 3)` in [-1, 1]."""
+
+def flatten_groups(batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """The clips of all groups along one axis: tokens `(N, L)`, video `(N, T, H, W, 3)` in [-1, 1]."""
     tokens, video = batch["tokens"], batch["video"]
     return tokens.reshape(-1, tokens.shape[-1]), to_unit(video.reshape(-1, *video.shape[-4:]))
 
 
 def only_embeddings(encoder: Params, tokens: jax.Array) -> Params:
-    """The parameters of a text encoder, of which the embeddings of `tokens` `(N,)` alone give a gradient."""
+    """A text encoder's parameters with a gradient for the embeddings of `tokens` `(N,)` alone."""
 
-    def still(path, leaf):
-        fixed = jax.lax.stop_gradient(leaf)
-        return fixed.at[tokens].set(leaf[tokens]) if path[-2].key == "token_embedding" else fixed
+    def stop(path, leaf):
+        stopped = jax.lax.stop_gradient(leaf)
+        return stopped.at[tokens].set(leaf[tokens]) if path[-2].key == "token_embedding" else stopped
 
-    return jax.tree_util.tree_map_with_path(still, encoder)
+    return jax.tree_util.tree_map_with_path(stop, encoder)
 
 
 def uniformity(x: jax.Array, same: jax.Array) -> jax.Array:

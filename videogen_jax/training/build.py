@@ -1,86 +1,112 @@
-"""From a config's `data` section to the source that a stage trains on, and what encodes it."""
+"""From a config to its stage, the source of its training examples, and the networks that encode them."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from videogen_jax.data.corpora import build_corpus
 from videogen_jax.data.encoding import Encoder, load_encoder
-from videogen_jax.data.loader import Source, take
+from videogen_jax.data.loader import Source
 from videogen_jax.data.prepared import PreparedClips
 from videogen_jax.data.videos import VideoClips, Window
-from videogen_jax.stages.stage import Params
+from videogen_jax.stages.autoencoder import AutoencoderStage
+from videogen_jax.stages.cascade import CascadeStage
+from videogen_jax.stages.decoder import DecoderStage
+from videogen_jax.stages.reference import ReferenceStage
+from videogen_jax.stages.stage import InputSizes, Params, Spec, Stage, build_network
+from videogen_jax.stages.temporal import TemporalStage
+from videogen_jax.stages.text import TextStage
 from videogen_jax.training.worlds import WORLDS
-from videogen_jax.weights.hub import resolve
-from videogen_jax.weights.parts import load_autoencoder_config
-from videogen_jax.weights.tokenizer import load_tokenizer
+from videogen_jax.weights.model_folder import ModelFolder
 
+STAGES: dict[str, type[Stage]] = {
+    "text": TextStage,
+    "autoencoder": AutoencoderStage,
+    "reference": ReferenceStage,
+    "cascade": CascadeStage,
+    "temporal": TemporalStage,
+    "decoder": DecoderStage,
+    **{name: kind for world in WORLDS.values() for name, kind in world.stages.items()},
+}
 WORLD_SOURCES = {name: build for world in WORLDS.values() for name, build in world.sources.items()}
 SOURCES = (*WORLD_SOURCES, "prepared", "videos")
-STAGES_ON_PIXELS = ("autoencoder",)
-STAGES_WITH_TEXT = ("reference", "cascade")
 
 
-def build_source(config: Any, data: Any = None, skipped_file: str | Path | None = None) -> Source:
+def build_stage(name: str, settings: dict[str, Any]) -> Stage:
+    """The stage that configs call `name`, with the fields of a config's `model` section.
+
+    Raises:
+      ValueError: naming the unknown stage, or the unknown or missing field.
+    """
+    if name not in STAGES:
+        raise ValueError(f"config.stage is {name!r}; the stages are {', '.join(STAGES)}")
+    return build_network(STAGES[name], settings, f"config.model of stage {name}")
+
+
+def build_source(
+    config: Any, stage: Stage, model: ModelFolder, data: Any = None, skipped_file: str | Path | None = None
+) -> Source:
     """The training examples of a config.
 
     Args:
       config: a training config.
-      data: its section that names the source and gives the source's fields; None: `config.data`.
-      skipped_file: where a source of video files names those that cannot be used.
+      stage: whose inputs the examples hold.
+      model: of `config.model_folder`.
+      data: the section of the config that names the source and holds its fields; None: `config.data`.
+      skipped_file: where a source of video files lists those that cannot be used.
 
     Raises:
       ValueError: naming the field that is unknown or missing.
     """
     data = dict(config.data if data is None else data)
     kind = data.pop("source")
+    inputs = stage.input_spec(InputSizes())
     try:
         if kind in WORLD_SOURCES:
-            return WORLD_SOURCES[kind](config, **data)
+            return WORLD_SOURCES[kind](config, model, **data)
         if kind == "prepared":
-            return PreparedClips(**data, text=config.stage in STAGES_WITH_TEXT)
+            return PreparedClips(**data, text="context" in inputs)
         if kind == "videos":
-            return _videos(config, skipped_file, **data)
+            return _videos(inputs, model, skipped_file, **data)
     except TypeError as error:
         raise ValueError(f"config.data of source {kind!r}: {error}") from error
     raise ValueError(f"config.data.source is {kind!r}; it may be {', '.join(SOURCES)}")
 
 
-def example_batch(config: Any) -> dict[str, np.ndarray]:
-    """A batch of one training example. A cache of latents that is not there yet is not filled for it.
-
-    Raises:
-      ValueError: as `build_source`.
-    """
-    data = dict(config.data)
-    if data.pop("source") == "shapes_latents":
-        from videogen_jax.shapes.latents import is_filled, shapes_latents
-
-        if not is_filled(config.model_folder, **data):
-            with tempfile.TemporaryDirectory() as folder:
-                one = {**data, "num_clips": 1, "cache_folder": folder}
-                return take(shapes_latents(config.model_folder, **one), [0])
-    return take(build_source(config), [0])
+def input_sizes(config: Any, stage: Stage, model: ModelFolder) -> InputSizes:
+    """The sizes of a config's examples on which a stage's parameters may depend, without reading any data."""
+    sizes = {name: config.data[name] for name in ("num_frames", "resolution") if name in config.data}
+    if "latents" in stage.input_spec(InputSizes()):
+        sizes["latent_channels"] = model.autoencoder().network.latent_channels
+    return InputSizes(**sizes)
 
 
-def build_encoder(config: Any) -> tuple[Encoder, dict[str, Params]] | None:
-    """The frozen networks that turn this config's examples into what its stage reads, and their parameters.
+def is_encoded(config: Any, stage: Stage) -> bool:
+    """Whether the examples are pictures and words, of which a stage that reads latents needs an `EncodedStage`."""
+    return config.data.source == "videos" and "latents" in stage.input_spec(InputSizes())
 
-    None where the source gives latents, or the stage reads pictures.
-    """
-    if config.data.source != "videos" or config.stage in STAGES_ON_PIXELS:
-        return None
+
+def encoder_resolutions(config: Any) -> dict[str, int]:
+    """Name of an array of latents -> its side: what the encoder of a config's examples makes."""
     resolutions = {"latents": config.data.resolution}
     if config.data.get("lower_resolution") is not None:
         resolutions["lower"] = config.data.lower_resolution
-    text = config.stage in STAGES_WITH_TEXT
-    return load_encoder(resolve(config.model_folder), resolutions, text, config.data.get("encoder_dtype"))
+    return resolutions
+
+
+def build_encoder(config: Any, stage: Stage, model: ModelFolder) -> tuple[Encoder, dict[str, Params]] | None:
+    """The frozen networks that turn a config's examples into what its stage reads, and their parameters.
+
+    None where the examples hold latents, or the stage reads pixels.
+    """
+    if not is_encoded(config, stage):
+        return None
+    text = "context" in stage.input_spec(InputSizes())
+    return load_encoder(model, encoder_resolutions(config), text, config.data.get("encoder_dtype"))
 
 
 def _videos(
-    config: Any,
+    inputs: Spec,
+    model: ModelFolder,
     skipped_file: str | Path | None,
     *,
     corpus: Any,
@@ -93,16 +119,16 @@ def _videos(
     flip: bool = False,
     **workers: Any,
 ) -> VideoClips:
-    """Clips straight from the files, of the size that the stage's autoencoder takes to latents of `resolution`."""
+    """Clips straight from the files; for a stage on latents, frames that its autoencoder encodes to `resolution`."""
     del lower_resolution, encoder_dtype  # the encoder's
-    on_pixels = config.stage in STAGES_ON_PIXELS
-    pixels, tokenizer = resolution, None
-    if not on_pixels:
-        folder = resolve(config.model_folder)
-        pixels = resolution * load_autoencoder_config(folder).network.downsampling
-        if config.stage in STAGES_WITH_TEXT:
-            tokenizer = load_tokenizer(folder / "tokenizer")
+    pixels = resolution * (model.autoencoder().network.downsampling if "latents" in inputs else 1)
+    tokenizer = model.tokenizer if inputs.keys() & {"context", "tokens"} else None
     window = Window(num_frames, tuple(map(float, fps)), pixels, crop, flip)
     return VideoClips(
-        build_corpus(dict(corpus)), window, tokenizer=tokenizer, images=on_pixels, skipped_file=skipped_file, **workers
+        build_corpus(dict(corpus)),
+        window,
+        tokenizer=tokenizer,
+        images="images" in inputs,
+        skipped_file=skipped_file,
+        **workers,
     )

@@ -1,32 +1,25 @@
 """A run's moving average, written as parts of a model folder."""
 
+import functools
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.sharding import SingleDeviceSharding
 
 from videogen_jax.data.loader import take
-from videogen_jax.models.autoencoder import AutoencoderKL
-from videogen_jax.runtime.arrays import resize, to_unit
-from videogen_jax.runtime.files import plain
-from videogen_jax.stages import build_network, build_stage
-from videogen_jax.stages.autoencoder import FrozenAutoencoder
-from videogen_jax.stages.stage import Params
-from videogen_jax.training.build import build_encoder, build_source, example_batch
+from videogen_jax.stages.reference import ReferenceStage
+from videogen_jax.stages.stage import Batch, Params, Stage, batch_spec
+from videogen_jax.training.build import build_source, build_stage, input_sizes
 from videogen_jax.training.checkpoints import Checkpoints, abstract_state
-from videogen_jax.training.encoded import EncodedStage
 from videogen_jax.training.optimizer import fixed_leaves, make_optimizer
-from videogen_jax.training.state import init_state
-from videogen_jax.weights.diffusers_config import public_config
-from videogen_jax.weights.folder import save_part
-from videogen_jax.weights.parts import load_autoencoder_config, save_scheduler, temporal_autoencoder_part
-
-CALIBRATION_FRAMES = 64  # frames whose latents set the autoencoder's scaling factor
+from videogen_jax.training.state import TrainState, init_state
+from videogen_jax.weights.model_folder import ModelFolder
+from videogen_jax.weights.parts import save_public_part, save_scheduler, temporal_autoencoder_part
 
 
 def export_stage(
@@ -37,79 +30,90 @@ def export_stage(
     dtype: str = "float16",
     temporal_autoencoder: bool = False,
 ) -> list[Path]:
-    """Writes the parts of a trained stage into the model folder `output`.
+    """Write the parts of a trained stage into the model folder `output`.
 
     Text encoder (with its tokenizer), autoencoder and reference UNet (with its scheduler) are written as transformers
     and diffusers have them.
 
     Args:
+      config: of the run.
+      workdir: of the run.
+      output: a model folder; its other parts stay as they are.
+      step: of the checkpoint; None: the newest.
+      dtype: of the stored weights.
       temporal_autoencoder: write a video decoder together with the encoder of the model's autoencoder, as diffusers'
-        `AutoencoderKLTemporalDecoder`, and not alone.
+        `AutoencoderKLTemporalDecoder`, instead of alone.
 
-    Returns: the folders written.
+    Returns: the folders of the parts.
 
     Raises:
-      ValueError: if the run has no checkpoint, or not of that step, or diffusers has no such video decoder.
+      ValueError: the run has no checkpoint, or not of that step, or diffusers has no such video decoder.
     """
-    if temporal_autoencoder and config.stage != "decoder":
+    stage = build_stage(config.stage, config.model.to_dict())
+    if temporal_autoencoder and "video_decoder" not in stage.parts():
         raise ValueError(f"--temporal_autoencoder is for a decoder, but config.stage is {config.stage!r}")
     if not (Path(workdir) / "checkpoints").is_dir():
         raise ValueError(f"--workdir {workdir} holds no run: it has no checkpoints folder")
-    stage = build_stage(config.stage, config.model.to_dict())
-    trained, encoder = stage, build_encoder(config)
-    if encoder is not None:
-        trained = EncodedStage(stage, encoder[0])
+    export = Export(config, stage, Path(output), dtype, temporal_autoencoder)
+    state = restore(config, stage, export.model, workdir, step)
+    logging.info("Exporting %s at step %d", config.stage, int(state.step))
+    stage.export(state.ema, export)
+    return export.written
+
+
+def restore(config: Any, stage: Stage, model: ModelFolder, workdir: str | Path, step: int | None) -> TrainState:
+    """The state of a run, on one device. Its shapes follow from the config: no data are read."""
     optimizer = make_optimizer(config.optimizer, config.steps)
-    example = example_batch(config)
-    shapes = jax.eval_shape(lambda rng: init_state(trained, optimizer, rng, example), jax.random.key(0))
+    batch = batch_spec(stage.input_spec(input_sizes(config, stage, model)))
+    create = functools.partial(init_state, stage, optimizer)
+    shapes = jax.eval_shape(create, jax.random.key(0), batch)
     device = SingleDeviceSharding(jax.devices()[0])
     checkpoints = Checkpoints(workdir)
     try:
         state, _ = checkpoints.restore(abstract_state(shapes, jax.tree.map(lambda _: device, shapes)), step)
     finally:
         checkpoints.close()
-    logging.info("Exporting %s at step %d", config.stage, int(state.step))
-
-    written = []
-    for name, (folder, part_config) in stage.parts().items():
-        if config.stage == "autoencoder":
-            part_config = {**part_config, **latent_factors(config, part_config, state.ema)}
-        sample_size = config.data.get("resolution")
-        params, part_config = state.ema[name], public_config(part_config, sample_size)
-        if temporal_autoencoder:
-            part_config, params = temporal_autoencoder_part(config.model_folder, part_config["decoder"], params)
-        weights_name = "model.safetensors" if name == "text_encoder" else "diffusion_pytorch_model.safetensors"
-        target = Path(output) / folder
-        save_part(target, plain(part_config), params, weights_name=weights_name, dtype=dtype)
-        written.append(target)
-    if config.stage == "reference":
-        save_scheduler(output, stage)
-    if config.stage == "text" and Path(output).resolve() != Path(config.model_folder).resolve():
-        shutil.copytree(Path(config.model_folder) / "tokenizer", Path(output) / "tokenizer", dirs_exist_ok=True)
-    return written
+    return state
 
 
-def latent_factors(config: Any, part_config: dict, params: Params) -> dict[str, float]:
-    """`scaling_factor` and `shift_factor` of an autoencoder's latents.
+class Export:
+    """The `ModelWriter` of a training config.
 
-    Where the encoder was not trained, they are those of `config.init_from`, which the later stages know.
+    Attributes:
+      model: of `config.model_folder`.
+      init_from: of `config.init_from`, or None.
+      written: folders of the parts that were saved.
     """
-    fixed = fixed_leaves(params, config.optimizer.fixed)["vae"]
-    if config.init_from and all(jax.tree.leaves([fixed["encoder"], fixed.get("quant_conv", True)])):
-        kept = load_autoencoder_config(config.init_from)
-        return {"scaling_factor": kept.scaling_factor, "shift_factor": kept.shift_factor}
-    return calibrate(part_config, params["vae"], build_source(config), config.model.scales)
 
+    def __init__(self, config: Any, stage: Stage, output: Path, dtype: str, temporal_autoencoder: bool):
+        self.model = ModelFolder(config.model_folder)
+        self.init_from = ModelFolder(config.init_from) if config.init_from else None
+        self.written: list[Path] = []
+        self._config, self._stage = config, stage
+        self._output, self._dtype, self._temporal_autoencoder = output, dtype, temporal_autoencoder
 
-def calibrate(
-    part_config: dict, params: Params, source: Any, scales: tuple[tuple[float, int], ...]
-) -> dict[str, float]:
-    """`scaling_factor` and `shift_factor` of the latents, from frames as they are and at the scales of training."""
-    fields = {name: value for name, value in part_config.items() if name != "_class_name"}
-    autoencoder = FrozenAutoencoder(build_network(AutoencoderKL, fields, "config.model.autoencoder"), 1.0)
-    images = to_unit(jnp.asarray(take(source, np.arange(min(CALIBRATION_FRAMES, len(source))))["images"]))
-    encode = jax.jit(autoencoder.encode)
-    sides = {images.shape[1], *(round(images.shape[1] * scale) for scale, _ in scales)}
-    latents = [encode(params, resize(images, side)).reshape(-1) for side in sorted(sides)]
-    means, stds = zip(*((float(x.mean()), float(x.std())) for x in latents), strict=True)
-    return {"scaling_factor": 1.0 / float(np.mean(stds)), "shift_factor": float(np.mean(means))}
+    def untrained(self, params: Params) -> Params:
+        """True for each leaf of `params` that `config.optimizer.fixed` kept from training."""
+        return fixed_leaves(params, self._config.optimizer.fixed)
+
+    def examples(self, count: int) -> Batch:
+        """The first `count` training examples, or all if there are fewer."""
+        source = build_source(self._config, self._stage, self.model)
+        return take(source, np.arange(min(count, len(source))))
+
+    def save(self, folder: str, config: Mapping[str, Any], params: Params) -> None:
+        """Write a part; config: as `Stage.parts` gives it."""
+        if self._temporal_autoencoder:
+            config, params = temporal_autoencoder_part(self.model.path, config["decoder"], params)
+        target = self._output / folder
+        save_public_part(target, config, params, self._config.data.get("resolution"), self._dtype)
+        self.written.append(target)
+
+    def save_scheduler(self, stage: ReferenceStage) -> None:
+        """Write the `scheduler` folder of a text-to-image UNet, which samples as `stage` does."""
+        save_scheduler(self._output, stage)
+
+    def copy_from_model(self, folder: str) -> None:
+        """Copy a folder of `model`, unless that is the output itself."""
+        if self._output.resolve() != self.model.path.resolve():
+            shutil.copytree(self.model.path / folder, self._output / folder, dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""The worlds that training and evaluation know: one line each."""
+"""The worlds that training and evaluation know, one entry each."""
 
 from videogen_jax.data.world import World
 from videogen_jax.shapes.plugin import WORLD as SHAPES

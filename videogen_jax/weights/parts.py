@@ -4,7 +4,7 @@ The autoencoder, the text encoders and the text-to-image UNet are in the layout 
 Diffusion's folders are read by the same functions as a model that was trained here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,23 +14,22 @@ import numpy as np
 
 from videogen_jax.models.autoencoder import AutoencoderKL, TemporalDecoder
 from videogen_jax.models.text_encoder import CLIPTextEncoder
-from videogen_jax.runtime.files import load_json, save_json
+from videogen_jax.runtime.files import load_json, plain, save_json
 from videogen_jax.stages.autoencoder import FrozenAutoencoder
-from videogen_jax.stages.cascade import CascadeStage
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.reference import ReferenceStage
-from videogen_jax.stages.stage import Params, Stage, build_network
-from videogen_jax.stages.temporal import TemporalStage
+from videogen_jax.stages.stage import InputSizes, Params, Stage, batch_spec, build_network
 from videogen_jax.weights.diffusers_config import (
     NUM_SIZES,
     TEMPORAL_AUTOENCODER_CLASS,
     autoencoder_fields,
+    public_config,
     temporal_decoder_config,
     temporal_decoder_fields,
     text_encoder_fields,
     unet_fields,
 )
-from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_part
+from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_part, save_part
 from videogen_jax.weights.scheduler_config import Scheduler
 from videogen_jax.weights.templates import parameter_shapes
 from videogen_jax.weights.tokenizer import load_tokenizer
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 SCHEDULER_NAME = "scheduler_config.json"
-SAMPLED_STAGES: dict[str, type[Stage]] = {kind.__name__: kind for kind in (CascadeStage, TemporalStage, DecoderStage)}
-# Settings of training that a stage is read without.
-_READ_WITH = {"DecoderStage": {"adversarial_weight": 0.0}}
 
 
 def load_autoencoder_config(model_folder: str | Path, dtype: Any = None) -> FrozenAutoencoder:
@@ -135,15 +131,14 @@ def load_reference(model_folder: str | Path, dtype: Any = None) -> ReferencePart
         set_alpha_to_one=scheduler.set_alpha_to_one,
     )
     side = 2 ** (len(fields["block_out_channels"]) - 1)
-    batch = {"latents": _floats(1, 1, side, side, fields["in_channels"])}
-    batch["context"] = _floats(1, 2, fields["cross_attention_dim"])
+    batch = batch_spec(_named(where, stage.input_spec, InputSizes(resolution=side)))
     if fields.get("size_embedding_dim"):
         total = config.get("projection_class_embeddings_input_dim")
         if not isinstance(total, int) or total <= NUM_SIZES * fields["size_embedding_dim"]:
             raise ValueError(f"{where}: projection_class_embeddings_input_dim is {total!r}, too small for the sizes")
         batch["pooled"] = _floats(1, total - NUM_SIZES * fields["size_embedding_dim"])
         batch["sizes"] = _floats(1, NUM_SIZES)
-    template = _shapes(stage, batch, where)["unet"]
+    template = _named(where, parameter_shapes, stage, stage.init, batch)["unet"]
     return ReferencePart(stage, load_part(folder, template, dtype), scheduler.sampler, config.get("sample_size"))
 
 
@@ -165,19 +160,20 @@ def save_scheduler(model_folder: str | Path, stage: ReferenceStage) -> None:
 def load_stage(
     folder: str | Path, kind: type[Stage], latent_channels: int, context_size: int, dtype: Any = None
 ) -> tuple[Any, Params]:
-    """A stage and the parameters of its one part, as `export` wrote them.
+    """Read a stage of one part and its parameters, as `export` wrote them.
 
     A `DecoderStage` is also read from the `AutoencoderKLTemporalDecoder` of Stable Video Diffusion.
 
     Args:
       folder: the part, with config.json and weights.
-      kind: the stage that is expected there.
-      latent_channels: channels of the autoencoder's latents.
-      context_size: width of the text states.
+      kind: the class of the stage.
+      latent_channels: channels of the model's latents.
+      context_size: width of the model's text states.
       dtype: name of the compute type of its networks and of the parameters; None: as the config says, and float32.
 
     Raises:
-      ValueError: the part is missing, is of another kind, has an unknown field, or its weights do not fit.
+      ValueError: the part is missing, is of another kind, has an unknown field, does not fit the model, or its weights
+        do not fit its fields.
     """
     folder = Path(folder)
     config, where = load_config(folder), str(folder / CONFIG_NAME)
@@ -187,18 +183,47 @@ def load_stage(
         name = kind.__name__
     if name != kind.__name__:
         raise ValueError(f"{where} describes a {name}, but a {kind.__name__} is needed")
-    settings = {k: v for k, v in config.items() if not k.startswith("_")} | _READ_WITH.get(name, {})
+    settings = {k: v for k, v in config.items() if not k.startswith("_")} | dict(kind.inference_fields)
     if dtype is not None:
         networks = {k: v for k, v in settings.items() if isinstance(v, Mapping) and k != "schedule"}
         settings |= {k: {**v, "dtype": dtype} for k, v in networks.items()}
     stage = build_network(kind, settings, where)
-    params = _shapes(stage, _template_batch(stage, latent_channels, context_size), where)
+    inputs = _named(where, stage.input_spec, InputSizes(latent_channels=latent_channels))
+    for array, channels in (("latents", latent_channels), ("context", context_size)):
+        if array in inputs and inputs[array].shape[-1] != channels:
+            raise ValueError(
+                f"{where}: the stage reads {array} with {inputs[array].shape[-1]} channels, but the model's have "
+                f"{channels}"
+            )
+    params = _named(where, parameter_shapes, stage, stage.init, batch_spec(inputs))
     (part,) = stage.parts()
     return stage, load_part(folder, params[part], dtype, part_prefix(folder))
 
 
+def save_public_part(
+    folder: str | Path,
+    config: Mapping[str, Any],
+    params: Params,
+    sample_size: int | None = None,
+    dtype: str = "float16",
+) -> None:
+    """Write a part in the layout of diffusers or transformers where they have such a network, else in our own.
+
+    Args:
+      folder: of the part.
+      config: as `Stage.parts` gives it.
+      params: its parameters.
+      sample_size: see `public_config`.
+      dtype: of the stored weights.
+    """
+    public = plain(public_config(config, sample_size))
+    in_transformers = "architectures" in public
+    weights_name = "model.safetensors" if in_transformers else "diffusion_pytorch_model.safetensors"
+    save_part(folder, public, params, weights_name=weights_name, dtype=dtype)
+
+
 def part_prefix(folder: str | Path) -> str:
-    """How the names of the tensors begin that a stage reads of a part: Stable Video Diffusion's has an encoder too."""
+    """What the names of a stage's tensors in this part begin with: Stable Video Diffusion's holds an encoder too."""
     return "decoder." if load_config(folder).get("_class_name") == TEMPORAL_AUTOENCODER_CLASS else ""
 
 
@@ -226,18 +251,12 @@ def temporal_autoencoder_part(
     return config, {"encoder": vae["encoder"], "quant_conv": vae.get("quant_conv", identity), "decoder": params}
 
 
-def _shapes(stage: Stage, batch: Mapping[str, jax.ShapeDtypeStruct], where: str) -> Any:
-    """Shapes of a stage's parameters. ValueError: its fields do not fit each other."""
+def _named(where: str, function: Callable, *args: Any) -> Any:
+    """`function(*args)`, whose errors, of fields that do not fit each other, begin with the config that holds them."""
     try:
-        return parameter_shapes(stage, stage.init, batch)
+        return function(*args)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from error
-
-
-def _template_batch(stage: Any, channels: int, context_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch that tells the parameters' shapes: they depend on the channels, not on the size of the frames."""
-    side, num_frames = getattr(stage, "resolution", 16), getattr(stage, "factor", 1) + 1
-    return {"latents": _floats(1, num_frames, side, side, channels), "context": _floats(1, 2, context_size)}
 
 
 def _floats(*shape: int) -> jax.ShapeDtypeStruct:

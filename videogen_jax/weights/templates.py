@@ -1,4 +1,4 @@
-"""Names and shapes of a network's parameters, found by tracing its initialization once and kept for later processes."""
+"""Names and shapes of a network's parameters, found by tracing its initialization once and cached on disk."""
 
 import functools
 import hashlib
@@ -19,44 +19,44 @@ _CODE = ("models", "stages", "shapes")  # whose files decide what parameters the
 
 
 def parameter_shapes(owner: Any, init: Callable, *args: Any) -> Any:
-    """Shapes of what `init(rng, *args)` gives, without computing it.
+    """The shapes of `init(rng, *args)`, without computing it.
 
     Tracing a network is Python and takes up to a second. Where the compilation cache is on (`compilation_cache.enable`)
-    the shapes are kept beside the programs, under a hash of all that they depend on: the owner's fields, the arguments'
-    shapes, the files of the networks, and the releases of JAX and Flax.
+    the shapes are stored beside the programs, under a hash of all that they depend on: the owner's fields, the shapes
+    of the arguments, the source files of the networks, and the releases of JAX and Flax.
 
     Args:
-      owner: the network or stage that `init` belongs to; its `repr` tells all its fields.
-      init: takes a random key and `args`; gives nested dicts of arrays.
+      owner: the network or stage that `init` belongs to; its `repr` shows all its fields.
+      init: maps a random key and `args` to nested dicts of arrays.
       args: arrays or `jax.ShapeDtypeStruct`, in any tree.
 
     Returns: nested dicts of `jax.ShapeDtypeStruct`.
 
-    Raises: what `init` raises, as when the owner's fields do not fit each other.
+    Raises: as `init`, for example when the owner's fields do not fit each other.
     """
     path = _path(owner, args)
     if path is not None and path.exists():
         try:
             return _from_json(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            logger.warning("%s is passed over: %s", path, error)
+            logger.warning("%s is ignored: %s", path, error)
     shapes = jax.eval_shape(init, jax.random.key(0), *args)
     if path is not None and _is_plain(shapes):
         try:
             write_atomically(path, lambda temporary: temporary.write_text(json.dumps(_to_json(shapes))))
         except OSError as error:  # the cache may be full or read-only; nothing is lost
-            logger.warning("%s is not kept: %s", path, error)
+            logger.warning("%s is not stored: %s", path, error)
     return shapes
 
 
 def _path(owner: Any, args: tuple) -> Path | None:
-    """Where the shapes are kept, or None where they are not."""
+    """The file of the shapes in the cache, or None if they cannot be cached."""
     folder, fields = jax.config.jax_compilation_cache_dir, repr(owner)
-    if not folder or " at 0x" in fields:  # an address is another one in the next process
+    if not folder or " at 0x" in fields:  # an address in memory differs from process to process
         return None
     shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), args)
-    told = "\n".join((type(owner).__qualname__, fields, repr(shapes), jax.__version__, flax.__version__, _code()))
-    return Path(folder) / f"shapes-{hashlib.sha256(told.encode()).hexdigest()}.json"
+    key = "\n".join((type(owner).__qualname__, fields, repr(shapes), jax.__version__, flax.__version__, _code()))
+    return Path(folder) / f"shapes-{hashlib.sha256(key.encode()).hexdigest()}.json"
 
 
 @functools.cache
