@@ -62,6 +62,7 @@ def measure(name: str, model: str | None, rounds: int) -> dict[str, Any]:
     from videogen_jax.training.build import build_encoder, build_source
     from videogen_jax.training.encoded import EncodedStage
     from videogen_jax.training.mesh import make_mesh, place_batch, step_shardings
+    from videogen_jax.training.model_config import explicit_fields
     from videogen_jax.training.optimizer import make_optimizer
     from videogen_jax.training.run import frozen_parts
     from videogen_jax.training.state import init_state, make_train_step
@@ -70,7 +71,7 @@ def measure(name: str, model: str | None, rounds: int) -> dict[str, Any]:
     keep_freed_memory(one_heap=True)  # as the entry point does
     with tempfile.TemporaryDirectory() as folder:
         config = read_config(name, str(resolve(model or EMBEDDED)), folder)
-        stage = build_stage(config.stage, config.model.to_dict())
+        stage = build_stage(config.stage, explicit_fields(config.model))
         source = build_source(config, skipped_file=Path(folder) / "skipped.jsonl")
         frozen, _ = frozen_parts(config)
         encoder = build_encoder(config)

@@ -40,6 +40,7 @@ from videogen_jax.training.mesh import (
     shardings_for,
     step_shardings,
 )
+from videogen_jax.training.model_config import explicit_fields
 from videogen_jax.training.optimizer import make_optimizer
 from videogen_jax.training.state import TrainState, count_parameters, init_state, make_train_step
 
@@ -266,7 +267,7 @@ class _Abstract:
 
     @classmethod
     def of(cls, config: Any) -> "_Abstract":
-        stage, batch = build_stage(config.stage, config.model.to_dict()), abstract_batch(config)
+        stage, batch = build_stage(config.stage, explicit_fields(config.model)), abstract_batch(config)
         name = getattr(stage, "name", config.stage)
         frozen, encoder = abstract_frozen(config)
         if encoder is not None:

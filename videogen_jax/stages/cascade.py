@@ -6,7 +6,7 @@ of the stage below, upsampled and noised (noise conditioning augmentation, Ho et
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +59,9 @@ class CascadeStage(LatentDiffusion):
       max_noise_level: highest timestep to which the lower stage's latents are noised in training.
       noise_level: the level at sampling, unless another is asked for.
     """
+
+    # Fields of the UNet that `__post_init__` works out; a config does not offer them.
+    derived_fields: ClassVar[Mapping[str, tuple[str, ...]]] = {"unet": ("in_channels", "out_channels", "temporal")}
 
     resolution: int = 16
     lower_resolution: int | None = None

@@ -20,6 +20,7 @@ from videogen_jax.stages.stage import Params
 from videogen_jax.training.build import build_encoder, build_source, example_batch
 from videogen_jax.training.checkpoints import Checkpoints, abstract_state
 from videogen_jax.training.encoded import EncodedStage
+from videogen_jax.training.model_config import explicit_fields
 from videogen_jax.training.optimizer import fixed_leaves, make_optimizer
 from videogen_jax.training.state import init_state
 from videogen_jax.weights.diffusers_config import public_config
@@ -55,7 +56,7 @@ def export_stage(
         raise ValueError(f"--temporal_autoencoder is for a decoder, but config.stage is {config.stage!r}")
     if not (Path(workdir) / "checkpoints").is_dir():
         raise ValueError(f"--workdir {workdir} holds no run: it has no checkpoints folder")
-    stage = build_stage(config.stage, config.model.to_dict())
+    stage = build_stage(config.stage, explicit_fields(config.model))
     trained, encoder = stage, build_encoder(config)
     if encoder is not None:
         trained = EncodedStage(stage, encoder[0])

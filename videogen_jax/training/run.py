@@ -17,6 +17,7 @@ from videogen_jax.stages.stage import Params, Stage
 from videogen_jax.training.build import build_encoder, build_source
 from videogen_jax.training.encoded import EncodedStage
 from videogen_jax.training.loop import check_settings, train
+from videogen_jax.training.model_config import explicit_fields
 from videogen_jax.training.state import TrainState
 from videogen_jax.weights.folder import load_part
 from videogen_jax.weights.parts import load_autoencoder, load_text_encoder, part_prefix
@@ -31,7 +32,7 @@ def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> Trai
       TrainingDiverged, Preempted, CannotSave: see `train`.
     """
     logging.info("JAX %s on %d %s", jax.__version__, jax.device_count(), jax.default_backend())
-    stage = build_stage(config.stage, config.model.to_dict())
+    stage = build_stage(config.stage, explicit_fields(config.model))
     check_settings(config)
     process = "" if jax.process_count() == 1 else f"-{jax.process_index()}"
     source = build_source(config, skipped_file=Path(workdir) / f"skipped{process}.jsonl")
