@@ -53,7 +53,14 @@ def train_flags(monkeypatch, capsys):
         ([], "error: --config must be given"),
         (["--config=configs/nowhere.py"], "error: --config configs/nowhere.py does not exist"),
         (["--config=README.md"], "error: --config README.md is not a Python file with get_config()"),
-        (["--config=configs/shapes/cascade.py:5"], "error: the argument of this config is a resolution of the cascade"),
+        (
+            ["--config=configs/shapes/cascade.py:resolution=5"],
+            "error: the argument resolution must be 4, 8 or 16, not '5'",
+        ),
+        (
+            ["--config=configs/shapes/cascade.py:5"],
+            "error: this config has no argument '5'; its arguments are resolution: 4, 8 or 16",
+        ),
     ],
 )
 def test_bad_command_line_is_refused_in_one_sentence(train_flags, arguments, message):
@@ -66,7 +73,7 @@ def test_bad_command_line_is_refused_in_one_sentence(train_flags, arguments, mes
 
 def test_fields_and_arguments_of_a_config(train_flags):
     fields = ("--config.steps=7", "--config.model.resolution=16")
-    assert train_flags.parse("--config=configs/shapes/cascade.py:8", *fields) is None
+    assert train_flags.parse("--config=configs/shapes/cascade.py:resolution=8", *fields) is None
     config = train_flags.config.value
     assert (config.steps, config.model.resolution, config.model.lower_resolution) == (7, 16, 4)
 

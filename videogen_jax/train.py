@@ -9,7 +9,7 @@ the command line: `--config.batch_size=16`.
 On a TPU pod and under Slurm the same command, started on every host, finds the other processes by itself; elsewhere
 each is told --coordinator, --num_processes and --process_id (docs/distributed.md).
 
-    python -m videogen_jax.train --config configs/webvid/cascade.py:16,v5e --aot_topology v5e:16x16
+    python -m videogen_jax.train --config configs/webvid/cascade.py:resolution=16,hardware=v5e --aot_topology v5e:16x16
 
 trains nothing: it compiles the step for that TPU pod on this machine and says what it needs (docs/scaling.md).
 """

@@ -1,4 +1,4 @@
-"""What the evaluation configs of the ablations share. It needs no JAX, as `setting.py` does."""
+"""What the evaluation configs of the ablations share. Reading them takes no JAX, unlike the trained ones."""
 
 from ml_collections import ConfigDict
 
