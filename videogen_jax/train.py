@@ -46,7 +46,6 @@ def main(argv: list[str]) -> None:
         fail("--workdir must be given")
     if "://" in WORKDIR.value:
         fail(f"--workdir {WORKDIR.value} is an address; it must be a folder, such as one where the bucket is mounted")
-    exit_when_told()
     from videogen_jax.training import distributed
 
     given = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
@@ -91,5 +90,6 @@ def compile_only() -> None:
 
 
 if __name__ == "__main__":
+    exit_when_told()  # before the config is read, which imports JAX
     flags.mark_flags_as_required(["config"])
     app.run(main, flags_parser=parse)
