@@ -1,6 +1,6 @@
 """One training step of each stage, as videogen_jax/training runs it: time, FLOPs, MFU, data wait, memory.
 
-    python benchmarks/train.py [--config configs/shapes/cascade.py:16 ...] [--rounds 5] [--output train.json]
+    python benchmarks/train.py [--config configs/shapes/cascade.py:resolution=16 ...] [--rounds 5] [--output train.json]
 
 Each config has a process of its own. The frozen parts are those of `--model`; a shapes config reads few clips, encoded
 beforehand. Steps are waited for one by one; the data wait is the share of the time that is spent waiting for the
@@ -25,9 +25,9 @@ CONFIGS = (
     "configs/shapes/text.py",
     "configs/shapes/autoencoder.py",
     "configs/shapes/reference.py",
-    "configs/shapes/cascade.py:4",
-    "configs/shapes/cascade.py:8",
-    "configs/shapes/cascade.py:16",
+    "configs/shapes/cascade.py:resolution=4",
+    "configs/shapes/cascade.py:resolution=8",
+    "configs/shapes/cascade.py:resolution=16",
     "configs/shapes/temporal.py",
     "configs/shapes/decoder.py",
 )

@@ -1,11 +1,22 @@
-"""What the stages of the shapes world share. Each stage's config starts from `get_base_config()`."""
+"""What training configs share: `get_base_config()`, and `stage_defaults()` for the `model` section."""
 
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-# Pairs of layers of which the first is split over "tensor" by its outputs and the second by its inputs, so that what is
-# between them need not be gathered (Shoeybi et al. 2019, section 3): heads of attention, feed-forward layers, the
-# convolutions of residual blocks and the classifier's last layers. The single head of an autoencoder's attention cannot
-# be split.
+from videogen_jax.stages.stage import DTYPES
+from videogen_jax.training.model_config import DefaultField
+
+# Pairs of layers, the first of which is split over "tensor" by its outputs and the second by its inputs, so that the
+# activations between them need not be gathered (Shoeybi et al. 2019, section 3): attention heads, feed-forward layers,
+# the convolutions of residual blocks and the classifier's last layers. The single head of an autoencoder's attention
+# cannot be split.
 BY_OUTPUT = r"(attn\d/to_[qkv]|[qkv]_proj|net_0/proj|fc1|conv1|time_emb_proj|features)/kernel$"
 BY_INPUT = r"(attn\d/to_out_0|out_proj|net_2|fc2|conv2|temporal_conv1/conv|logits)/kernel$"
 
@@ -17,11 +28,11 @@ def get_base_config() -> ConfigDict:
     config.seed = 0
     config.steps = 1000
     config.batch_size = 32
-    config.accumulation = 1  # parts that a batch is cut into, one in memory at a time
+    config.accumulation = 1  # micro-batches that a batch is split into; one is in memory at a time
     config.ema_decay = 0.999
-    config.model_folder = "runs/shapes/model"  # where the frozen parts of earlier stages are read
-    # A model folder whose parts of this stage give the first parameters; "" for fresh ones. Where it has no such part
-    # (Stable Diffusion's), a cascade stage takes its 2D UNet for the spatial layers; the UNet's own folder will do.
+    config.model_folder = "runs/shapes/model"  # holds the frozen parts of earlier stages
+    # A model folder to initialise this stage's parts from; "" to train from scratch. From a folder without such a part
+    # (Stable Diffusion's), a cascade stage takes the 2D UNet for its spatial layers; the UNet's own folder works too.
     config.init_from = ""
     config.perceptual_weights = ""  # folder with VGG-16's safetensors, for a decoder with a perceptual term
 
@@ -33,27 +44,82 @@ def get_base_config() -> ConfigDict:
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.99
     config.optimizer.clip_norm = 1.0
-    config.optimizer.fixed = ""  # regular expression on the parameter's path: what it is found in is not trained
+    config.optimizer.fixed = ""  # regular expression; parameters whose path contains a match are not trained
 
-    # Devices along each axis; -1 in one of them: those that are left (docs/distributed.md).
+    # Devices along each axis; -1 for one axis takes those that are left (docs/distributed.md).
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "frames": 1, "tensor": 1})
-    # (regular expression on the parameter's path, partition of its last axes): the first match holds. Large parameters
-    # that have no "fsdp" in theirs are spread over it besides, along their largest axis.
+    # (regular expression on the parameter's path, partition of its last axes); the first match applies. Large
+    # parameters without "fsdp" in their partition are also sharded over it, along their largest axis.
     config.sharding_rules = ((BY_OUTPUT, (None, "tensor")), (BY_INPUT, ("tensor", None)))
-    config.fsdp_min_size = 2**14  # numbers; what is smaller is sent sooner than gathered
+    config.fsdp_min_size = 2**14  # elements; smaller parameters are not sharded over "fsdp"
 
     config.log_every = 20
     config.sample_every = 500
     config.sample_count = 4
     config.checkpoint_every = 250
-    config.keep_checkpoints = 2  # the newest
-    config.keep_every = 0  # steps that are multiples of it keep their checkpoints for good; 0 for none
+    config.keep_checkpoints = 2  # how many of the newest stay
+    config.keep_every = 0  # checkpoints of steps that are multiples of this stay for good; 0 for none
     config.loader_threads = 2
 
-    config.image_fraction = 0.0  # share of the batches that are still images, from image_data
+    config.image_fraction = 0.0  # share of batches that are of still images, from image_data
     config.image_data = ConfigDict({"source": ""})
 
     config.data = ConfigDict({"source": "", "split": "train", "seed": 1, "num_clips": 100_000})
     # Sizes of an example (fields of `stages.stage.InputSizes`) for `--aot_topology`, which reads no data.
     config.example = ConfigDict()
     return config
+
+
+def stage_defaults(stage: type, **networks: Callable[..., Any]) -> ConfigDict:
+    """The `model` section of a config: all fields of a stage at their defaults, each of which can be set.
+
+    A field whose default is None, or that has none, is a placeholder of its type. Fields of a network that the stage
+    works out by itself (its `derived_fields`) are left out.
+
+    Args:
+      stage: the stage's dataclass.
+      networks: for each field of the stage that is itself a mapping, the class or function whose arguments it holds.
+
+    Raises:
+      TypeError: a mapping of the stage is not in `networks`, or a field has a type that no config can hold.
+    """
+    section = ConfigDict()
+    for field in dataclasses.fields(stage):
+        if typing.get_origin(field.type) is not Mapping:
+            section[field.name] = default_field(field.name, field.type, field.default)
+            continue
+        if field.name not in networks:
+            raise TypeError(f"stage_defaults({stage.__name__}) needs the class whose fields {field.name} holds")
+        hidden = getattr(stage, "derived_fields", {}).get(field.name, ())
+        section[field.name] = ConfigDict(
+            {name: value for name, value in arguments_of(networks[field.name]).items() if name not in hidden}
+        )
+        if field.default_factory is not dataclasses.MISSING:
+            section[field.name].update(field.default_factory())
+    return section
+
+
+def arguments_of(function: Callable[..., Any]) -> dict[str, DefaultField]:
+    """The arguments of a network's class, or of a function, at their defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    linen = ("parent", "name")  # of every flax module
+    is_class = isinstance(function, type)
+    return {
+        p.name: default_field(p.name, p.annotation, p.default) for p in parameters if not (is_class and p.name in linen)
+    }
+
+
+def default_field(name: str, annotation: Any, default: Any) -> DefaultField:
+    """A field at its default, of the type that the command line reads for its annotation."""
+    if default in (dataclasses.MISSING, inspect.Parameter.empty):
+        default = None
+    if annotation is jnp.dtype:  # given by name
+        return DefaultField(next(key for key, dtype in DTYPES.items() if dtype == default), str)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        options = [option for option in typing.get_args(annotation) if option is not types.NoneType]
+        annotation = options[0] if len(options) == 1 else object
+    kind = typing.get_origin(annotation) or annotation
+    kind = tuple if kind is Sequence else kind
+    if kind not in (bool, int, float, str, tuple, object):
+        raise TypeError(f"the field {name} is a {annotation}, which no config can hold")
+    return DefaultField(default, kind)

@@ -3,17 +3,17 @@
 #
 #   launch/ablations.sh [options] [-- --config.field=value ...]
 #
-# Can be stopped at any time and started again: what is finished is not run twice, what was interrupted goes on. Each
+# Can be stopped at any time and started again: finished runs are not repeated, and interrupted ones resume. Each
 # ablation is a config of that name in configs/shapes/ablations; those that need no training measure the embedded model
-# and come first. What stands behind -- goes to every training. The checkpoints of a stage are removed when it is
-# exported. `python benchmarks/experiments.py ROOT` keeps what was found in docs/experiments and makes tables and plots.
+# and come first. Arguments after -- are passed to every training. The checkpoints of a stage are removed once it is
+# exported. `python benchmarks/experiments.py ROOT` saves the results in docs/experiments and makes tables and plots.
 #
 # Options:
 #   --root FOLDER      runs/ablations
-#   --only NAME ...    these ablations alone, and what they need; without it all, which --help lists
-#   --seeds "S ..."    "0 1 2": of a training, and of the captions, clips and noise of an evaluation
-#   --prompts N        captions of an evaluation, in place of what the config says
-#   --dry-run          print the commands that are left to run, and start nothing
+#   --only NAME ...    only these ablations, and what they depend on; otherwise all, which --help lists
+#   --seeds "S ..."    "0 1 2": seeds of the trainings, and of the captions, clips and noise of the evaluations
+#   --prompts N        captions of an evaluation, instead of the config's number
+#   --dry-run          print the commands that remain to be run, and run none
 set -euo pipefail
 launcher=$0
 measured=(temporal decoder as_shipped guidance reference_guidance steps sampler)
@@ -22,12 +22,12 @@ root=runs/ablations seeds="0 1 2" only=() prompts=() dry_run="" shown="" more=()
 
 fail() { echo "error: $*" >&2; exit 2; }
 
-values_of() { # the arguments of an ablation's config
+settings_of() { # the settings at which an ablation measures, as arguments of its config
   case $1 in
-    guidance) echo 1.0 2.0 6.0 ;;
-    reference_guidance) echo 1.0 3.0 ;;
-    steps) echo 5 10 20 ;;
-    sampler) echo ddim euler ;;
+    guidance) echo guidance_scale={1.0,2.0,6.0} ;;
+    reference_guidance) echo reference_guidance_scale={1.0,3.0} ;;
+    steps) echo steps={5,10,20} ;;
+    sampler) echo sampler={ddim,euler} ;;
   esac
 }
 
@@ -62,7 +62,7 @@ cd "$(dirname "$launcher")/.."
 ablations=configs/shapes/ablations
 embedded=videogen_jax/embedded/shapes
 
-# piece MARKER COMMAND...: runs the command unless the marker is there, and makes the marker when it succeeded.
+# piece MARKER COMMAND...: runs the command unless the marker exists, and creates the marker if it succeeds.
 piece() {
   local marker=$1
   shift
@@ -84,17 +84,17 @@ evaluate() { # FOLDER CONFIG MODEL
 }
 
 measure() { # NAME SEED
-  local value
-  if [ -z "$(values_of "$1")" ]; then
+  local setting
+  if [ -z "$(settings_of "$1")" ]; then
     evaluate "$root/$1/seed_$2" "$ablations/$1.py:seed=$2" "$embedded"
   fi
-  for value in $(values_of "$1"); do
-    evaluate "$root/$1_$value/seed_$2" "$ablations/$1.py:$value,seed=$2" "$embedded"
+  for setting in $(settings_of "$1"); do
+    evaluate "$root/$1_${setting#*=}/seed_$2" "$ablations/$1.py:$setting,seed=$2" "$embedded"
   done
 }
 
 stage() { # NAME SEED RESOLUTION: trains and exports a stage
-  local folder=$root/$1/seed_$2 config=$ablations/$1.py:$3,seed=$2
+  local folder=$root/$1/seed_$2 config=$ablations/$1.py:resolution=$3,seed=$2
   local workdir=$folder/cascade_$3
   local same=(--config "$config" --workdir "$workdir" --config.data.cache_folder="$root/cache" ${more[@]+"${more[@]}"})
   piece "$workdir/trained" python -m videogen_jax.train "${same[@]}"
@@ -127,4 +127,4 @@ for seed in $seeds; do
     if [[ " ${measured[*]} " == *" $name "* ]]; then measure "$name" "$seed"; else train "$name" "$seed"; fi
   done
 done
-[ -n "$dry_run" ] || echo "all is done; for tables and plots: python benchmarks/experiments.py $root"
+[ -n "$dry_run" ] || echo "all runs are finished; for tables and plots: python benchmarks/experiments.py $root"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fills in launch/gke_jobset.yaml and gives it to Kubernetes.
 #
-#   launch/gke.sh --image IMAGE --claim runs -- --config configs/webvid/cascade.py:16,v5e --workdir /mnt/runs/cascade_16
+#   launch/gke.sh --image IMAGE --claim runs -- --config configs/webvid/cascade.py:resolution=16,hardware=v5e --workdir /mnt/runs/cascade_16
 #   launch/gke.sh --dry-run --image IMAGE --claim runs -- ...    print the JobSet and apply nothing
 #
 # What stands behind -- goes to `python -m videogen_jax.train`. `kubectl apply --dry-run=server -f -` on what --dry-run

@@ -3,7 +3,7 @@
 #
 #   launch/tpu_pod.sh create                         ask for the pod; it is there when `status` says ACTIVE
 #   launch/tpu_pod.sh install                        copy this repository to all hosts and install it
-#   launch/tpu_pod.sh run -- --config configs/webvid/cascade.py:16,v5e --workdir /mnt/runs/cascade_16
+#   launch/tpu_pod.sh run -- --config configs/webvid/cascade.py:resolution=16,hardware=v5e --workdir /mnt/runs/cascade_16
 #   launch/tpu_pod.sh logs                           follow the log of the first host (--worker N: of another)
 #   launch/tpu_pod.sh watch -- --config ... --workdir ...   the whole: create, install, run, again after preemption
 #   launch/tpu_pod.sh status | stop | delete         `stop` sends SIGTERM: the run saves and ends

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Trains the embedded model of the shapes world from nothing and writes it as a model folder.
+# Trains the embedded model of the shapes world from scratch and writes it as a model folder.
 #
 #   launch/train_shapes.sh [--root runs/shapes]
 #
-# Can be stopped at any time and started again: a finished stage is not run twice, an unfinished one goes on from its
-# newest checkpoint. Stages run one after another; on a machine with two devices or more, see docs/embedded_model.md
-# for which may run side by side.
+# Can be stopped at any time and started again: a finished stage is not repeated, an unfinished one resumes from its
+# newest checkpoint. Stages run one after another; docs/embedded_model.md says which may run at the same time on a
+# machine with two devices or more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -36,12 +36,12 @@ run() {
 cached=(--config.data.cache_folder="$root/cache")
 run text configs/shapes/text.py
 run autoencoder configs/shapes/autoencoder.py
-run autoencoder_full configs/shapes/autoencoder.py:full
-run autoencoder_decoder configs/shapes/autoencoder.py:decoder
+run autoencoder_full configs/shapes/autoencoder.py:frames=full
+run autoencoder_decoder configs/shapes/autoencoder.py:part=decoder
 run reference configs/shapes/reference.py "${cached[@]}"
-run cascade_4 configs/shapes/cascade.py:4 "${cached[@]}"
-run cascade_8 configs/shapes/cascade.py:8 "${cached[@]}"
-run cascade_16 configs/shapes/cascade.py:16 "${cached[@]}"
+run cascade_4 configs/shapes/cascade.py:resolution=4 "${cached[@]}"
+run cascade_8 configs/shapes/cascade.py:resolution=8 "${cached[@]}"
+run cascade_16 configs/shapes/cascade.py:resolution=16 "${cached[@]}"
 run temporal configs/shapes/temporal.py "${cached[@]}"
 run decoder configs/shapes/decoder.py "${cached[@]}"
 cp configs/shapes/model_index.json "$model/model_index.json"

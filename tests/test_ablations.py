@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from configs.shapes.ablations.setting import split_argument
 from configs.shapes.evaluate import get_config as get_evaluation
 from videogen_jax.shapes.reader import ATTRIBUTES
 from videogen_jax.training.build import build_stage
@@ -70,8 +69,8 @@ def benchmarks(monkeypatch):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_trained_ablation_changes_one_thing(name):
-    for side in ("8",) if name in ("no_augmentation", "one_stage") else ("4", "8"):
-        config, whole = (config_of(of, f"{side},seed=2").to_dict() for of in (name, "whole"))
+    for side in (8,) if name in ("no_augmentation", "one_stage") else (4, 8):
+        config, whole = (config_of(of, f"resolution={side},seed=2").to_dict() for of in (name, "whole"))
         one, other = flat(config), flat(whole)
         assert {key: one[key] for key in one if one[key] != other[key]} == TRAINED[name]
         assert set(one) == set(other)
@@ -89,22 +88,21 @@ def test_other_ways_of_measuring_change_one_thing():
         ("steps", 5, "sampling.cascade.steps"),
         ("sampler", "ddim", "sampling.cascade.sampler"),
     ):
-        config = flat(config_of(name, f"{value},seed=3").to_dict())
+        config = flat(config_of(name, f"{field.rpartition('.')[2]}={value},seed=3").to_dict())
         assert {key: config[key] for key in config if config[key] != shipped.get(key)} == {field: value}
 
 
 def test_arguments_of_the_configs():
-    assert [split_argument(arg) for arg in ("", "8", "seed=4", "2.0,seed=4")] == [
-        ("", 0),
-        ("8", 0),
-        ("", 4),
-        ("2.0", 4),
-    ]
+    for arg, resolution, seed in (("", 4, 0), ("8", 8, 0), ("seed=4", 4, 4), ("8,seed=4", 8, 4)):
+        config = config_of("whole", arg)
+        assert (config.model.resolution, config.seed) == (resolution, seed)
+    config = config_of("guidance", "2.0,seed=4")
+    assert (config.sampling.cascade_4.guidance_scale, config.seed) == (2.0, 4)
     for name, arg, message in (
-        ("whole", "16", "the argument of this config is a resolution, 4 or 8"),
-        ("no_augmentation", "4", "the argument of this config is a resolution, 8,"),
-        ("whole", "4,sead=1", "has seed=NUMBER, not 'sead=1'"),
-        ("evaluate", "64", "the argument of this config is seed=NUMBER or nothing, not '64'"),
+        ("whole", "16", "no argument '16'; its arguments are resolution: 4 or 8; seed: an integer"),
+        ("no_augmentation", "resolution=4", "the argument resolution must be 8, not '4'"),
+        ("whole", "4,sead=1", "no argument 'sead=1'; its arguments are resolution"),
+        ("evaluate", "64", "no argument '64'; its arguments are seed: an integer"),
     ):
         with pytest.raises(ValueError, match=message):
             config_of(name, arg)
@@ -117,8 +115,8 @@ def test_one_stage_is_trained_with_the_compute_of_the_cascade(benchmarks):
         config = config_of(name, arg).to_dict()
         return config["steps"] * training_flops(config)
 
-    cascade = of("whole", "4") + of("whole", "8")
-    assert of("one_stage", "8") == pytest.approx(cascade, rel=0.005)
+    cascade = of("whole", "resolution=4") + of("whole", "resolution=8")
+    assert of("one_stage", "resolution=8") == pytest.approx(cascade, rel=0.005)
 
 
 def test_the_launcher_runs_every_ablation_with_a_config_that_loads(commands, benchmarks):
@@ -139,8 +137,9 @@ def test_the_launcher_runs_every_ablation_with_a_config_that_loads(commands, ben
     assert set(NAMED) == set(TRAINED)
     for name in NAMED:
         trained = [c for c, words in zip(configs, commands, strict=True) if "videogen_jax.train" in words]
-        sides = [c.split(":")[1][0] for c in trained if f"/{name}.py" in c]
-        assert sides == (["8"] if name in ("no_augmentation", "one_stage") else ["4", "8"])
+        sides = [c.split(":")[1] for c in trained if f"/{name}.py" in c]
+        expected = (8,) if name in ("no_augmentation", "one_stage") else (4, 8)
+        assert sides == [f"resolution={side},seed=1" for side in expected]
 
 
 def test_what_is_finished_is_not_run_again_and_what_failed_is(tmp_path):
@@ -164,16 +163,19 @@ def test_what_is_finished_is_not_run_again_and_what_failed_is(tmp_path):
         calls = (tmp_path / "calls").read_text().replace("configs/shapes/ablations/", "")
         return done.returncode, calls.replace("videogen_jax.", "").splitlines()
 
-    (tmp_path / "fail").write_text("train --config configs/shapes/ablations/whole.py:8")
-    whole_4 = ["train whole.py:4,seed=0", "export whole.py:4,seed=0"]
+    (tmp_path / "fail").write_text("train --config configs/shapes/ablations/whole.py:resolution=8")
+    whole_4 = ["train whole.py:resolution=4,seed=0", "export whole.py:resolution=4,seed=0"]
     scored = ["evaluate evaluate.py:seed=0", "benchmarks/denoising.py"]
-    upper = ["train no_augmentation.py:8,seed=0", "export no_augmentation.py:8,seed=0", *scored]
-    assert run() == (75, [*whole_4, *upper, "train whole.py:8,seed=0"])
+    upper = ["train no_augmentation.py:resolution=8,seed=0", "export no_augmentation.py:resolution=8,seed=0", *scored]
+    assert run() == (75, [*whole_4, *upper, "train whole.py:resolution=8,seed=0"])
     assert (root / "no_augmentation/seed_0/model/cascade_4").is_dir()  # the whole setting's
     assert (root / "no_augmentation/seed_0/model/vae/config.json").is_file()
     assert not (root / "whole/seed_0/cascade_4/checkpoints").exists()
     (tmp_path / "fail").write_text("evaluate.py")
-    assert run() == (75, ["train whole.py:8,seed=0", "export whole.py:8,seed=0", "evaluate evaluate.py:seed=0"])
+    assert run() == (
+        75,
+        ["train whole.py:resolution=8,seed=0", "export whole.py:resolution=8,seed=0", "evaluate evaluate.py:seed=0"],
+    )
     (tmp_path / "fail").unlink()
     assert run() == (0, [*scored, "evaluate temporal.py:seed=0"])
     assert run() == (0, [])

@@ -9,7 +9,7 @@ the command line: `--config.batch_size=16`.
 On a TPU pod and under Slurm the same command, started on every host, finds the other processes by itself; elsewhere
 each needs --coordinator, --num_processes and --process_id (docs/distributed.md).
 
-    python -m videogen_jax.train --config configs/webvid/cascade.py:16,v5e --aot_topology v5e:16x16
+    python -m videogen_jax.train --config configs/webvid/cascade.py:resolution=16,hardware=v5e --aot_topology v5e:16x16
 
 does not train: it compiles the step for that TPU pod on this machine and reports what it needs (docs/scaling.md).
 """
@@ -46,7 +46,6 @@ def main(argv: list[str]) -> None:
         fail("--workdir must be given")
     if "://" in WORKDIR.value:
         fail(f"--workdir {WORKDIR.value} is an address; it must be a folder, such as one where the bucket is mounted")
-    exit_when_told()
     from videogen_jax.training import distributed
 
     given = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
@@ -91,5 +90,6 @@ def compile_only() -> None:
 
 
 if __name__ == "__main__":
+    exit_when_told()  # before the config is read, which imports JAX
     flags.mark_flags_as_required(["config"])
     app.run(main, flags_parser=parse)

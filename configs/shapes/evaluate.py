@@ -16,11 +16,11 @@ def get_config() -> ConfigDict:
 
     config.prompts = 64
     config.seeds = 1  # videos of each prompt
-    config.weights.shapes_classifier = "embedded/shapes_classifier"  # shapes Fréchet distance: it, a folder, or ""
-    config.real_clips = 256  # rendered clips that distances are taken to
+    config.weights.shapes_classifier = "embedded/shapes_classifier"  # for the shapes Fréchet distance; a folder, or ""
+    config.real_clips = 256  # rendered clips that the Fréchet distance compares with
 
-    config.clips = 32  # ground-truth clips that the other parts are measured on
-    config.frame_batch = 16  # frames that the autoencoder takes at once
-    config.factors = ()  # of temporal upsampling; () is all that the model takes
-    config.rates = (1, 2)  # at which the video decoder is measured, multiples of the base frame rate
+    config.clips = 32  # ground-truth clips for the other parts
+    config.frame_batch = 16  # frames that the autoencoder encodes at once
+    config.factors = ()  # of temporal upsampling; () for all that the model supports
+    config.rates = (1, 2)  # frame rates at which the video decoder is measured, as multiples of the base rate
     return config

@@ -2,7 +2,7 @@
 
     python -m videogen_jax.sample --prompt "a small red circle moving right slowly on a gray background"
 
-A field without a value is as the model's `model_index.json` says.
+A field without a value is as in the model's `model_index.json`.
 """
 
 from ml_collections import ConfigDict
@@ -12,15 +12,15 @@ from ml_collections.config_dict import placeholder
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.model = ""  # a model folder or hub id; "" is the embedded model, "embedded/shapes"
-    config.reference_model = ""  # a text-to-image model in diffusers' layout that draws the reference images instead
+    config.reference_model = ""  # a text-to-image model in diffusers' layout, to draw the reference images instead
     config.dtype = ""  # float32, bfloat16 or float16; "" is float32 on a CPU and bfloat16 elsewhere
-    config.aot = ""  # a folder that videogen_jax.export_sampler wrote, whose programs need no tracing
+    config.aot = ""  # a folder of programs that videogen_jax.export_sampler wrote; they need no tracing
     config.seed = 0
-    config.batch_size = 4  # prompts of a file that are sampled at once
+    config.batch_size = 4  # prompts of a file, sampled at once
     config.frames = placeholder(int)
-    config.fps = placeholder(float)  # of the file alone
+    config.fps = placeholder(float)  # of the written file only
     config.size = ""  # height x width in pixels, as "128x192"; "" is the size that the model was trained on
-    config.temporal_factor = placeholder(int)  # what the frame rate is multiplied by; follows from frames if not given
+    config.temporal_factor = placeholder(int)  # of temporal upsampling; without a value it follows from frames
 
     config.reference = ConfigDict()  # the stage that draws the reference image
     config.reference.guidance_scale = placeholder(float)
@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     config.cascade.noise_level = placeholder(int)  # timestep to which the latents of the stage below are noised
 
     config.decode_chunk = placeholder(int)  # frames decoded at once
-    config.decode_overlap = placeholder(int)  # of these, at each end, context alone
+    config.decode_overlap = placeholder(int)  # of these, at each end, frames that serve only as context
 
     config.sheet_columns = 8  # frames in a row of the contact sheet
     return config

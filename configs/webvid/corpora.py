@@ -1,10 +1,12 @@
-"""What a corpus of videos may be, for the configs of this folder. docs/data.md explains the fields."""
+"""The kinds of corpus that the configs of this folder can read. docs/data.md explains the fields."""
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs.arguments import Key
+
 CORPORA = {
-    # A table, with WebVid's columns: videos/<page_dir>/<videoid>.mp4. No page or caption column: "".
+    # A CSV file with WebVid's columns: videos/<page_dir>/<videoid>.mp4. "" where there is no page or caption column.
     "csv": {
         "file": "results_10M_train.csv",
         "folder": "videos",
@@ -23,9 +25,9 @@ CORPORA = {
         "captions": ("txt", "json"),
         "caption_key": placeholder(str),
     },
-    # A TFDS data set with a feature of frames; their rate is `fps`, or a feature of its own.
+    # A TFDS data set with a feature of frames; the frame rate is `fps`, or a feature of its own.
     "tfds": {
-        "name": placeholder(str),  # with data_dir; or folder, which holds dataset_info.json
+        "name": placeholder(str),  # together with data_dir; or else folder, which holds dataset_info.json
         "data_dir": placeholder(str),
         "folder": placeholder(str),
         "split": "train",
@@ -36,14 +38,17 @@ CORPORA = {
         "id_feature": placeholder(str),
     },
 }
+PREPARED = "prepared"  # in the place of a corpus: a data set that `videogen_jax.prepare` wrote
+
+
+def corpus_key(default: str, prepared: bool = False) -> Key:
+    """The argument `corpus` of a config: a kind of corpus, or with `prepared` a prepared data set."""
+    return Key(default, (*CORPORA, PREPARED) if prepared else tuple(CORPORA))
 
 
 def get_corpus(kind: str) -> ConfigDict:
-    """The fields of a kind of corpus, to be set from the command line. ValueError: there is no such kind."""
-    if kind not in CORPORA:
-        raise ValueError(f"the kind of corpus is {kind!r}; it may be {', '.join(CORPORA)}")
-    fields = dict(CORPORA[kind])
-    return ConfigDict({"kind": "folder" if kind == "images" else kind, **fields})
+    """The fields of a kind of corpus, a key of CORPORA, to be set from the command line."""
+    return ConfigDict({"kind": "folder" if kind == "images" else kind, **CORPORA[kind]})
 
 
 def get_videos_data(kind: str, resolution: int, num_frames: int, fps: tuple[float, ...]) -> ConfigDict:
@@ -51,12 +56,12 @@ def get_videos_data(kind: str, resolution: int, num_frames: int, fps: tuple[floa
     data = ConfigDict({"source": "videos", "corpus": get_corpus(kind)})
     data.resolution = resolution  # of the latents
     data.num_frames = num_frames
-    data.fps = fps  # of several rates each clip has one
-    data.crop = False  # cut the square at a random place
-    data.flip = False  # mirror half of the clips; not with captions that speak of left and right
-    data.encoder_dtype = "float32"  # in which the frozen networks compute; bfloat16 is right for GPU and TPU
+    data.fps = fps  # each clip is sampled at one of these rates
+    data.crop = False  # cut the square out at a random place
+    data.flip = False  # mirror half of the clips; not where captions speak of left and right
+    data.encoder_dtype = "float32"  # of the frozen networks; bfloat16 is right for GPU and TPU
     data.num_workers = 8  # decoding processes
-    data.time_limit = 60.0  # seconds for one clip
+    data.time_limit = 60.0  # seconds to decode one clip
     data.max_skipped_fraction = 0.05
     return data
 

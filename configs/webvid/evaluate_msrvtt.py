@@ -4,8 +4,8 @@
         --config.captions.file=test_videodatainfo.json --config.weights.clip=clip-vit-base-patch32/ \\
         --config.real.folder=TestVideo --config.weights.inception=pt_inception-2015-12-05-6726825d.pth
 
-The file may be MSR-VTT's JSON, or a list of captions of your own: .txt, .csv or .jsonl (docs/metrics.md). With that
-the real videos are any files of the folder with --config.real.only_described=false.
+The captions are MSR-VTT's JSON, or your own list: .txt, .csv or .jsonl (docs/metrics.md). With your own list, pass
+--config.real.only_described=false so that the real videos may be any files of the folder.
 """
 
 from ml_collections import ConfigDict
@@ -19,10 +19,10 @@ def get_config() -> ConfigDict:
     config.parts = ("prompts",)
     config.captions = ConfigDict({"source": "file"})
     config.captions.file = ""
-    config.captions.split = "test"  # of a .json, "" for all; a list has none
-    config.captions.of_each = 1  # captions of each video that is described, drawn by the seed; 0 for all
-    config.captions.videos = 0  # of those that are described, how many; 0 for all
-    config.captions.seeds = 1  # videos made of each caption
+    config.captions.split = "test"  # of a .json, "" for all; a list of captions has no splits
+    config.captions.of_each = 1  # captions per described video, drawn by the seed; 0 for all
+    config.captions.videos = 0  # number of described videos; 0 for all
+    config.captions.seeds = 1  # videos sampled for each caption
     config.real = get_real_videos()
     config.real.only_described = True
     return config

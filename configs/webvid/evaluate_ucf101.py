@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.parts = ("prompts",)
     config.captions = ConfigDict({"source": "ucf101"})
     config.captions.prompts_from = "sentences"  # or "class_names"
-    config.captions.videos = 10_000  # of all classes together
-    config.captions.class_counts = ""  # trainlist01.txt: classes as often as in it; "": all alike
+    config.captions.videos = 10_000  # over all classes together
+    config.captions.class_counts = ""  # trainlist01.txt, for classes as often as in that file; "" for equal counts
     config.real = get_real_videos()
     return config

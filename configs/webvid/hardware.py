@@ -1,12 +1,14 @@
 """Precision, mesh and batch for the devices that the configs of this folder are meant for.
 
-A batch is that of all devices; "data" takes the devices that "fsdp" leaves. Where it is larger than without hardware
-there are as many fewer steps, so that as many examples are seen. Parameters, their moving average and the
-optimizer's moments are float32 everywhere, 16 bytes a parameter, and are spread over "fsdp"; networks compute in
-bfloat16. What a step needs on each pod, as the TPU compiler says, is in docs/scaling.md.
+The batch is the global one, over all devices; "data" takes the devices that "fsdp" leaves. Where the batch is larger
+than without hardware, there are fewer steps in proportion, so that training sees the same number of examples.
+Parameters, their moving average and the optimizer's moments are float32 everywhere, 16 bytes a parameter, and are
+sharded over "fsdp"; networks compute in bfloat16. docs/scaling.md has what the TPU compiler reports for each pod.
 """
 
 from ml_collections import ConfigDict
+
+from configs.arguments import Key
 
 # hardware: devices along "fsdp", devices that the batch is meant for
 HARDWARE = {
@@ -15,30 +17,20 @@ HARDWARE = {
     "h100": (8, 64),  # 80 GB a GPU, eight nodes of eight
     "h200": (8, 64),  # 141 GB a GPU
 }
-
-
-def split_argument(arg: str) -> tuple[list[str], str | None]:
-    """ "16,folder,v5e" -> (["16", "folder"], "v5e"): a config's argument without the hardware, and that or None.
-
-    Raises:
-      ValueError: two kinds of hardware are named.
-    """
-    parts = [part.strip() for part in arg.split(",") if part.strip()]
-    named = [part for part in parts if part in HARDWARE]
-    if len(named) > 1:
-        raise ValueError(f"the argument of this config names {' and '.join(named)}: one kind of hardware is enough")
-    return [part for part in parts if part not in HARDWARE], named[0] if named else None
+HARDWARE_KEY = Key(None, tuple(HARDWARE))
 
 
 def set_hardware(
     config: ConfigDict, hardware: str | None, network: str, clips_per_device: int = 1, spread: bool = True
 ) -> None:
-    """Sets the fields that depend on the hardware; without any, all stays float32 on as many devices as there are.
+    """Set the fields that depend on the hardware; None leaves all in float32, on as many devices as there are.
 
     Args:
-      network: the section of `config.model` with the network that computes in bfloat16.
+      config: a training config, changed in place.
+      hardware: a key of HARDWARE, or None.
+      network: the section of `config.model` with the network that is to compute in bfloat16.
       clips_per_device: examples of a batch on each device.
-      spread: lay the parameters over "fsdp"; networks of less than 100 M parameters need not be.
+      spread: shard the parameters over "fsdp"; networks of less than 100 M parameters need no sharding.
     """
     if hardware is None:
         return

@@ -21,7 +21,7 @@ needs_libtpu = pytest.mark.skipif(
 
 def tiny(resolution: int = 16):
     """configs/webvid/cascade.py with a network of one narrow level."""
-    config = cascade.get_config(f"{resolution},v5e")
+    config = cascade.get_config(f"resolution={resolution},hardware=v5e")
     config.model.unet.update(
         block_out_channels=(16,),
         cross_attention=(True,),
@@ -155,12 +155,12 @@ def expected_batch(config, argument):
 def test_configs_for_hardware(hardware):
     """The network computes in bfloat16, the batch divides the devices, and as many examples are seen."""
     for module, arguments, network in (
-        (cascade, ("16", "32", "64"), "unet"),
-        (temporal, ("folder", "prepared"), "upsampler"),
-        (decoder, ("folder",), "decoder"),
+        (cascade, ("resolution=16", "resolution=32", "resolution=64"), "unet"),
+        (temporal, ("corpus=folder", "corpus=prepared"), "upsampler"),
+        (decoder, ("corpus=folder",), "decoder"),
     ):
         for argument in arguments:
-            config, plain = module.get_config(f"{argument},{hardware}"), module.get_config(argument)
+            config, plain = module.get_config(f"{argument},hardware={hardware}"), module.get_config(argument)
             assert config.model[network].dtype == "bfloat16"
             assert config.batch_size % config.mesh.fsdp == 0
             assert config.steps * config.batch_size == pytest.approx(plain.steps * plain.batch_size, rel=1e-3)
@@ -169,5 +169,5 @@ def test_configs_for_hardware(hardware):
 
 
 def test_two_kinds_of_hardware_are_refused():
-    with pytest.raises(ValueError, match="names v5e and h100"):
-        cascade.get_config("16,v5e,h100")
+    with pytest.raises(ValueError, match="hardware is given twice, as v5e and as h100"):
+        cascade.get_config("resolution=16,hardware=v5e,hardware=h100")

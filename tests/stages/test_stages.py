@@ -335,7 +335,7 @@ def test_prompts_without_the_tokens_that_are_trained_keep_their_states():
     stage = TextStage(fields, (8,), 1.0, trained_words=("up", "down"))
     tokens = jnp.array([[1, 3, 8], [1, 5, 8], [1, 4, 8], [2, 4, 8]])
     batch = {"tokens": tokens, "video": jax.random.randint(jax.random.key(0), (4, 2, 8, 8, 3), 0, 255, jnp.uint8)}
-    config = text.get_config("circling").optimizer
+    config = text.get_config("words=circling").optimizer
     config.warmup_steps = 0
     optimizer = make_optimizer(config, 10)
     state = init_state(stage, optimizer, jax.random.key(1), batch)

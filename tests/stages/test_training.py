@@ -42,9 +42,9 @@ SHRUNK = {
         "data.resolution": 8,
     },
     "reference": {**UNET, "data.resolution": 4},
-    "cascade:4": {**UNET, "data.num_frames": 2},
-    "cascade:8": {**UNET, "data.num_frames": 2},
-    "cascade:16": {**UNET, "model.unet.reference_attention": (True,), "data.num_frames": 2},
+    "cascade:resolution=4": {**UNET, "data.num_frames": 2},
+    "cascade:resolution=8": {**UNET, "data.num_frames": 2},
+    "cascade:resolution=16": {**UNET, "model.unet.reference_attention": (True,), "data.num_frames": 2},
     "temporal": {
         "model.upsampler.flow_widths": (8,),
         "model.upsampler.refine_widths": (8,),
@@ -94,7 +94,7 @@ class World:
 
     def train(self, name):
         if name not in self.done:
-            config, workdir = self.config(name), self.root / name.replace(":", "_")
+            config, workdir = self.config(name), self.root / name.replace(":", "_").replace("=", "_")
             if name not in ("text", "autoencoder", "classifier"):
                 self.train("autoencoder")
                 self.train("text")
@@ -136,7 +136,7 @@ def read_part(config, folder):
 
 
 # The middle stage of the cascade, between the first and the last in all that it has, is left to the slow tests.
-MARKS = {"cascade:8": pytest.mark.slow}
+MARKS = {"cascade:resolution=8": pytest.mark.slow}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in SHRUNK])
@@ -176,7 +176,7 @@ def test_decoder_starts_from_the_autoencoder(world):
 
 
 def test_the_last_cascade_stage_starts_from_the_reference(world):
-    config, _, state, _ = world.train("cascade:16")
+    config, _, state, _ = world.train("cascade:resolution=16")
     image = load_reference(world.model).params
     kernel = state.params["cascade_16"]["conv_in"]["kernel"]
     assert kernel.shape[2] == 13  # noisy latents, reference, mask, the stage below
@@ -197,7 +197,7 @@ def test_training_can_start_from_exported_parts(world, tmp_path):
 
 def test_the_decoder_alone_goes_on_from_an_exported_autoencoder(world, tmp_path):
     world.train("autoencoder")
-    config = world.config("autoencoder:decoder")
+    config = world.config("autoencoder:part=decoder")
     config.data.seed += 1  # frames of which the factors would be others
     state = run(config, tmp_path)
     start, vae = load_autoencoder(world.model)
@@ -216,8 +216,8 @@ def test_the_decoder_alone_goes_on_from_an_exported_autoencoder(world, tmp_path)
     [
         ("reference", "model.nonsense", 1, "config.model of stage reference has no field nonsense"),
         ("autoencoder", "model.autoencoder.nonsense", 1, "config.model.autoencoder has no field nonsense"),
-        ("cascade:8", "model.reference_frames", "last", "config.model.reference_frames is 'last'"),
-        ("cascade:8", "model.lower_resolution", 8, "config.model.lower_resolution is 8; it must be below 8"),
+        ("cascade:resolution=8", "model.reference_frames", "last", "config.model.reference_frames is 'last'"),
+        ("cascade:resolution=8", "model.lower_resolution", 8, "config.model.lower_resolution is 8; it must be below 8"),
         ("temporal", "model.factor", 1, "config.model.factor is 1; it must be at least 2"),
         ("text", "stage", "nonsense", "config.stage is 'nonsense'; the stages are text, autoencoder"),
         ("autoencoder", "data.source", "nonsense", "config.data.source is 'nonsense'; it may be shapes_frames"),
@@ -247,17 +247,17 @@ def test_export_names_what_is_missing(world, tmp_path):
 
 def test_words_are_trained_alone_in_an_encoder_that_is_there(world, tmp_path):
     world.train("text")
-    config = world.config("text:circling")
+    config = world.config("text:words=circling")
     config.model.trained_words = ("clockwise", "widdershins")
     with pytest.raises(ValueError, match=r"config\.model\.trained_words: 'widdershins' is \d+ tokens"):
         run(config, tmp_path)
     config.init_from = "elsewhere"
     assert config.model_folder == str(world.model)  # to set the one leaves the other alone
-    config = world.config("text:circling")
+    config = world.config("text:words=circling")
     config.optimizer.weight_decay = 0.01
     with pytest.raises(ValueError, match=r"config\.optimizer\.weight_decay is 0\.01, but must be 0"):
         run(config, tmp_path)
-    config = world.config("text:circling")
+    config = world.config("text:words=circling")
     config.steps = 2
     run(config, tmp_path)
     stage = build_stage(config.stage, config.model.to_dict())

@@ -54,7 +54,7 @@ def make_tiny(config, model, steps=30):
 
 
 def tiny_cascade(model, source, side=8):
-    config = make_tiny(cascade.get_config(f"64{source}"), model)
+    config = make_tiny(cascade.get_config(f"resolution=64,{source}"), model)
     config.model.unet.update(TINY_UNET)
     config.model.resolution = config.data.resolution = side
     config.model.lower_resolution = config.data.lower_resolution = side // 2
@@ -81,7 +81,7 @@ def data_sets(corpus, tiny_model, tmp_path_factory):
     """Clips, and single frames of the same videos in the place of still images."""
     output = tmp_path_factory.mktemp("prepared")
     for name, frames in (("clips", 4), ("stills", 1)):
-        config = prepare.get_config("folder")
+        config = prepare.get_config("corpus=folder")
         use_corpus(config, corpus)
         config.name = name
         config.model_folder, config.data_dir = str(tiny_model), str(output)
@@ -93,7 +93,7 @@ def data_sets(corpus, tiny_model, tmp_path_factory):
 
 
 def test_the_cascade_learns_from_a_prepared_set_and_still_images(data_sets, tiny_model, tmp_path):
-    config = tiny_cascade(tiny_model, "")
+    config = tiny_cascade(tiny_model, "corpus=prepared")
     config.data.folder = str(data_sets / "clips" / "1.0.0")
     config.image_fraction = 0.2
     config.image_data.update({"folder": str(data_sets / "stills" / "1.0.0"), "resolution": 8, "lower_resolution": 4})
@@ -104,7 +104,7 @@ def test_the_cascade_learns_from_a_prepared_set_and_still_images(data_sets, tiny
 
 
 def straight_from_videos(corpus, model, workers):
-    config = tiny_cascade(model, ",folder")
+    config = tiny_cascade(model, "corpus=folder")
     from_videos(config.data, corpus, frames=4)
     config.data.crop = True
     config.data.num_workers = workers
@@ -151,7 +151,7 @@ def test_the_decoder_and_the_upsampler_learn_from_unlabelled_videos(corpus, tiny
 
 
 def test_what_does_not_fit_together_is_refused_before_training(corpus, tiny_model, tmp_path):
-    config = tiny_cascade(tiny_model, ",folder")
+    config = tiny_cascade(tiny_model, "corpus=folder")
     from_videos(config.data, corpus, frames=4)
     config.data.corpus.captions = ""
     with pytest.raises(ValueError, match=r"config.data.corpus has no captions, but the stage reads text"):
@@ -159,11 +159,11 @@ def test_what_does_not_fit_together_is_refused_before_training(corpus, tiny_mode
     config.image_fraction, config.image_data.source = 0.5, "prepared"
     with pytest.raises(ValueError, match=r"config.image_data.source is 'prepared' and config.data.source 'videos'"):
         run(config, tmp_path)
-    config = tiny_cascade(tiny_model, ",folder")
+    config = tiny_cascade(tiny_model, "corpus=folder")
     from_videos(config.data, corpus, frames=4)
     with config.data.unlocked():
         config.data.colour = True
     with pytest.raises(ValueError, match=r"config.data of source 'videos': .*'colour'"):
         run(config, tmp_path)
-    with pytest.raises(ValueError, match=r"the kind of corpus is 'films'; it may be csv, folder, images"):
-        prepare.get_config("films")
+    with pytest.raises(ValueError, match=r"the argument corpus must be csv, folder, images, .*, not 'films'"):
+        prepare.get_config("corpus=films")

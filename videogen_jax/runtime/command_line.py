@@ -3,9 +3,9 @@
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -23,7 +23,10 @@ def parse(argv: Sequence[str], positional: int = 0) -> list[str]:
     """
     try:
         rest = flags.FLAGS(argv)
-    except SystemExit:  # absl has printed the help that was asked for, and calls it a failure
+    except SystemExit as stopped:
+        if stopped.code != 1:  # a signal, while the config was being read
+            raise
+        _print_fields()  # absl has printed the help that was asked for, and calls it a failure
         sys.exit(0)
     except (AttributeError, KeyError) as error:  # how ml_collections says that a field does not exist
         fail(f"there is no field {_field(str(error), argv)}")
@@ -82,6 +85,24 @@ def fail(message: object, status: int = BAD_INPUT) -> NoReturn:
     """Prints `message` as one line on standard error and exits with `status`."""
     print("error: " + " ".join(str(message).split()), file=sys.stderr)
     sys.exit(status)
+
+
+def _print_fields() -> None:
+    """Print the fields of the config and their values, if a --config precedes the --help."""
+    config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+    if isinstance(config, ConfigDict):
+        print("\nFields of --config:")
+        print("\n".join(_assignments("--config", config)))
+
+
+def _assignments(path: str, value: Any) -> Iterator[str]:
+    """Yield `path.field=value` for each field; one without a value stands alone."""
+    if isinstance(value, ConfigDict):
+        for name, field in value.items():
+            yield from _assignments(f"{path}.{name}", field)
+    else:
+        quote = '"' if isinstance(value, tuple) else ""
+        yield f"  {path}" if value is None else f"  {path}={quote}{value}{quote}"
 
 
 def _field(error: str, argv: Sequence[str]) -> str:

@@ -39,6 +39,7 @@ from videogen_jax.training.mesh import (
     shardings_for,
     step_shardings,
 )
+from videogen_jax.training.model_config import explicit_fields
 from videogen_jax.training.optimizer import make_optimizer
 from videogen_jax.training.state import TrainState, count_parameters, init_state, make_train_step
 
@@ -246,7 +247,7 @@ def abstract_inputs(config: Any) -> AbstractInputs:
             "config.example is empty: --aot_topology reads no data, so the config has to say how many frames an "
             "example has, as num_frames (configs/webvid does)"
         )
-    stage = build_stage(config.stage, config.model.to_dict())
+    stage = build_stage(config.stage, explicit_fields(config.model))
     fields = {"resolution": config.data.resolution, **config.example}
     sizes = build_network(InputSizes, fields, "config.example")
     inputs = stage.input_spec(sizes)

@@ -10,7 +10,7 @@ Shapes: B videos, T frames, latents of h x w with C channels; text of L tokens w
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +84,9 @@ class CascadeStage(LatentDiffusion):
       preview_steps, preview_guidance_scale, preview_reference_guidance_scale: how `sample` samples during training; see
         `StageSettings`.
     """
+
+    # Fields of the UNet that `__post_init__` works out; a config does not offer them.
+    derived_fields: ClassVar[Mapping[str, tuple[str, ...]]] = {"unet": ("in_channels", "out_channels", "temporal")}
 
     resolution: int = 16
     lower_resolution: int | None = None

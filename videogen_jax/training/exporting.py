@@ -16,6 +16,7 @@ from videogen_jax.stages.reference import ReferenceStage
 from videogen_jax.stages.stage import Batch, Params, Stage, batch_spec
 from videogen_jax.training.build import build_source, build_stage, input_sizes
 from videogen_jax.training.checkpoints import Checkpoints, abstract_state
+from videogen_jax.training.model_config import explicit_fields
 from videogen_jax.training.optimizer import fixed_leaves, make_optimizer
 from videogen_jax.training.state import TrainState, init_state
 from videogen_jax.weights.model_folder import ModelFolder
@@ -49,7 +50,7 @@ def export_stage(
     Raises:
       ValueError: the run has no checkpoint, or not of that step, or diffusers has no such video decoder.
     """
-    stage = build_stage(config.stage, config.model.to_dict())
+    stage = build_stage(config.stage, explicit_fields(config.model))
     if temporal_autoencoder and "video_decoder" not in stage.parts():
         raise ValueError(f"--temporal_autoencoder is for a decoder, but config.stage is {config.stage!r}")
     if not (Path(workdir) / "checkpoints").is_dir():

@@ -13,6 +13,7 @@ from videogen_jax.stages.stage import InputSizes, Params, Stage
 from videogen_jax.training.build import build_encoder, build_source, build_stage
 from videogen_jax.training.encoded import EncodedStage
 from videogen_jax.training.loop import Decode, check_settings, train
+from videogen_jax.training.model_config import explicit_fields
 from videogen_jax.training.state import TrainState
 from videogen_jax.weights.model_folder import ModelFolder
 
@@ -65,7 +66,7 @@ def load_inputs(config: Any, workdir: str | Path) -> TrainingInputs:
     Raises:
       ValueError: for a config that cannot work.
     """
-    stage = build_stage(config.stage, config.model.to_dict())
+    stage = build_stage(config.stage, explicit_fields(config.model))
     check_settings(config)
     stage.check_settings(config)
     workdir = Path(workdir)

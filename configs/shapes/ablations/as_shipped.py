@@ -1,4 +1,4 @@
-"""The embedded model's cascade as its model_index.json has it sampled, which the other ways are compared to.
+"""The embedded model sampled with the settings of its model_index.json: the baseline of the other sampling settings.
 
     python -m videogen_jax.evaluate --config configs/shapes/ablations/as_shipped.py \
         --model videogen_jax/embedded/shapes
@@ -6,8 +6,9 @@
 
 from ml_collections import ConfigDict
 
-from configs.shapes.ablations.setting import get_sampling, seed_argument
+from configs.arguments import SEED, read_arguments
+from configs.shapes.ablations.measurement import get_sampling
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    return get_sampling(seed_argument(arg))
+    return get_sampling(read_arguments(arg, seed=SEED).seed)

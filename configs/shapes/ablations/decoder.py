@@ -6,8 +6,9 @@
 
 from ml_collections import ConfigDict
 
-from configs.shapes.ablations.setting import get_measurement, seed_argument
+from configs.arguments import SEED, read_arguments
+from configs.shapes.ablations.measurement import get_measurement
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    return get_measurement("decoder", seed_argument(arg))
+    return get_measurement("decoder", read_arguments(arg, seed=SEED).seed)

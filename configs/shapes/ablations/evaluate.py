@@ -6,10 +6,11 @@
 
 from ml_collections import ConfigDict
 
-from configs.shapes.ablations.setting import get_measurement, seed_argument
+from configs.arguments import SEED, read_arguments
+from configs.shapes.ablations.measurement import get_measurement
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    config = get_measurement("prompts", seed_argument(arg))
+    config = get_measurement("prompts", read_arguments(arg, seed=SEED).seed)
     config.prompts = 256
     return config

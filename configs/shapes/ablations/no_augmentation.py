@@ -1,6 +1,6 @@
-"""No noise augmentation: the upper stage is given the lower one's latents as they are.
+"""No noise augmentation: the upper stage is conditioned on the lower one's latents without added noise.
 
-    python -m videogen_jax.train --config configs/shapes/ablations/no_augmentation.py:8 \
+    python -m videogen_jax.train --config configs/shapes/ablations/no_augmentation.py:resolution=8 \
         --workdir runs/ablations/no_augmentation/seed_0/cascade_8
 """
 
@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from configs.shapes.ablations.setting import get_setting
 
 
-def get_config(arg: str = "8") -> ConfigDict:
-    config = get_setting(arg, stages=("8",))
+def get_config(arg: str = "") -> ConfigDict:
+    config = get_setting(arg, resolutions=(8,))
     config.model.max_noise_level = 0
     config.model.noise_level = 0
     return config

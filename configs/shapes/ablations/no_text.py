@@ -1,6 +1,6 @@
-"""No text: both stages are told the empty prompt alone. The reference image is still drawn from the caption.
+"""No text: both stages see only the empty prompt. The reference image is still drawn from the caption.
 
-    python -m videogen_jax.train --config configs/shapes/ablations/no_text.py:4 \
+    python -m videogen_jax.train --config configs/shapes/ablations/no_text.py:resolution=4 \
         --workdir runs/ablations/no_text/seed_0/cascade_4
 """
 
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from configs.shapes.ablations.setting import get_setting
 
 
-def get_config(arg: str = "4") -> ConfigDict:
+def get_config(arg: str = "") -> ConfigDict:
     config = get_setting(arg)
     config.model.text = False
     return config

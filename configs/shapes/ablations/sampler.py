@@ -1,16 +1,17 @@
 """The sampler of every stage of the embedded model's cascade.
 
-    python -m videogen_jax.evaluate --config configs/shapes/ablations/sampler.py:ddim \
+    python -m videogen_jax.evaluate --config configs/shapes/ablations/sampler.py:sampler=ddim \
         --model videogen_jax/embedded/shapes
 """
 
 from ml_collections import ConfigDict
 
-from configs.shapes.ablations.setting import get_sampling, split_argument
+from configs.arguments import SEED, Key, read_arguments
+from configs.shapes.ablations.measurement import get_sampling
 
 
-def get_config(arg: str = "ddim") -> ConfigDict:
-    value, seed = split_argument(arg)
-    config = get_sampling(seed)
-    config.sampling.cascade.sampler = value
+def get_config(arg: str = "") -> ConfigDict:
+    args = read_arguments(arg, sampler=Key("ddim"), seed=SEED)
+    config = get_sampling(args.seed)
+    config.sampling.cascade.sampler = args.sampler
     return config

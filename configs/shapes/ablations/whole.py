@@ -1,6 +1,6 @@
-"""The setting itself, which every other trained ablation is compared to.
+"""The setting unchanged: the baseline of every other trained ablation.
 
-    python -m videogen_jax.train --config configs/shapes/ablations/whole.py:4 \
+    python -m videogen_jax.train --config configs/shapes/ablations/whole.py:resolution=4 \
         --workdir runs/ablations/whole/seed_0/cascade_4
 """
 
@@ -9,5 +9,5 @@ from ml_collections import ConfigDict
 from configs.shapes.ablations.setting import get_setting
 
 
-def get_config(arg: str = "4") -> ConfigDict:
+def get_config(arg: str = "") -> ConfigDict:
     return get_setting(arg)
