@@ -26,12 +26,12 @@ TRAINED = {  # name of the run -> what is other than in the whole setting
     "one_stage": "one stage at full resolution, equal training compute",
 }
 SAMPLED = {  # name of the run -> how the embedded model is sampled
-    SHIPPED: "as shipped: text 3, reference 1.5; DPM-Solver++ with 20, 12 and 10 steps",
-    "guidance_1.0": "weight of the text 1 in the lowest stage",
-    "guidance_2.0": "weight of the text 2",
-    "guidance_6.0": "weight of the text 6",
-    "reference_guidance_1.0": "weight of the reference 1 in the lowest stage",
-    "reference_guidance_3.0": "weight of the reference 3",
+    SHIPPED: "as shipped: text guidance 3, reference guidance 1.5; DPM-Solver++ with 20, 12 and 10 steps",
+    "guidance_1.0": "text guidance 1 in the lowest stage",
+    "guidance_2.0": "text guidance 2",
+    "guidance_6.0": "text guidance 6",
+    "reference_guidance_1.0": "reference guidance 1 in the lowest stage",
+    "reference_guidance_3.0": "reference guidance 3",
     "steps_5": "5 steps in each stage",
     "steps_10": "10 steps in each stage",
     "steps_20": "20 steps in each stage",
@@ -51,7 +51,7 @@ class Run:
 
     right: of each video, by its key, whether what the caption says is right, attribute by attribute.
     consistency: of each video the `CONSISTENCY` that could be measured (docs/metrics.md).
-    denoising: the errors in taking noise off, of each clip its mean over timesteps (benchmarks/denoising.py).
+    denoising: denoising errors, for each clip the mean over timesteps (benchmarks/denoising.py).
     clips: the section of `metrics.json` that the temporal or the decoder part has.
     training_flops: of all steps of the stages that were trained; 0 where none was.
     sampling_flops: of the cascade's networks for one video; 0 where none was made.
@@ -204,7 +204,7 @@ def difference(of_name: Mapping[int, Run], baseline: Mapping[int, Run], score: s
 def error_ratio(
     of_name: Mapping[int, Run], baseline: Mapping[int, Run], stage: str, kind: str
 ) -> dict[str, Any] | None:
-    """Of the mean errors in taking noise from held-out clips, paired by seed and clip; None without common ones.
+    """Return the ratio of the mean denoising errors, paired by seed and clip; None without common clips.
 
     `seeds` has the ratio for each seed.
     """
@@ -240,12 +240,12 @@ def consistency_ratio(of_name: Mapping[int, Run], baseline: Mapping[int, Run], k
 def verdict(intervals: Sequence[tuple[float, float]], neutral: float = 0.0) -> str:
     """What intervals of one gain say of a claim: each must be on the same side of `neutral`."""
     if not intervals:
-        return "no run kept"
+        return "no stored run"
     if all(low > neutral for low, _ in intervals):
         return "holds"
     if all(high < neutral for _, high in intervals):
         return "does not hold: the opposite"
-    return "not shown: the interval includes no difference"
+    return "not shown: the interval includes zero"
 
 
 def clip_rows(runs: Runs, name: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:

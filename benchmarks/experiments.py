@@ -1,11 +1,11 @@
-"""Makes the tables and plots of docs/experiments.md from what launch/ablations.sh has run.
+"""Write the tables and plots of docs/experiments.md from the runs of launch/ablations.sh.
 
     python benchmarks/experiments.py runs/ablations
 
-What the finished runs there found, video by video, is kept in docs/experiments, a small file for each run. The page is
-made of all that is kept, whatever machine it came from; without a folder of runs, of that alone. What stands between
-the page's two marks is written anew, and the plots beside it. Of a run that is not there the tables say so. Intervals
-are 95%: Wilson's for fractions, bootstrap for paired differences (docs/metrics.md).
+stores what the finished runs found, video by video, in docs/experiments, one small file per run, and rewrites the page
+from all stored runs, whatever machine they come from; without a folder of runs, from the stored ones alone. Only the
+text between the page's two marks and the plots are rewritten; the tables name the runs that are missing. Intervals are
+95%: Wilson's for fractions, bootstrap for paired differences (docs/metrics.md).
 """
 
 import argparse
@@ -73,7 +73,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def prompts_table(
     runs: Runs, titles: Mapping[str, str], baseline: str, costs: Mapping[str, Callable[[Run], str]]
 ) -> str:
-    """One row for each run that scores videos, in the order of `titles`; costs: columns of what a run computes."""
+    """Write one row per run that scores videos, in the order of `titles`; `costs` gives the columns on compute."""
     rows, missing = [], []
     for name, title in titles.items():
         of_name = runs.get(name)
@@ -93,13 +93,13 @@ def prompts_table(
         "seeds (videos)",
         *(f"{score} right" for score in (*SCORES, SHARE)),
         "all, by seed",
-        "all, less the first row's",
+        "all, minus the first row",
     )
     return (table(heads, rows) if rows else "") + _missing(missing, bool(rows))
 
 
 def consistency_table(runs: Runs) -> str:
-    """Ways of sampling by what tells them apart when all attributes are right."""
+    """Compare sampling settings by steadiness, which still tells them apart when all attributes are right."""
     rows = []
     for name, title in SAMPLED.items():
         gaps = [consistency_ratio(runs.get(name, {}), runs.get(SHIPPED, {}), kind) for kind in CONSISTENCY]
@@ -108,7 +108,7 @@ def consistency_table(runs: Runs) -> str:
         warping, flicker = ["", ""] if name == SHIPPED else [share(gap) for gap in gaps]
         means = [f"{1000 * gaps[0]['mean']:.2f}", f"{gaps[1]['mean']:.2f}"]
         rows.append((title, str(gaps[0]["count"]), means[0], warping, means[1], flicker))
-    first = "less the first row's"
+    first = "relative to the first row"
     heads = ("", "videos", "warping error, times 1000", first, "flicker of the background, levels", first)
     return table(heads, rows) if len(rows) > 1 else ""
 
@@ -118,12 +118,12 @@ def _missing(names: Sequence[str], after_table: bool) -> str:
         return ""
     stems = dict.fromkeys(name.rpartition("_")[0] if any(c.isdigit() for c in name) else name for name in names)
     stems = dict.fromkeys("sampler" if stem.startswith("sampler_") else stem for stem in stems)
-    text = f"No run kept: {', '.join(names)}. `launch/ablations.sh --only {' '.join(stems)}`"
+    text = f"No stored run: {', '.join(names)}. To run them: `launch/ablations.sh --only {' '.join(stems)}`"
     return ("\n\n" if after_table else "") + text
 
 
 def denoising_table(runs: Runs) -> str:
-    """Stages that are told the same things, against the whole setting's."""
+    """Compare stages with the same conditioning to those of the whole setting."""
     rows = []
     for name in TRAINED:
         for stage in ("cascade_4", "cascade_8"):
@@ -132,8 +132,8 @@ def denoising_table(runs: Runs) -> str:
                 continue
             seeds = f"{listed(list(gaps[0]['seeds']))} ({gaps[0]['count']})"
             rows.append((TRAINED[name], stage, seeds, *(share(gap) for gap in gaps)))
-    heads = ("", "stage", "seeds (clips)", "error of the latents", "error of their change from frame to frame")
-    return table(heads, rows) if rows else "No run kept: `launch/ablations.sh`"
+    heads = ("", "stage", "seeds (clips)", "error of the latents", "error of their frame-to-frame change")
+    return table(heads, rows) if rows else "No stored run. To run them: `launch/ablations.sh`"
 
 
 def temporal_table(runs: Runs) -> str:
@@ -160,12 +160,12 @@ def decoder_table(runs: Runs) -> str:
 
 
 def claims_table(runs: Runs) -> str:
-    """What the paper claims, and what is found here."""
+    """List the paper's claims with what was measured here."""
 
     def of_scores(claim: str, ours: str, theirs: str, score: str, unlike: str) -> tuple[str, ...]:
         gap = difference(runs.get(ours, {}), runs.get(theirs, {}), score)
         if gap is None:
-            return claim, "no run kept", f"{score} right, {unlike}", "", ""
+            return claim, "no stored run", f"{score} right, {unlike}", "", ""
         by_seed = " / ".join(f"{100 * value:+.0f}" for _, value in sorted(gap["seeds"].items()))
         what = f"{score} right, {unlike}: {points(gap)} points; by seed {by_seed}"
         return claim, verdict([gap["interval"]]), what, listed(list(gap["seeds"])), f"{gap['count']} videos"
@@ -173,7 +173,7 @@ def claims_table(runs: Runs) -> str:
     def of_errors(claim: str, kind: str, what: str) -> tuple[str, ...]:
         gap = error_ratio(runs.get(WHOLE, {}), runs.get("no_reference", {}), "cascade_4", kind)
         if gap is None:
-            return claim, "no run kept", what, "", ""
+            return claim, "no stored run", what, "", ""
         low, high = gap["interval"]
         by_seed = " / ".join(f"{100 * (value - 1):+.0f}%" for _, value in sorted(gap["seeds"].items()))
         told = f"{what}: {share(gap)}; by seed {by_seed}"
@@ -183,7 +183,7 @@ def claims_table(runs: Runs) -> str:
         """better: 1 where a higher value is better, -1 where a lower one is, as for a ratio to be below 1."""
         found = [(seed, rate, value(values)) for seed, rate, values in clip_rows(runs, part)]
         if not found:
-            return claim, "no run kept", what, "", ""
+            return claim, "no stored run", what, "", ""
         neutral = 0.0 if better > 0 else -1.0
         intervals = [tuple(sorted(better * end for end in at["interval"])) for _, _, at in found]
         told = "; ".join(f"{rate} {text(at)}" for _, rate, at in found)
@@ -192,18 +192,22 @@ def claims_table(runs: Runs) -> str:
         return claim, verdict(intervals, neutral), f"{what}: {told}", seeds, f"{clips} clips a seed"
 
     rows = [
-        of_scores("(a) the reference improves fidelity", WHOLE, "no_reference", "picture", "with it less without"),
-        of_errors("(a) the same, lowest stage", "latents", "error in taking noise off, with to without"),
+        of_scores("(a) the reference improves fidelity", WHOLE, "no_reference", "picture", "with minus without"),
+        of_errors("(a) the same, lowest stage", "latents", "denoising error, with relative to without"),
         of_scores(
-            "(b) with it the model learns dynamics better", WHOLE, "no_reference", "motion", "with it less without"
+            "(b) with it the model learns dynamics better", WHOLE, "no_reference", "motion", "with minus without"
         ),
-        of_errors("(b) the same, lowest stage", "change", "error of the change from frame to frame, with to without"),
-        of_scores("(c) the cascade is more efficient than one stage", WHOLE, "one_stage", "all", "less one stage"),
-        of_scores("(c) the same, attributes one by one", WHOLE, "one_stage", SHARE, "less one stage"),
+        of_errors(
+            "(b) the same, lowest stage", "change", "error of the frame-to-frame change, with relative to without"
+        ),
+        of_scores(
+            "(c) the cascade is more efficient than one stage", WHOLE, "one_stage", "all", "cascade minus one stage"
+        ),
+        of_scores("(c) the same, attributes one by one", WHOLE, "one_stage", SHARE, "cascade minus one stage"),
         of_clips(
             "(d) flow beats blending in time",
             "temporal",
-            "PSNR to the decoded true latents, full module less blending",
+            "PSNR to the decoded true latents, full module minus blending",
             lambda values: values["image_decoder"]["decoded"]["difference"],
             decibels,
             1.0,
@@ -211,7 +215,7 @@ def claims_table(runs: Runs) -> str:
         of_clips(
             "(e) a decoder trained on video alone beats the image decoder",
             "decoder",
-            "flicker of the video decoder to that of the image decoder",
+            "flicker of the video decoder relative to the image decoder",
             lambda values: values["flicker_ratio"],
             share,
             -1.0,
@@ -219,13 +223,13 @@ def claims_table(runs: Runs) -> str:
         of_clips(
             "(e) the same, by PSNR",
             "decoder",
-            "video decoder less image decoder",
+            "video decoder minus image decoder",
             lambda values: values["psnr_difference"],
             decibels,
             1.0,
         ),
     ]
-    return table(("claim", "here", "by how much", "seeds", "of"), rows)
+    return table(("claim", "result", "effect", "seeds", "measured on"), rows)
 
 
 def report(runs: Runs, pictures: Sequence[tuple[str, str]]) -> str:
@@ -240,9 +244,9 @@ def report(runs: Runs, pictures: Sequence[tuple[str, str]]) -> str:
         claims_table(runs),
         "### Trained ablations",
         prompts_table(runs, TRAINED, WHOLE, costs),
-        "### Taking noise from held-out clips",
+        "### Denoising held-out clips",
         denoising_table(runs),
-        "### Ways of sampling the embedded model",
+        "### Sampling settings of the embedded model",
         prompts_table(runs, SAMPLED, SHIPPED, sampling),
         *filter(None, [consistency_table(runs)]),
         "### Temporal upsampling",

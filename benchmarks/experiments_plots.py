@@ -46,7 +46,7 @@ def draw(runs: Runs, folder: Path) -> list[tuple[str, str]]:
             "experiments_sampling.png",
             SAMPLED,
             _sampled,
-            "Ways of sampling. Left: share of videos that are right. Right: their steadiness, to that as shipped",
+            "Sampling settings. Left: videos right in all attributes. Right: steadiness relative to those shipped",
         ),
     ):
         found = {name: runs[name] for name in titles if runs.get(name)}
@@ -109,8 +109,8 @@ def _sampled(found: Runs) -> plt.Figure:
     right.axvline(1.0, color="black", linewidth=0.8, linestyle=":")
     _name_rows(left, [SAMPLED[name] for name in found])
     left.set_xlim(lowest - 0.03, 1.01)
-    left.set_xlabel("share of videos right in all (axis cut)")
-    right.set_xlabel("less is steadier; as shipped is 1")
+    left.set_xlabel("share right in all (truncated axis)")
+    right.set_xlabel("relative to as shipped; lower is steadier")
     for axis in (left, right):
         axis.grid(axis="x", alpha=0.3)
     handles = dict(zip(*reversed(right.get_legend_handles_labels()), strict=True))

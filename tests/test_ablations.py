@@ -314,17 +314,17 @@ def test_the_page_says_what_was_run_and_what_was_not(made, monkeypatch):
     assert text.endswith("\nafter\n")
     assert "\nold\n" not in text
     rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
-    assert "| holds | picture right, with it less without: +35 (" in rows["(a) the reference improves fidelity"]
+    assert "| holds | picture right, with minus without: +35 (" in rows["(a) the reference improves fidelity"]
     assert "-50% (-50 to -50%); by seed -50% | 1 | 2 clips" in rows["(a) the same, lowest stage"]
     assert "| not shown" in rows["(b) with it the model learns dynamics better"]
     assert "| not shown" in rows["(b) the same, lowest stage"]
-    assert "| no run kept |" in rows["(c) the cascade is more efficient than one stage"]
+    assert "| no stored run |" in rows["(c) the cascade is more efficient than one stage"]
     assert "| not shown" in rows["(d) flow beats blending in time"]
     assert "-40% (-50 to -30%)" in rows["(e) a decoder trained on video alone beats the image decoder"]
     assert "| holds |" in rows["(e) the same, by PSNR"]
     assert "| no reference image | 50.0 | 25 | 0, 1 (40) | 55% (" in text
     assert "| no reference image | cascade_4 | 1 (2) | +100% (+100 to +100%) | +0% (+0 to +0%) |" in text
-    assert "No run kept: reference_first, random_reference, no_text, no_augmentation, one_stage." in text
+    assert "No stored run: reference_first, random_reference, no_text, no_augmentation, one_stage." in text
     assert "--only guidance reference_guidance steps sampler`" in text
     assert "| 5 steps in each stage | 3 | 2.00 | +0% (+0 to +0%) | 1.00 | -50% (-50 to -50%) |" in text
     for file in ("experiments_trained.png", "experiments_sampling.png", "experiments_clips.png"):
