@@ -13,6 +13,7 @@ from videogen_jax.metrics.feature_networks import load_shapes_classifier
 from videogen_jax.training.build import STAGES, build_source, build_stage, input_sizes
 from videogen_jax.training.exporting import export_stage
 from videogen_jax.training.loop import TrainingDiverged
+from videogen_jax.training.model_config import explicit_fields
 from videogen_jax.training.run import run
 from videogen_jax.weights.model_folder import ModelFolder
 from videogen_jax.weights.parts import load_autoencoder, load_reference, load_stage, load_text_encoder
@@ -156,7 +157,7 @@ def test_a_shrunk_config_trains_samples_and_exports_a_part_that_reads_back(world
 @pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in SHRUNK])
 def test_a_stage_says_what_its_examples_and_its_frozen_parts_are(world, name):
     config, *_ = world.train(name)
-    stage, model = build_stage(config.stage, config.model.to_dict()), ModelFolder(world.model)
+    stage, model = build_stage(config.stage, explicit_fields(config.model)), ModelFolder(world.model)
     inputs = stage.input_spec(input_sizes(config, stage, model))
     example = build_source(config, stage, model)[0]
     for array, spec in inputs.items():
@@ -260,7 +261,7 @@ def test_words_are_trained_alone_in_an_encoder_that_is_there(world, tmp_path):
     config = world.config("text:words=circling")
     config.steps = 2
     run(config, tmp_path)
-    stage = build_stage(config.stage, config.model.to_dict())
+    stage = build_stage(config.stage, explicit_fields(config.model))
     trained = stage.load_frozen(ModelFolder(world.model))["trained_tokens"]
     spec = stage.frozen_spec({})["trained_tokens"]
     assert (trained.shape, trained.dtype) == (spec.shape, spec.dtype) == ((2,), np.int32)
