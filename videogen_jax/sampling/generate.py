@@ -143,7 +143,7 @@ def generate(
     # The text: states of the prompts and, for guidance, of the empty prompt.
     run.report("text", 0, 1)
     context, null_context = run(key("text"), model.encode_text, params[TEXT[0]], inputs.tokens[0])
-    prompts, empty = Prompts(context), Prompts(null_context[None])
+    prompts, empty = Prompts(context), Prompts(null_context)
     if inputs.images is None and len(inputs.tokens) > 1:  # the reference model has text encoders of its own
         encode = (model.encode_reference_text, params[REFERENCE], inputs.tokens[1:])
         prompts, empty = run(key("reference_text"), *encode)

@@ -124,9 +124,9 @@ class VideoGenModel:
         return self.reference is None or self.reference.texts[0].network is self.text.network
 
     def encode_text(self, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Token ids `(B + 1, L)`, the empty prompt's last -> text states `(B, L, D)` and `(L, D)`."""
+        """Token ids `(B + 1, L)`, the empty prompt's last -> text states `(B, L, D)` and `(1, L, D)`."""
         states = self.text.encode(params, tokens)
-        return states[:-1], states[-1]
+        return states[:-1], states[-1:]
 
     def encode_reference_text(self, params: Params, tokens: tuple[jax.Array, ...]) -> tuple[Prompts, Prompts]:
         """The conditioning of a reference model with text encoders of its own; see `TextToImage.encode`."""
@@ -169,8 +169,11 @@ class VideoGenModel:
         noise_level: jax.Array,
         **static: Any,
     ) -> tuple[SamplerState, Conditioning]:
-        """`CascadeStage.start` of stage `number` for seeds uint32 `(B,)`; static: sampler and passes."""
-        inputs = CascadeInputs(context, null_context, reference, lower, noise_level, self.index.fps)
+        """`CascadeStage.start` of stage `number`.
+
+        Args: seeds uint32 `(B,)`, null_context `(1, L, D)`, the others as `CascadeInputs`; static: sampler and passes.
+        """
+        inputs = CascadeInputs(context, null_context[0], reference, lower, noise_level, self.index.fps)
         return self.cascade[number].start(stage_keys(seeds, number + 1), inputs, self.index.num_frames, **static)
 
     # From latents to frames.

@@ -68,10 +68,11 @@ class Programs:
         """Prepare programs in a thread of their own while the block runs them; what is not begun at its end is dropped.
 
         Args:
-          walk: called with `prepare`, which it calls for each program in order. What it raises the block hears when it
-            runs the program that cannot be prepared.
+          walk: called with `prepare`, which it calls for each program in order.
+
+        Raises: what `walk` raises, here or where the block runs a program that cannot be prepared.
         """
-        abandoned = threading.Event()
+        abandoned, errors = threading.Event(), []
 
         def prepare(*args: Any, **kwargs: Any) -> Any:
             if abandoned.is_set():
@@ -79,8 +80,12 @@ class Programs:
             return self.prepare(*args, **kwargs)
 
         def run() -> None:
-            with contextlib.suppress(Exception):  # each program has kept its own error
+            try:
                 walk(prepare)
+            except _Abandoned:
+                pass
+            except Exception as error:
+                errors.append(error)
 
         self._walk = threading.Thread(target=run, name="trace", daemon=True)
         self._walk.start()
@@ -90,6 +95,8 @@ class Programs:
             abandoned.set()
             self._walk = None
             self.cancel()
+        if errors:  # the block needed no program that the walk could not prepare, but they must be the same
+            raise errors[0]
 
     def prepare(self, key: tuple, function: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Any:
         """Trace `function` for arguments like `args` and start compiling it, unless that is done or under way already.
