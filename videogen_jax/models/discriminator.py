@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from videogen_jax.models.layers import convolve_clips, convolve_images, group_norm
+from videogen_jax.models.layers import group_norm
+from videogen_jax.models.ops.convolution import convolve_clips, convolve_images
 
 
 class PatchHead(nn.Module):

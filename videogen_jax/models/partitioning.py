@@ -36,7 +36,7 @@ def over(mesh: Mesh) -> Iterator[None]:
         _mesh.reset(token)
 
 
-def partitioned() -> bool:
+def is_partitioned() -> bool:
     """Whether what is being traced is compiled for several devices."""
     return _mesh.get() is not None
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros as zeros_init
 
-from videogen_jax.models.layers import Attention, LayerNorm, convolve, group_norm, sinusoidal_embedding
+from videogen_jax.models.layers import Attention, LayerNorm, group_norm, sinusoidal_embedding
+from videogen_jax.models.ops.convolution import convolve
 from videogen_jax.models.partitioning import constrain, constrain_images
 
 
