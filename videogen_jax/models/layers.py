@@ -2,8 +2,8 @@
 
 Spatial layers take frames as a flat batch `(N, H, W, C)` with N = B*T, so an image is a video of one frame and no
 spatial layer can tell the difference. Temporal layers take the same array and `num_frames` T. Modules are named as in
-the old Flax port of diffusers (`down_blocks_0/resnets_1/conv1/kernel`), which makes the public checkpoints a renaming
-away (weights/naming.py). Group norms and linear layers follow PyTorch's epsilons.
+the old Flax port of diffusers (`down_blocks_0/resnets_1/conv1/kernel`), so public checkpoints load by renaming alone
+(weights/naming.py). Norms have PyTorch's epsilons. The kernels that make them fast are in models/ops/.
 """
 
 import math
@@ -20,11 +20,12 @@ from videogen_jax.models.partitioning import constrain_images
 
 
 def sinusoidal_embedding(values: jax.Array, dim: int, max_period: float = 10_000.0) -> jax.Array:
-    """Sinusoidal embedding of scalars (Vaswani et al. 2017), in the order of Stable Diffusion: cosines, then sines.
+    """Embed scalars by sinusoids (Vaswani et al. 2017), in the order of Stable Diffusion: cosines, then sines.
 
     Args:
       values: any shape `(...)`, in the units of timesteps.
       dim: size of the embedding, even.
+      max_period: longest wavelength, divided by 2 pi.
 
     Returns: `(..., dim)` float32.
     """
@@ -37,7 +38,12 @@ def sinusoidal_embedding(values: jax.Array, dim: int, max_period: float = 10_000
 
 
 class TimestepEmbedding(nn.Module):
-    """Two linear layers with SiLU: `(B, in)` -> `(B, dim)`; with `zero_init` the result is zero until trained."""
+    """Two linear layers with SiLU between them: `(B, in)` -> `(B, dim)`.
+
+    Attributes:
+      dim: channels of both layers.
+      zero_init: start the second layer at zero, so that the result is zero until trained.
+    """
 
     dim: int
     dtype: jnp.dtype = jnp.float32
@@ -89,12 +95,12 @@ class LayerNorm(nn.Module):
 
 
 def group_norm(groups: int, eps: float, dtype: jnp.dtype, name: str) -> GroupNorm:
-    """GroupNorm over all axes but the first, as PyTorch computes it (statistics in float32)."""
+    """Return a `GroupNorm` of that name in the parent module."""
     return GroupNorm(groups, eps, dtype, name=name)
 
 
 def conv3x3(features: int, dtype: jnp.dtype, name: str, **kwargs) -> nn.Conv:
-    """3x3 convolution with PyTorch's symmetric padding of one (`strides`, `padding` and the like by keyword)."""
+    """Return a 3x3 convolution with PyTorch's symmetric padding of one; kwargs are further fields of `nn.Conv`."""
     kwargs = {"padding": ((1, 1), (1, 1)), "conv_general_dilated": convolve, **kwargs}
     return nn.Conv(features, (3, 3), dtype=dtype, name=name, **kwargs)
 
@@ -102,8 +108,8 @@ def conv3x3(features: int, dtype: jnp.dtype, name: str, **kwargs) -> nn.Conv:
 class TemporalConv(nn.Module):
     """1D convolution over frames with kernel (3, 1, 1): `(B, T, H, W, C)` -> `(B, T, H, W, features)`.
 
-    Computed as three shifted matrix products, which on every backend is as fast as a 3D convolution or faster, and
-    keeps the layout. The parameter is a 3D convolution's, so public checkpoints fit.
+    It is computed as three shifted matrix products, which on every backend is as fast as a 3D convolution or faster,
+    and keeps the layout. The parameter has a 3D convolution's shape, so public checkpoints fit.
     """
 
     features: int
@@ -125,8 +131,11 @@ class TemporalConv(nn.Module):
 
 
 class ResidualTemporalConv(nn.Module):
-    """`x + TemporalConv(x)` with a zero kernel at the start: the identity until trained (Make-A-Video's pseudo-3D
-    convolution, Singer et al. 2022, section 3.2.1, with the identity kept outside the kernel)."""
+    """`x + TemporalConv(x)` with a kernel that starts at zero: the identity until trained.
+
+    This is Make-A-Video's pseudo-3D convolution (Singer et al. 2022, section 3.2.1) with the identity outside the
+    kernel.
+    """
 
     dtype: jnp.dtype = jnp.float32
 
@@ -139,7 +148,13 @@ class ResidualTemporalConv(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """Stable Diffusion's residual block; with `temporal`, a 1D convolution over frames follows each 2D convolution."""
+    """Stable Diffusion's residual block.
+
+    Attributes:
+      features: channels of the output.
+      groups, eps: of the group norms.
+      temporal: a 1D convolution over frames follows each 2D convolution.
+    """
 
     features: int
     groups: int = 32
@@ -149,7 +164,7 @@ class ResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, temb: jax.Array | None = None, num_frames: int = 1) -> jax.Array:
-        """x: `(N, H, W, C)`; temb: `(N, D)` or None; returns `(N, H, W, features)`."""
+        """x: `(N, H, W, C)`, N = B*T; temb: `(N, D)` or None; returns `(N, H, W, features)`."""
         h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm1")(x))
         h = conv3x3(self.features, self.dtype, "conv1")(h)
         if self.temporal:
@@ -166,7 +181,11 @@ class ResnetBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Stride-2 3x3 convolution. `asymmetric` pads right and bottom only, as Stable Diffusion's autoencoder does."""
+    """3x3 convolution of stride two: `(N, H, W, C)` -> `(N, H / 2, W / 2, features)`; odd sizes are rounded up.
+
+    Attributes:
+      asymmetric: pad right and bottom only, as Stable Diffusion's autoencoder does; odd sizes are then rounded down.
+    """
 
     features: int
     asymmetric: bool = False
@@ -179,7 +198,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour doubling, then a 3x3 convolution."""
+    """Nearest-neighbour upsampling by two, then a 3x3 convolution: `(N, H, W, C)` -> `(N, 2 H, 2 W, features)`."""
 
     features: int
     dtype: jnp.dtype = jnp.float32
@@ -194,8 +213,8 @@ class Attention(nn.Module):
 
     Attributes:
       heads, head_dim: number and size of the heads.
-      use_bias: whether q, k, v have a bias (the autoencoder's do, the UNet's do not).
-      zero_init: start `to_out_0` at zero, so that the residual branch begins as the identity.
+      use_bias: whether q, k, v have a bias.
+      zero_init: start `to_out_0` at zero, so that a residual layer starts as the identity.
     """
 
     heads: int
@@ -221,15 +240,21 @@ class Attention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Single self-attention over the positions of a frame with a group norm and a residual (the autoencoder's)."""
+    """The autoencoder's self-attention over the positions of a frame, with a group norm and a residual.
 
-    head_dim: int | None = None  # None: one head over all channels
+    Attributes:
+      head_dim: channels of a head; None: one head over all channels.
+      groups, eps: of the group norm.
+    """
+
+    head_dim: int | None = None
     groups: int = 32
     eps: float = 1e-6
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """x: `(N, H, W, C)`; returns x's shape."""
         n, h, w, c = x.shape
         head_dim = self.head_dim or c
         if c % head_dim:
