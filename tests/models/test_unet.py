@@ -199,8 +199,8 @@ def test_remat_changes_neither_parameters_nor_gradients():
         ({"reference_attention": (True,)}, (2, 1, 8, 8, 3), None, "reference_attention has 1 values"),
         ({"num_heads": 3}, (2, 1, 8, 8, 3), None, "num_heads 3 must divide the 8"),
         ({"norm_num_groups": 3}, (2, 1, 8, 8, 3), None, "norm_num_groups 3 must divide the 8"),
-        ({"added_conditions": ("fps",)}, (2, 1, 8, 8, 3), None, "conditions must be fps, not none"),
-        ({}, (2, 1, 8, 8, 3), {"fps": np.zeros(2)}, "conditions must be none, not fps"),
+        ({"added_conditions": ("fps",)}, (2, 1, 8, 8, 3), None, "scalar_conditions must be fps, not none"),
+        ({}, (2, 1, 8, 8, 3), {"fps": np.zeros(2)}, "scalar_conditions must be none, not fps"),
     ],
 )
 def test_errors_name_what_does_not_fit(fields, shape, conditions, message):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from videogen_jax.models.attention import blockwise, dot_product_attention
+from videogen_jax.models.ops.attention import blockwise_attention, dot_product_attention
 from videogen_jax.scaling.flops import count_flops
 
 
@@ -37,13 +37,13 @@ def test_attention_counts_once_whatever_the_platform_computes():
     query, keys = shaped(2, 1024, 4, 16), shaped(2, 512, 4, 16)
     expected = 2 * 2 * 2 * 4 * 1024 * 512 * 16  # two products
     assert count_flops(dot_product_attention, query, keys, keys) == expected
-    assert count_flops(blockwise, query, keys, keys) == expected
+    assert count_flops(blockwise_attention, query, keys, keys) == expected
 
 
 def test_blockwise_backward_pass_computes_scores_again():
     query = shaped(1, 1024, 2, 16)
     product = 2 * 2 * 1024 * 1024 * 16
-    gradient = jax.grad(lambda *given: jnp.sum(blockwise(*given)), argnums=(0, 1, 2))
+    gradient = jax.grad(lambda *given: jnp.sum(blockwise_attention(*given)), argnums=(0, 1, 2))
     assert count_flops(gradient, query, query, query) == (2 + 5) * product
 
 

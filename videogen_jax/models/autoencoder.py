@@ -1,8 +1,8 @@
 """Stable Diffusion's KL autoencoder and the video decoder in the layout of Stable Video Diffusion's temporal decoder.
 
 Layouts follow diffusers' `AutoencoderKL` and `AutoencoderKLTemporalDecoder`. The video decoder's spatial half has the
-parameters of the image decoder under `spatial_res_block`, and its temporal half begins as the identity, so that an
-image decoder's weights (`inflate_decoder`) make it exactly that image decoder, frame by frame.
+parameters of the image decoder under `spatial_res_block`, and its temporal half starts as the identity, so with an
+image decoder's weights (`inflate_decoder`) it is exactly that image decoder on every frame.
 """
 
 from collections.abc import Mapping
@@ -28,22 +28,27 @@ EPS = 1e-6  # every group norm of the autoencoder
 
 @flax.struct.dataclass
 class DiagonalGaussian:
-    """Posterior q(z|x) of the autoencoder: `mean` and `log_variance`, each `(N, h, w, C)`."""
+    """Posterior q(z|x) of the autoencoder.
+
+    Attributes:
+      mean, log_variance: `(N, h, w, C)`.
+    """
 
     mean: jax.Array
     log_variance: jax.Array
 
     def sample(self, rng: jax.Array) -> jax.Array:
+        """Draw latents `(N, h, w, C)`."""
         noise = jax.random.normal(rng, self.mean.shape, self.mean.dtype)
         return self.mean + jnp.exp(0.5 * self.log_variance) * noise
 
     def kl(self) -> jax.Array:
-        """KL divergence to the unit Gaussian, a mean over elements, in nats (Kingma and Welling 2014, appendix B)."""
+        """Return the KL divergence to N(0, I), a mean over elements, in nats (Kingma and Welling 2014, appendix B)."""
         return 0.5 * jnp.mean(self.mean**2 + jnp.exp(self.log_variance) - 1.0 - self.log_variance)
 
 
 class MidBlock(nn.Module):
-    """Residual blocks with one single-head self-attention after the first: `(N, h, w, C)` -> same."""
+    """Two residual blocks with a single-head self-attention between them: `(N, h, w, C)` -> same shape."""
 
     features: int
     groups: int
@@ -58,6 +63,8 @@ class MidBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
+    """Residual blocks of a level: `(N, H, W, C)` -> `(N, H, W, features)`, half of H and W with `downsample`."""
+
     features: int
     num_layers: int
     downsample: bool
@@ -74,6 +81,8 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
+    """Residual blocks of a level: `(N, h, w, C)` -> `(N, h, w, features)`, twice h and w with `upsample`."""
+
     features: int
     num_layers: int
     upsample: bool
@@ -133,8 +142,18 @@ class Decoder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """Stable Diffusion's autoencoder (Rombach et al. 2022). Latents here are unscaled; multiply by `scaling_factor`
-    for unit variance (`encode_scaled` in stages/autoencoder.py does)."""
+    """Stable Diffusion's autoencoder (Rombach et al. 2022).
+
+    Latents are unscaled here: `FrozenAutoencoder` (stages/autoencoder.py) shifts and scales them to unit variance.
+
+    Attributes:
+      in_channels, out_channels: of the images, before and after.
+      latent_channels: C of the latents.
+      block_out_channels: channels of each level; each level after the first halves the resolution.
+      layers_per_block: residual blocks of a level of the encoder (one more in the decoder).
+      norm_num_groups: of all group norms.
+      use_quant_conv, use_post_quant_conv: a 1x1 convolution after the encoder, and before the decoder.
+    """
 
     in_channels: int = 3
     out_channels: int = 3
@@ -158,11 +177,15 @@ class AutoencoderKL(nn.Module):
 
     @property
     def downsampling(self) -> int:
-        """Pixels of a frame per latent pixel, along one side."""
+        """Side of the square of pixels that one position of the latents covers."""
         return 2 ** (len(self.block_out_channels) - 1)
 
     def encode(self, images: jax.Array) -> DiagonalGaussian:
-        """images: `(N, H, W, 3)` in [-1, 1], H and W divisible by `downsampling`."""
+        """Return the posterior of images `(N, H, W, 3)` in [-1, 1]; its arrays are `(N, h, w, C)`.
+
+        Raises:
+          ValueError: `downsampling` does not divide H and W.
+        """
         if images.shape[1] % self.downsampling or images.shape[2] % self.downsampling:
             raise ValueError(f"frames of {images.shape[1:3]} pixels do not divide by {self.downsampling}")
         moments = self.encoder(images)
@@ -172,18 +195,19 @@ class AutoencoderKL(nn.Module):
         return DiagonalGaussian(mean, jnp.clip(log_variance, -30.0, 20.0))
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """latents: `(N, h, w, C)`, unscaled; returns `(N, H, W, 3)` in [-1, 1] (not clipped)."""
+        """Decode unscaled latents `(N, h, w, C)` to images `(N, H, W, 3)` in [-1, 1] (not clipped)."""
         return self.decoder(self.post_quant_conv(latents) if self.use_post_quant_conv else latents)
 
     def __call__(self, images: jax.Array, rng: jax.Array) -> tuple[jax.Array, DiagonalGaussian]:
+        """Return the reconstruction of images `(N, H, W, 3)` from a sample of their posterior, and the posterior."""
         posterior = self.encode(images)
         return self.decode(posterior.sample(rng)), posterior
 
 
 class TemporalResnetBlock(nn.Module):
-    """Residual block of two 1D convolutions over frames; its norms run over frames and positions together.
+    """Residual block of two 1D convolutions over frames, with norms over frames and positions together.
 
-    The second convolution begins at zero, so the block begins as the identity.
+    The second convolution starts at zero, so the block starts as the identity.
     """
 
     groups: int
@@ -192,7 +216,7 @@ class TemporalResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x: `(B, T, h, w, C)` -> same."""
+        """x: `(B, T, h, w, C)`; returns x's shape."""
         features = x.shape[-1]
         h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm1")(x))
         h = TemporalConv(features, self.dtype, name="conv1")(h)
@@ -201,7 +225,7 @@ class TemporalResnetBlock(nn.Module):
 
 
 class AlphaBlender(nn.Module):
-    """Learned blend of the spatial and the temporal result; `sigmoid(mix_factor)` is the temporal share."""
+    """Learned blend of two arrays of one shape; `sigmoid(mix_factor)` is the weight of the temporal one."""
 
     @nn.compact
     def __call__(self, spatial: jax.Array, temporal: jax.Array) -> jax.Array:
@@ -225,10 +249,13 @@ class SpatioTemporalResBlock(nn.Module):
 
 
 def _res_block(remat: bool) -> type[nn.Module]:
+    """Return `SpatioTemporalResBlock`, such that it is recomputed in the backward pass with `remat`."""
     return nn.remat(SpatioTemporalResBlock, static_argnums=(2,)) if remat else SpatioTemporalResBlock
 
 
 class TemporalMidBlock(nn.Module):
+    """`MidBlock` with temporal layers and any number of residual blocks: `(B*T, h, w, C)` -> same shape."""
+
     features: int
     num_layers: int
     groups: int
@@ -250,6 +277,8 @@ class TemporalMidBlock(nn.Module):
 
 
 class TemporalUpBlock(nn.Module):
+    """`UpBlock` with temporal layers: `(B*T, h, w, C)` -> `(B*T, h, w, features)`, twice h and w with `upsample`."""
+
     features: int
     num_layers: int
     upsample: bool
@@ -267,17 +296,20 @@ class TemporalUpBlock(nn.Module):
 
 
 def _same_frame(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """Initial kernel (3, 1, 1, C, C) of a temporal convolution that returns its input."""
+    """Initialise the kernel (3, 1, 1, C, C) of a temporal convolution such that it returns its input."""
     return jnp.zeros(shape, dtype).at[1, 0, 0].set(jnp.eye(*shape[-2:], dtype=dtype))
 
 
 class TemporalDecoder(nn.Module):
-    """Video decoder: latents `(B, T, h, w, C)`, unscaled -> frames `(B, T, H, W, 3)` in [-1, 1] (not clipped).
+    """Video decoder with the layout of Stable Video Diffusion's.
 
-    `mid_block_layers` is 2 where `layers_per_block` is 2 in Stable Video Diffusion; it is a field of its own because
-    an image decoder always has two residual blocks there. Stable Video Diffusion has no `post_quant_conv`; a decoder
-    that starts from an autoencoder with one keeps it (`use_post_quant_conv`). `remat` computes each residual block
-    again in the backward pass: at 512x512 the activations of a whole level would fill a chip.
+    Attributes:
+      out_channels, latent_channels, block_out_channels, layers_per_block, norm_num_groups: as `AutoencoderKL`'s.
+      mid_block_layers: residual blocks in the middle. An image decoder always has two, Stable Video Diffusion's as many
+        as `layers_per_block`.
+      use_post_quant_conv: Stable Video Diffusion's has none; a decoder that starts from an image autoencoder with one
+        needs it.
+      remat: recompute each residual block in the backward pass: at 512x512 a level's activations would fill a chip.
     """
 
     out_channels: int = 3
@@ -292,6 +324,7 @@ class TemporalDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, latents: jax.Array) -> jax.Array:
+        """Decode unscaled latents `(B, T, h, w, C)` to frames `(B, T, H, W, 3)` in [-1, 1] (not clipped)."""
         batch, num_frames = latents.shape[:2]
         groups, dtype, channels = self.norm_num_groups, self.dtype, tuple(self.block_out_channels)
         x = latents.reshape(-1, *latents.shape[2:])
@@ -313,14 +346,16 @@ class TemporalDecoder(nn.Module):
 
 
 def inflate_decoder(autoencoder_params: Mapping, temporal_params: Mapping) -> dict:
-    """Initial parameters of a `TemporalDecoder` that equals the image decoder on every frame.
+    """Return initial parameters of a `TemporalDecoder` that equals the image decoder on every frame.
 
     Args:
       autoencoder_params: parameters of `AutoencoderKL`.
       temporal_params: freshly initialised parameters of a `TemporalDecoder` of the same widths.
 
+    Returns: parameters in the shapes of `temporal_params`.
+
     Raises:
-      ValueError: naming the spatial parameter that has no counterpart of its shape.
+      ValueError: a spatial parameter, which the message names, has no counterpart of its shape.
     """
     source = {**autoencoder_params["decoder"]}
     if "post_quant_conv" in autoencoder_params:

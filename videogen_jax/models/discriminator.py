@@ -1,7 +1,8 @@
 """Video discriminator: a spatial patch head on single frames and a spatio-temporal patch head on clips.
 
-Both are PatchGANs (Isola et al. 2017): strided convolutions to a map of logits, each judging one patch. The video
-head sees several frames at once and so judges motion and flicker (as the two discriminators of TGAN-v2 and DVD-GAN).
+Both are PatchGANs (Isola et al. 2017): strided convolutions to a map of logits, each judging one patch. The
+spatio-temporal head judges several frames at once, hence motion and flicker (as in the two discriminators of TGAN-v2
+and DVD-GAN).
 """
 
 from collections.abc import Sequence
@@ -10,11 +11,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from videogen_jax.models.layers import convolve_clips, convolve_images, group_norm
+from videogen_jax.models.layers import group_norm
+from videogen_jax.models.ops.convolution import convolve_clips, convolve_images
 
 
 class PatchHead(nn.Module):
-    """Strided patch discriminator over 2D or 3D kernels: `(N, ..., H, W, C)` -> logits `(N, ..., h, w, 1)`."""
+    """Strided patch discriminator: `(N, ..., H, W, C)` -> logits `(N, ..., h, w, 1)`.
+
+    Attributes:
+      channels: of the convolutions of stride two.
+      temporal: 3D kernels on clips instead of 2D kernels on frames.
+      norm_num_groups: of the group norms.
+    """
 
     channels: Sequence[int]
     temporal: bool
@@ -28,8 +36,9 @@ class PatchHead(nn.Module):
         def conv(
             x: jax.Array, features: int, kernel: tuple[int, ...], strides: tuple[int, ...], name: str
         ) -> jax.Array:
-            how = convolve_clips if self.temporal else convolve_images
-            return nn.Conv(features, kernel, strides, dtype=self.dtype, conv_general_dilated=how, name=name)(x)
+            convolution = convolve_clips if self.temporal else convolve_images
+            layer = nn.Conv(features, kernel, strides, dtype=self.dtype, conv_general_dilated=convolution, name=name)
+            return layer(x)
 
         for i, features in enumerate(self.channels):
             strides = (1, 2, 2) if self.temporal else (2, 2)
@@ -42,10 +51,11 @@ class PatchHead(nn.Module):
 
 
 class VideoDiscriminator(nn.Module):
-    """Logits that a video is real.
+    """Logits that the patches of a video are real.
 
-    `__call__`: video `(B, T, H, W, 3)` in [-1, 1] -> dict of `spatial` `(B*T, h, w, 1)` and `temporal`
-    `(B, T, h, w, 1)` logits, float32.
+    Attributes:
+      channels: of the convolutions of stride two of both heads.
+      norm_num_groups: of the group norms.
     """
 
     channels: Sequence[int] = (64, 128, 256)
@@ -54,6 +64,10 @@ class VideoDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array) -> dict[str, jax.Array]:
+        """video: `(B, T, H, W, 3)` in [-1, 1].
+
+        Returns: float32 logits `spatial` `(B*T, h, w, 1)` and `temporal` `(B, T, h, w, 1)`.
+        """
         frames = video.reshape(-1, *video.shape[2:])
         head = {"channels": tuple(self.channels), "norm_num_groups": self.norm_num_groups, "dtype": self.dtype}
         logits = {

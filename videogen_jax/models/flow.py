@@ -1,12 +1,12 @@
 """Flow-based interpolation of latent frames (VideoGen, section 3.3; after Super SloMo, Jiang et al. 2018).
 
-Flow between neighbouring frames is estimated in both directions from low-resolution latents and upsampled. From it
-follow the flows from any time in between to both neighbours, which are warped there, fused by a visibility mask and
-refined; the curvature of the latents over four frames corrects what uniform motion misses. All heads start at zero, so
-that an untrained upsampler interpolates between the frames, linearly from two and cubically from four.
+Flow between neighbouring frames is estimated in both directions from low-resolution latents and upsampled. It gives
+the flows from any time in between to both neighbours, which are warped to that time, fused by a visibility mask and
+refined; the curvature of the latents over four frames corrects the assumption of uniform motion. All heads start at
+zero, so an untrained upsampler interpolates between the frames, linearly from two and cubically from four.
 
-A flow `(..., 2)` is (dx, dy) in positions of the grid it lies on: the flow from a to b at a place of a says how far
-away in b the same thing is, x to the right and y down.
+A flow `(..., 2)` is (dx, dy) in positions of its own grid, x to the right and y down: the flow from a to b at a
+position of a is the displacement of its content in b.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from videogen_jax.models.layers import Downsample, ResnetBlock, Upsample, conv3x
 
 
 def warp(x: jax.Array, flow: jax.Array) -> jax.Array:
-    """Backward warping: each place p of the result is x at p + flow(p), bilinear; beyond the border x continues.
+    """Warp backward: position p of the result is x at p + flow(p), bilinear; beyond the border x is repeated.
 
     Args:
       x: `(N, H, W, C)`.
@@ -33,28 +33,29 @@ def warp(x: jax.Array, flow: jax.Array) -> jax.Array:
     flow = flow.astype(jnp.float32)
     px = jnp.clip(jnp.arange(w, dtype=jnp.float32) + flow[..., 0], 0, w - 1)
     py = jnp.clip(jnp.arange(h, dtype=jnp.float32)[:, None] + flow[..., 1], 0, h - 1)
-    # One short of the border at most, so that its neighbour exists; there the weight of that neighbour is one.
+    # At most one short of the border, so that the neighbour exists; at the border the neighbour's weight is one.
     left = jnp.clip(jnp.floor(px), 0, max(w - 2, 0))
     top = jnp.clip(jnp.floor(py), 0, max(h - 2, 0))
     wx, wy = (px - left)[..., None].astype(x.dtype), (py - top)[..., None].astype(x.dtype)
     left, top = left.astype(jnp.int32), top.astype(jnp.int32)
     right, bottom = jnp.minimum(left + 1, w - 1), jnp.minimum(top + 1, h - 1)
-    rows = x.reshape(n, h * w, c)
+    flattened = x.reshape(n, h * w, c)
 
-    def at(y, x):
-        return jax.vmap(lambda row, index: row[index])(rows, y * w + x)
+    def gather(y, x):
+        """The values at whole positions `(N, H, W)`."""
+        return jax.vmap(lambda values, index: values[index])(flattened, y * w + x)
 
-    above = at(top, left) * (1 - wx) + at(top, right) * wx
-    below = at(bottom, left) * (1 - wx) + at(bottom, right) * wx
+    above = gather(top, left) * (1 - wx) + gather(top, right) * wx
+    below = gather(bottom, left) * (1 - wx) + gather(bottom, right) * wx
     return above * (1 - wy) + below * wy
 
 
 def intermediate_flows(flow_01: jax.Array, flow_10: jax.Array, t: jax.Array | float) -> tuple[jax.Array, jax.Array]:
-    """Flows from the frame at time t to its neighbours at 0 and 1 (Super SloMo, equation 4).
+    """Approximate the flows from the frame at time t to its neighbours at 0 and 1 (Super SloMo, equation 4).
 
     Args:
       flow_01, flow_10: `(N, H, W, 2)`, from 0 to 1 and from 1 to 0.
-      t: in (0, 1), a number or an array that broadcasts, as `(N, 1, 1, 1)`.
+      t: in (0, 1), a number or an array that broadcasts, such as `(N, 1, 1, 1)`.
 
     Returns: the flows from t to 0 and from t to 1, `(N, H, W, 2)` each.
     """
@@ -64,7 +65,7 @@ def intermediate_flows(flow_01: jax.Array, flow_10: jax.Array, t: jax.Array | fl
 
 
 def upsample_flow(flow: jax.Array, factor: int) -> jax.Array:
-    """Flow `(N, h, w, 2)` on a grid `factor` times as fine, in positions of that grid: bilinear, scaled by factor."""
+    """Upsample a flow `(N, h, w, 2)` to a grid `factor` times as fine, in positions of that grid: bilinear, scaled."""
     if factor == 1:
         return flow
     n, h, w, c = flow.shape
@@ -72,7 +73,11 @@ def upsample_flow(flow: jax.Array, factor: int) -> jax.Array:
 
 
 def downsample_average(x: jax.Array, factor: int) -> jax.Array:
-    """`(N, H, W, C)` -> `(N, H / factor, W / factor, C)`, the average of each square."""
+    """Average over squares: `(N, H, W, C)` -> `(N, H / factor, W / factor, C)`.
+
+    Raises:
+      ValueError: `factor` does not divide H and W.
+    """
     if factor == 1:
         return x
     n, h, w, c = x.shape
@@ -82,19 +87,24 @@ def downsample_average(x: jax.Array, factor: int) -> jax.Array:
 
 
 def fuse(warped_0: jax.Array, warped_1: jax.Array, visibility: jax.Array, t: jax.Array | float) -> jax.Array:
-    """The warped neighbours, weighted by nearness in time and visibility (Super SloMo, equation 5).
+    """Average the warped neighbours, weighted by nearness in time and visibility (Super SloMo, equation 5).
 
     Args:
       warped_0, warped_1: `(N, H, W, C)`, the frames at 0 and 1 warped to t.
-      visibility: `(N, H, W, 1)` in (0, 1): how far what is seen at t was seen at 0 rather than at 1.
+      visibility: `(N, H, W, 1)` in (0, 1): 1 where the content at t is visible at 0 only, 0 where at 1 only.
       t: in (0, 1), a number or an array that broadcasts.
+
+    Returns: `(N, H, W, C)`.
     """
     weight_0, weight_1 = (1 - t) * visibility, t * (1 - visibility)
     return (weight_0 * warped_0 + weight_1 * warped_1) / (weight_0 + weight_1)
 
 
 def curvature(frames: jax.Array) -> jax.Array:
-    """Second differences in time `(B, T, ...)`; the ends take their neighbour's, two frames have none (zero)."""
+    """Compute second differences in time of `(B, T, ...)`, same shape.
+
+    The first and last frame take their neighbour's; of two frames they are zero.
+    """
     if frames.shape[1] < 3:
         return jnp.zeros_like(frames)
     second = frames[:, :-2] - 2 * frames[:, 1:-1] + frames[:, 2:]
@@ -102,16 +112,21 @@ def curvature(frames: jax.Array) -> jax.Array:
 
 
 def cubic_weights(t: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Weights of the curvatures at 0 and 1 in cubic interpolation at t in (0, 1): Everett's formula, third order.
+    """Return the weights of the curvatures at 0 and 1 in cubic interpolation at t (Everett's formula, third order).
 
-    With them, `(1 - t) x_0 + t x_1 + w_0 c_0 + w_1 c_1` is the cubic through four equally spaced frames.
+    With them `(1 - t) x_0 + t x_1 + w_0 c_0 + w_1 c_1` is the cubic through four equally spaced frames.
+
+    Args:
+      t: in (0, 1), any shape.
+
+    Returns: w_0 and w_1, of t's shape.
     """
     s = 1 - t
     return s * (s**2 - 1) / 6, t * (t**2 - 1) / 6
 
 
 class ConvPyramid(nn.Module):
-    """Convolutional encoder-decoder with skips: `(N, H, W, C)` -> `(N, H, W, widths[0])`, any H and W.
+    """Convolutional encoder-decoder with skip connections: `(N, H, W, C)` -> `(N, H, W, widths[0])`, any H and W.
 
     Attributes:
       widths: channels of each level; each after the first halves the resolution.
@@ -147,7 +162,7 @@ class FlowNetwork(nn.Module):
 
     Attributes:
       widths, groups: of the `ConvPyramid`.
-      feature_channels: size of what is handed to the refinement besides the flow.
+      feature_channels: channels of the features that the refinement gets besides the flow.
     """
 
     widths: tuple[int, ...] = (32, 64, 96)
@@ -157,7 +172,7 @@ class FlowNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """frames: `(N, h, w, K * C)`: frame 0 and frame 1, and their outer neighbours where known, on the channel axis.
+        """frames: `(N, h, w, K * C)`: frame 0, frame 1 and, with K = 4, the frames before and after, as channels.
 
         Returns: the flow `(N, h, w, 4)` float32, from 0 to 1 and from 1 to 0, zero until trained; features
         `(N, h, w, feature_channels)`.
@@ -168,7 +183,11 @@ class FlowNetwork(nn.Module):
 
 
 class RefinementNetwork(nn.Module):
-    """Sees both frames as warped to time t and corrects what flow alone gets wrong; its outputs begin as zero."""
+    """Corrections of what warping alone gets wrong at time t; all are zero until trained.
+
+    Attributes:
+      widths, groups: of the `ConvPyramid`.
+    """
 
     widths: tuple[int, ...] = (32, 64)
     groups: int = 8
@@ -176,10 +195,10 @@ class RefinementNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, channels: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        """x: `(N, H, W, K)`; channels: C of the latents.
+        """x: `(N, H, W, K)`: warped frames, frames, flows, time and features as channels; channels: C of the latents.
 
         Returns: logits of the visibility `(N, H, W, 1)`, corrections of the flows from t to 0 and to 1 `(N, H, W, 4)`,
-        what is added to the curvatures' weight of one `(N, H, W, 2)`, and a residual `(N, H, W, C)`.
+        relative corrections of the curvatures' weights `(N, H, W, 2)`, and a residual `(N, H, W, C)`.
         """
         h = ConvPyramid(self.widths, self.groups, self.dtype, name="pyramid")(x)
 
@@ -191,11 +210,11 @@ class RefinementNetwork(nn.Module):
 
 
 class UpsamplerAux(NamedTuple):
-    """What happens inside `TemporalUpsampler`; P = T - 1 pairs of neighbours, K times between each.
+    """Intermediate results of `TemporalUpsampler` for P = T - 1 pairs of neighbours and K times between each.
 
     Attributes:
       flow_01, flow_10: `(B, P, H, W, 2)`.
-      flow_t0, flow_t1: `(B, P, K, H, W, 2)`, as corrected.
+      flow_t0, flow_t1: `(B, P, K, H, W, 2)`, after the refinement's correction.
       visibility: `(B, P, K, H, W, 1)`.
       warped_0, warped_1: `(B, P, K, H, W, C)`.
     """
@@ -210,7 +229,14 @@ class UpsamplerAux(NamedTuple):
 
 
 def intermediate_times(times: int | Sequence[float]) -> tuple[float, ...]:
-    """The times between two frames: a factor F stands for 1/F, 2/F ... (F-1)/F; others are checked to lie in (0, 1)."""
+    """Return the times between two frames that are to be interpolated.
+
+    Args:
+      times: a factor F, for 1/F, 2/F ... (F - 1)/F, or the times themselves.
+
+    Raises:
+      ValueError: the factor is below 2, or the times do not rise strictly between 0 and 1.
+    """
     if isinstance(times, int):
         if times < 2:
             raise ValueError(f"the factor of temporal upsampling must be at least 2, not {times}")
@@ -222,17 +248,17 @@ def intermediate_times(times: int | Sequence[float]) -> tuple[float, ...]:
 
 
 class TemporalUpsampler(nn.Module):
-    """Raises the frame rate of latent videos.
+    """Interpolates frames between the frames of latent videos.
 
     Attributes:
       flow_widths, refine_widths, groups: of the two networks; groups divides the widths.
-      feature_channels: size of what the flow network hands to the refinement.
+      feature_channels: channels of the features from the flow network to the refinement.
       flow_downsample: flow is estimated from latents averaged over squares of this side, 1 or more.
-      context_frames: also use the frame before and the frame after each pair: the networks see them (at the ends of
-        the video the pair's own), and the interpolation begins as a cubic one.
-      refine: False leaves out all that follows the warping, to learn what that is worth: the neighbours are warped by
-        the flow between them alone and weighted by nearness in time, without corrections, visibility, curvature or
-        residual. The flow network and its weights are the same.
+      context_frames: also use the frame before and the frame after each pair (at the ends of the video, the pair's own
+        frame again): as inputs of the networks, and for an interpolation that starts as a cubic instead of linear.
+      refine: False leaves out everything after the warping, for ablations: the neighbours are warped by the flow
+        between them and weighted by nearness in time, without corrections, visibility, curvature or residual. The flow
+        network and its parameters are the same.
     """
 
     flow_widths: tuple[int, ...] = (32, 64, 96)
@@ -248,15 +274,15 @@ class TemporalUpsampler(nn.Module):
     def __call__(
         self, frames: jax.Array, times: int | Sequence[float] = 2, return_aux: bool = False
     ) -> jax.Array | tuple[jax.Array, UpsamplerAux]:
-        """Puts K frames between each two.
+        """Interpolate K frames between each two neighbours.
 
         Args:
           frames: `(B, T, H, W, C)`, T >= 2, latents of unit variance.
           times: an upsampling factor F (then K = F - 1), or K rising times between 0 and 1.
           return_aux: also return flows, visibility and warped frames.
 
-        Returns: `(B, (T - 1) * (K + 1) + 1, H, W, C)` in the dtype of frames, which themselves are passed on as they
-        are.
+        Returns: `(B, (T - 1) * (K + 1) + 1, H, W, C)` in the dtype of frames, which are among them unchanged; with
+        `return_aux` also the `UpsamplerAux`.
 
         Raises:
           ValueError: for fewer than two frames, times that do not rise within (0, 1), or sizes that `flow_downsample`
@@ -269,47 +295,52 @@ class TemporalUpsampler(nn.Module):
         pairs, k = frame_count - 1, len(times)
 
         def flat(x):
+            """`(B, P, ...)` -> `(B*P, ...)`: pairs as a batch."""
             return x.reshape(b * pairs, *x.shape[2:])
 
         def at_each_time(x):
+            """`(B*P, ...)` -> `(B*P*K, ...)`."""
             return jnp.repeat(x, k, axis=0)
 
+        # Flow between the frames of each pair.
         x0, x1 = flat(frames[:, :-1]), flat(frames[:, 1:])
-        seen = [x0, x1]
+        inputs = [x0, x1]
         if self.context_frames:
-            seen.append(flat(jnp.concatenate([frames[:, :1], frames[:, :-2]], axis=1)))
-            seen.append(flat(jnp.concatenate([frames[:, 2:], frames[:, -1:]], axis=1)))
-        seen = jnp.concatenate(seen, axis=-1)
+            inputs.append(flat(jnp.concatenate([frames[:, :1], frames[:, :-2]], axis=1)))
+            inputs.append(flat(jnp.concatenate([frames[:, 2:], frames[:, -1:]], axis=1)))
+        inputs = jnp.concatenate(inputs, axis=-1)  # (B*P, H, W, 2 C or 4 C)
 
         factor = self.flow_downsample
         network = FlowNetwork(self.flow_widths, self.feature_channels, self.groups, self.dtype, name="flow")
-        flow, features = network(downsample_average(seen, factor))
+        flow, features = network(downsample_average(inputs, factor))
         flow_01, flow_10 = upsample_flow(flow[..., :2], factor), upsample_flow(flow[..., 2:], factor)
         features = jax.image.resize(features, (b * pairs, h, w, self.feature_channels), "bilinear")
 
+        # Both frames warped to each time.
         t = jnp.tile(jnp.asarray(times, jnp.float32), b * pairs)[:, None, None, None]
         flow_t0, flow_t1 = intermediate_flows(at_each_time(flow_01), at_each_time(flow_10), t)
         x0, x1 = at_each_time(x0), at_each_time(x1)
         warped_0, warped_1 = warp(x0, flow_t0), warp(x1, flow_t1)
         visibility = jnp.full((*x0.shape[:-1], 1), 0.5)
-        if self.refine:
+        if self.refine:  # corrected flows, and warped again
             refinement = RefinementNetwork(self.refine_widths, self.groups, self.dtype, name="refinement")
-            evidence = [warped_0, warped_1, at_each_time(seen), flow_t0, flow_t1]
+            evidence = [warped_0, warped_1, at_each_time(inputs), flow_t0, flow_t1]
             evidence += [jnp.broadcast_to(t, (*x0.shape[:-1], 1)), at_each_time(features)]
             evidence = jnp.concatenate([e.astype(self.dtype) for e in evidence], axis=-1)
             logits, correction, gain, residual = refinement(evidence, c)
             flow_t0, flow_t1 = flow_t0 + correction[..., :2], flow_t1 + correction[..., 2:]
             warped_0, warped_1 = warp(x0, flow_t0), warp(x1, flow_t1)
             visibility = nn.sigmoid(logits.astype(jnp.float32))
-        between = fuse(warped_0, warped_1, visibility, t)
+        between = fuse(warped_0, warped_1, visibility, t)  # (B*P*K, H, W, C)
         if self.refine:
             between += residual
         if self.refine and self.context_frames:
-            bent = curvature(frames)
+            second = curvature(frames)
             for i, weight in enumerate(cubic_weights(t)):
-                between += weight * (1 + gain[..., i : i + 1]) * at_each_time(flat(bent[:, i : i + pairs]))
+                between += weight * (1 + gain[..., i : i + 1]) * at_each_time(flat(second[:, i : i + pairs]))
         between = between.astype(frames.dtype)
 
+        # The frames themselves before the interpolated ones of their pair.
         between = between.reshape(b, pairs, k, h, w, c)
         video = jnp.concatenate([frames[:, :-1, None], between], axis=2).reshape(b, pairs * (k + 1), h, w, c)
         video = jnp.concatenate([video, frames[:, -1:]], axis=1)

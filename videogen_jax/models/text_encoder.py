@@ -10,15 +10,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-LEGACY_EOS_TOKEN_ID = 2  # what old CLIP configs say, although no token sequence ends with it
+LEGACY_EOS_TOKEN_ID = 2  # in old CLIP configs, although no token sequence ends with it
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
-    """The sigmoid approximation of GELU that OpenAI's CLIP was trained with."""
+    """Compute the sigmoid approximation of GELU that OpenAI's CLIP was trained with."""
     return x * nn.sigmoid(1.702 * x)
 
 
 def exact_gelu(x: jax.Array) -> jax.Array:
+    """Compute the GELU without approximation, as OpenCLIP does."""
     return nn.gelu(x, approximate=False)
 
 
@@ -26,13 +27,13 @@ ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
 
 
 class TextFeatures(NamedTuple):
-    """What the text encoder knows of a batch of prompts.
+    """The text encoder's states of a batch of prompts.
 
     Attributes:
-      last_hidden_state: `(B, L, D)`, after the final layer norm; what Stable Diffusion 1.x and 2.x attend to.
+      last_hidden_state: `(B, L, D)`, after the final layer norm; the context of Stable Diffusion 1.x and 2.x.
       pooled: `(B, D)`, the last hidden state at the end-of-text token.
       hidden_states: num_layers + 1 arrays `(B, L, D)`, the embeddings and then each layer's output, none normalised;
-        `hidden_states[-2]` is the penultimate layer that SDXL attends to.
+        `hidden_states[-2]` is the context of SDXL.
       projected: `(B, P)`, the pooled state in CLIP's joint space, or None for an encoder without projection.
     """
 
@@ -43,6 +44,7 @@ class TextFeatures(NamedTuple):
 
 
 def layer_norm(dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+    """Return a LayerNorm with PyTorch's epsilon and statistics, of that name in the parent module."""
     return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name)
 
 
@@ -84,6 +86,8 @@ class CLIPAttention(nn.Module):
 
 
 class CLIPMLP(nn.Module):
+    """Two linear layers with an activation between them: `(B, L, D)` -> `(B, L, D)`."""
+
     intermediate_size: int
     hidden_act: str
     dtype: jnp.dtype = jnp.float32

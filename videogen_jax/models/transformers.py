@@ -1,4 +1,8 @@
-"""Transformer layers of the UNet: over a frame's positions and the text, over a video's frames, to its first frame."""
+"""Transformer layers of the UNet.
+
+`SpatialTransformer` attends over the positions of a frame and to the text, `TemporalTransformer` over the frames of a
+video at each position, `ReferenceAttention` from every frame to the first.
+"""
 
 import math
 
@@ -7,26 +11,29 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros as zeros_init
 
-from videogen_jax.models.layers import Attention, LayerNorm, convolve, group_norm, sinusoidal_embedding
+from videogen_jax.models.layers import Attention, LayerNorm, group_norm, sinusoidal_embedding
+from videogen_jax.models.ops.convolution import convolve
 from videogen_jax.models.partitioning import constrain, constrain_images
 
 
 def layer_norm(dtype: jnp.dtype, name: str) -> LayerNorm:
-    """LayerNorm over the channels with PyTorch's epsilon."""
+    """Return a `LayerNorm` of that name in the parent module."""
     return LayerNorm(dtype=dtype, name=name)
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """The exact GELU (Hendrycks and Gimpel 2016) by erf, as in PyTorch; erfc, which keeps more digits of what is next
-    to nothing, takes three times as long on a CPU."""
+    """Compute the exact GELU (Hendrycks and Gimpel 2016) by erf, as PyTorch does.
+
+    `jax.nn.gelu` uses erfc, which is more accurate for very negative x and takes three times as long on a CPU.
+    """
     return x * (0.5 * (1.0 + jax.lax.erf(x * 0.5**0.5)))
 
 
 class Halves(nn.Module):
-    """Linear layer that gives the two halves of its output: `(..., C)` -> twice `(..., features)`.
+    """Linear layer whose output is returned in two halves: `(..., C)` -> two arrays `(..., features)`.
 
-    Where there are more rows than channels the kernel is split and not the output: joining the gradients of the halves
-    is slow on a CPU, and the kernel is then the smaller of the two.
+    With more positions than channels the kernel is split instead of the output: concatenating the gradients of the
+    halves is slow on a CPU, and the kernel is then the smaller of the two.
     """
 
     features: int
@@ -40,7 +47,7 @@ class Halves(nn.Module):
         if math.prod(x.shape[:-1]) <= x.shape[-1]:
             return tuple(jnp.split(x @ kernel + bias, 2, axis=-1))
         halves = zip(jnp.split(kernel, 2, axis=-1), jnp.split(bias, 2), strict=True)
-        return tuple(x @ half + offset for half, offset in halves)
+        return tuple(x @ half_kernel + half_bias for half_kernel, half_bias in halves)
 
 
 class GEGLU(nn.Module):
@@ -83,7 +90,7 @@ class TransformerBlock(nn.Module):
             return Attention(self.heads, head_dim, dtype=self.dtype, name=name)
 
         x = x + attention("attn1")(layer_norm(self.dtype, "norm1")(x))
-        # The frames of a video are joined into one row of queries: the text is projected once and not per frame.
+        # The queries of all frames of a video are joined, `(B, T*S, C)`: the text is projected once, not per frame.
         queries = layer_norm(self.dtype, "norm2")(x).reshape(context.shape[0], -1, x.shape[-1])
         x = x + attention("attn2")(queries, context).reshape(x.shape)
         return x + FeedForward(dtype=self.dtype, name="ff")(layer_norm(self.dtype, "norm3")(x))
@@ -95,8 +102,8 @@ class SpatialTransformer(nn.Module):
     Attributes:
       heads: number of heads; it divides the channels.
       depth: number of blocks.
-      use_linear_projection: linear layers around the blocks (2.x) and not 1x1 convolutions (1.x): the same function,
-        another shape of kernel.
+      use_linear_projection: linear layers around the blocks (2.x) instead of 1x1 convolutions (1.x): the same function
+        with another shape of kernel.
       groups: of the group norm.
     """
 
@@ -129,8 +136,8 @@ class SpatialTransformer(nn.Module):
 class TemporalTransformer(nn.Module):
     """Self-attention over the frames at each position, and a feed-forward layer; the identity until trained.
 
-    Frames know their place by an embedding of `positions`, added to the normalised input of the attention. Positions
-    are numbers, not indices, so a network may be told the true times of unevenly or finely spaced frames.
+    The time of each frame is embedded and added to the normalised input of the attention. It is a number, not an index,
+    so it may be the true time of frames that are unevenly or finely spaced.
     """
 
     heads: int
@@ -140,11 +147,11 @@ class TemporalTransformer(nn.Module):
     def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
         """x: `(B*T, H, W, C)`; positions: `(B, T)` float, in frames; returns x's shape."""
         (n, h, w, c), (b, t) = x.shape, positions.shape
-        place = nn.Dense(c, dtype=self.dtype, name="position_embedding")(sinusoidal_embedding(positions, c))
+        time = nn.Dense(c, dtype=self.dtype, name="position_embedding")(sinusoidal_embedding(positions, c))  # (B, T, C)
         x = constrain_images(x).reshape(b, t, h * w, c)
-        y = layer_norm(self.dtype, "norm1")(x) + place[:, :, None]
+        y = layer_norm(self.dtype, "norm1")(x) + time[:, :, None]
         attention = Attention(self.heads, c // self.heads, zero_init=True, dtype=self.dtype, name="attn1")
-        # Of frames on several devices: each is sent all frames of some positions, and not all of all frames.
+        # Where frames lie on several devices, each gets all frames of some positions, not all positions of all frames.
         y = constrain(constrain(y, "batch", None, "positions").swapaxes(1, 2), "batch", "positions")
         y = attention(y.reshape(b * h * w, t, c)).reshape(b, h * w, t, c)
         x = x + constrain(constrain(y, "batch", "positions").swapaxes(1, 2), "batch", "frames")
@@ -155,10 +162,10 @@ class TemporalTransformer(nn.Module):
 class ReferenceAttention(nn.Module):
     """Attention from every position of every frame to all positions of the first frame; the identity until trained.
 
-    The first frame is the one that the reference image shows, so this is how what the reference looks like reaches the
-    place where it has moved to. (Temporal attention does not follow motion: it stays at one position.) Tune-A-Video
-    (Wu et al. 2023, section 3.3) has the spatial self-attention look at the first frame; here that is a layer of its
-    own, so the 2D UNet's function is kept.
+    The first frame is that of the reference image, so this layer carries the reference's appearance to wherever it has
+    moved; temporal attention stays at one position and does not follow motion. In Tune-A-Video (Wu et al. 2023, section
+    3.3) the spatial self-attention itself attends to the first frame; a layer of its own leaves the 2D UNet's function
+    as it is.
     """
 
     heads: int
@@ -166,7 +173,7 @@ class ReferenceAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
-        """x: `(B*T, H, W, C)` of `num_frames` T; returns x's shape."""
+        """x: `(B*T, H, W, C)`; num_frames: T, static; returns x's shape."""
         n, h, w, c = x.shape
         x = constrain_images(x)
         y = layer_norm(self.dtype, "norm1")(x).reshape(n // num_frames, num_frames * h * w, c)

@@ -1,8 +1,12 @@
 """The latent UNet of Stable Diffusion (Rombach et al. 2022), for images and, with temporal layers, for videos.
 
-An image is a video of one frame. The spatial layers are laid out as `UNet2DConditionModel` in diffusers with `name.0`
-read as `name_0`; whatever stands beside them (`temporal_*`, `reference_*`, the added conditions) starts as the
-identity, so a network that is given Stable Diffusion's weights gives Stable Diffusion's output on every frame.
+An image is a video of one frame. The spatial layers have the names of diffusers' `UNet2DConditionModel`, with `name.0`
+written `name_0`. The layers added to them (`temporal_*`, `reference_*`, the embeddings of `added_conditions`) start as
+the identity, so a network with Stable Diffusion's weights gives Stable Diffusion's output on every frame.
+
+Frames are joined in two places, where another kind of temporal layer would go: after each 2D convolution
+(`layers.ResidualTemporalConv`, in `layers.ResnetBlock` and after `conv_in`) and after each spatial transformer
+(`TemporalTransformer` and `ReferenceAttention`, in `UNetBlock.attend`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +30,13 @@ from videogen_jax.models.transformers import ReferenceAttention, SpatialTransfor
 
 
 class UNetBlock(nn.Module):
-    """What the blocks of all levels share: residual blocks, each followed by transformers if the level has heads.
+    """Residual blocks, each followed by transformers if the level has heads: the base of all blocks below.
+
+    The arrays that the methods share:
+      x: `(B*T, H, W, C)`, the frames of all videos.
+      temb: `(B*T, D)`, the embedding of the timestep and the scalar conditions.
+      context: `(B, L, cross_attention_dim)`, the text.
+      positions: `(B, T)`, the time of each frame in frames.
 
     Attributes:
       features: channels of the level.
@@ -35,6 +45,10 @@ class UNetBlock(nn.Module):
       reference_heads: number of heads that attend to the first frame, or 0.
       depth: number of transformer blocks in each spatial transformer.
       resample: whether the block ends by halving (down) or doubling (up) the resolution.
+      groups, eps: of the group norms.
+      use_linear_projection: of the spatial transformers.
+      temporal: whether temporal layers follow the spatial ones.
+      remat: recompute each residual block and transformer in the backward pass.
     """
 
     features: int
@@ -51,11 +65,13 @@ class UNetBlock(nn.Module):
     dtype: jnp.dtype
 
     def resnet(self, j: int, x: jax.Array, temb: jax.Array, num_frames: int) -> jax.Array:
+        """Apply the residual block number j."""
         module = self.rematted(ResnetBlock, static_argnums=(3,))
         block = module(self.features, self.groups, self.eps, self.temporal, self.dtype, name=f"resnets_{j}")
         return block(x, temb, num_frames)
 
     def attend(self, j: int, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
+        """Apply the transformers that follow residual block j: within frames, to the first frame, over frames."""
         if self.heads:
             spatial = self.rematted(SpatialTransformer)
             x = spatial(
@@ -70,14 +86,16 @@ class UNetBlock(nn.Module):
         return x
 
     def rematted(self, module: type[nn.Module], static_argnums: tuple[int, ...] = ()) -> type[nn.Module]:
-        """The module, recomputed in the backward pass if `remat` says so."""
+        """Return the module, such that it is recomputed in the backward pass if `remat` is set."""
         return nn.remat(module, static_argnums=static_argnums) if self.remat else module
 
 
 class DownBlock(UNetBlock):
+    """A level on the way down."""
+
     @nn.compact
     def __call__(self, x, temb, context, positions) -> tuple[jax.Array, list[jax.Array]]:
-        """x: `(B*T, H, W, C)`; returns the block's output and what the up blocks are handed across."""
+        """Return the output, of half the resolution if `resample`, and the skip connections to the up blocks."""
         skips = []
         for j in range(self.layers):
             x = self.attend(j, self.resnet(j, x, temb, positions.shape[1]), context, positions)
@@ -89,9 +107,11 @@ class DownBlock(UNetBlock):
 
 
 class MidBlock(UNetBlock):
+    """The lowest level: one residual block more than transformers."""
+
     @nn.compact
     def __call__(self, x, temb, context, positions) -> jax.Array:
-        """x: `(B*T, H, W, C)`; returns the same shape."""
+        """Return an array of x's shape."""
         x = self.resnet(0, x, temb, positions.shape[1])
         for j in range(self.layers - 1):
             x = self.attend(j, x, context, positions)
@@ -100,9 +120,14 @@ class MidBlock(UNetBlock):
 
 
 class UpBlock(UNetBlock):
+    """A level on the way up."""
+
     @nn.compact
     def __call__(self, x, skips, temb, context, positions) -> jax.Array:
-        """x: `(B*T, H, W, C)`; skips: one array for each layer, the first used last."""
+        """Return the output, of double the resolution if `resample`.
+
+        skips: one array `(B*T, H, W, C')` for each layer, the first used last.
+        """
         for j in range(self.layers):
             x = jnp.concatenate([x, skips[-1 - j]], axis=-1)
             x = self.attend(j, self.resnet(j, x, temb, positions.shape[1]), context, positions)
@@ -110,7 +135,7 @@ class UpBlock(UNetBlock):
 
 
 def per_level(value: int | Sequence, levels: int, field: str) -> tuple:
-    """A field that is given once for all levels or one by one, as a tuple of `levels` values."""
+    """Expand a field that has one value for all levels, or one for each, to a tuple of `levels` values."""
     values = tuple(value) if isinstance(value, Sequence) else (value,) * levels
     if len(values) != levels:
         raise ValueError(f"{field} has {len(values)} values, but block_out_channels has {levels} levels")
@@ -121,7 +146,7 @@ class UNet(nn.Module):
     """Text-conditional denoising network for latent images and videos.
 
     Attributes:
-      in_channels: channels of the input: the latents and what is joined to them (reference, mask, lower stage).
+      in_channels: channels of the input: the noisy latents and, concatenated to them, reference, mask, lower stage.
       out_channels: channels of the prediction.
       block_out_channels: channels of each level; each level after the first halves the resolution.
       layers_per_block: residual blocks of a level on the way down (one more on the way up).
@@ -133,11 +158,12 @@ class UNet(nn.Module):
       norm_num_groups, norm_eps: of the group norms of the residual blocks and of the output.
       temporal: add temporal convolutions and temporal attention.
       reference_attention: for each level, or for all, whether frames attend to the first one (`ReferenceAttention`).
-      added_conditions: names of scalars that the network is told besides the timestep, as ("noise_level", "fps").
-        Each is embedded like the timestep and added to its embedding by a layer that starts at zero.
-      size_embedding_dim: for Stable Diffusion XL, which is told the pooled text and six numbers about the picture's
-        size: channels of each number's embedding; None for the others.
+      added_conditions: names of the scalar conditions besides the timestep, as ("noise_level", "fps"). Each is embedded
+        like the timestep and added to its embedding by a layer that starts at zero.
+      size_embedding_dim: for Stable Diffusion XL, which is conditioned on the pooled text and six numbers about the
+        picture's size: channels of each number's embedding; None for the others.
       remat: recompute each residual block and transformer in the backward pass: less memory, a third more compute.
+      dtype: of the activations; parameters are float32.
     """
 
     in_channels: int = 4
@@ -164,38 +190,39 @@ class UNet(nn.Module):
         latents: jax.Array,
         timesteps: jax.Array,
         context: jax.Array,
-        conditions: Mapping[str, jax.Array] | None = None,
+        scalar_conditions: Mapping[str, jax.Array] | None = None,
         frame_positions: jax.Array | None = None,
         pooled_text: jax.Array | None = None,
         sizes: jax.Array | None = None,
     ) -> jax.Array:
-        """Predicts what the noise schedule trains it for (noise, velocity or clean latents).
+        """Predict what the network is trained for: noise, velocity or clean latents.
 
         Args:
           latents: `(B, T, H, W, in_channels)`; T = 1 for images, also in a network with temporal layers. H and W are
             divisible by 2 ** (levels - 1).
           timesteps: `(B,)`, 0 to 1000 in the scale of Stable Diffusion.
           context: `(B, L, cross_attention_dim)`, the text encoder's states.
-          conditions: a `(B,)` array for each of `added_conditions`, best in the range of timesteps, 0 to 1000: smaller
-            differences than about 0.1 are not seen.
+          scalar_conditions: a `(B,)` array for each of `added_conditions`, best in the range of timesteps, 0 to 1000:
+            differences below about 0.1 have no effect.
           frame_positions: `(B, T)`, the time of each frame in frames; 0 to T - 1 if None.
-          pooled_text: `(B, P)`, and
-          sizes: `(B, 6)`: original height and width, top and left of the crop, height and width asked for, in pixels;
-            both with `size_embedding_dim` (Podell et al. 2023, section 2.2), else None.
+          pooled_text: `(B, P)`, only with `size_embedding_dim` (Podell et al. 2023, section 2.2).
+          sizes: `(B, 6)`, only with `size_embedding_dim`: original height and width, top and left of the crop, target
+            height and width, in pixels.
 
         Returns: `(B, T, H, W, out_channels)` in the network's dtype.
 
         Raises:
           ValueError: for fields that do not fit each other, or inputs that do not fit the fields.
         """
-        heads, depths, shown = self._check(latents, context, conditions, pooled_text, sizes)
+        heads, depths, reference_levels = self._check(latents, context, scalar_conditions, pooled_text, sizes)
         b, t, h, w, _ = latents.shape
         if frame_positions is None:
             frame_positions = jnp.broadcast_to(jnp.arange(t, dtype=jnp.float32), (b, t))
         elif frame_positions.shape != (b, t):
             raise ValueError(f"frame_positions must have shape {(b, t)}, not {frame_positions.shape}")
         context = context.astype(self.dtype)
-        temb = jnp.repeat(self._embed_conditions(timesteps, conditions or {}, pooled_text, sizes), t, axis=0)
+        temb = self._embed_scalars(timesteps, scalar_conditions or {}, pooled_text, sizes)
+        temb = jnp.repeat(temb, t, axis=0)  # (B*T, D)
         last = len(self.block_out_channels) - 1
 
         def block(module, level, layers, resample, attention, name):
@@ -203,7 +230,7 @@ class UNet(nn.Module):
                 features=self.block_out_channels[level],
                 layers=layers,
                 heads=heads[level] if attention else 0,
-                reference_heads=heads[level] if shown[level] else 0,
+                reference_heads=heads[level] if reference_levels[level] else 0,
                 depth=depths[level],
                 resample=resample,
                 groups=self.norm_num_groups,
@@ -215,7 +242,8 @@ class UNet(nn.Module):
                 name=name,
             )
 
-        x = conv3x3(self.block_out_channels[0], self.dtype, "conv_in")(latents.reshape(b * t, h, w, -1))
+        x = latents.reshape(b * t, h, w, -1)  # frames as a batch: the spatial layers do not know videos
+        x = conv3x3(self.block_out_channels[0], self.dtype, "conv_in")(x)
         if self.temporal:
             x = ResidualTemporalConv(self.dtype, name="temporal_conv_in")(x, t)
         skips = [x]
@@ -233,8 +261,8 @@ class UNet(nn.Module):
         x = conv3x3(self.out_channels, self.dtype, "conv_out", kernel_init=zeros_init)(x)
         return x.reshape(b, t, h, w, self.out_channels)
 
-    def _embed_conditions(self, timesteps, conditions, pooled_text, sizes) -> jax.Array:
-        """`(B, 4 * block_out_channels[0])`: the timestep's embedding plus those of the added conditions."""
+    def _embed_scalars(self, timesteps, scalar_conditions, pooled_text, sizes) -> jax.Array:
+        """Return `(B, 4 * block_out_channels[0])`: the timestep's embedding plus those of the added conditions."""
         width = self.block_out_channels[0]
 
         def embed(values, name, zero_init=False):
@@ -243,15 +271,18 @@ class UNet(nn.Module):
 
         temb = embed(timesteps, "time_embedding")
         for name in self.added_conditions:
-            temb = temb + embed(conditions[name], f"{name}_embedding", zero_init=True)
+            temb = temb + embed(scalar_conditions[name], f"{name}_embedding", zero_init=True)
         if self.size_embedding_dim is not None:
-            told = sinusoidal_embedding(sizes, self.size_embedding_dim).reshape(sizes.shape[0], -1)
-            told = jnp.concatenate([pooled_text, told], axis=-1).astype(self.dtype)
-            temb = temb + TimestepEmbedding(4 * width, self.dtype, name="add_embedding")(told)
+            added = sinusoidal_embedding(sizes, self.size_embedding_dim).reshape(sizes.shape[0], -1)
+            added = jnp.concatenate([pooled_text, added], axis=-1).astype(self.dtype)
+            temb = temb + TimestepEmbedding(4 * width, self.dtype, name="add_embedding")(added)
         return temb
 
-    def _check(self, latents, context, conditions, pooled_text, sizes) -> tuple[tuple[int, ...], ...]:
-        """Heads, transformer depths and reference attention of the levels, after making sure that everything fits."""
+    def _check(self, latents, context, scalar_conditions, pooled_text, sizes) -> tuple[tuple, tuple, tuple]:
+        """Check fields and inputs against each other.
+
+        Returns: for each level the heads, the depth of the transformers, and whether it has reference attention.
+        """
         levels = len(self.block_out_channels)
         if len(self.cross_attention) != levels:
             raise ValueError(
@@ -275,18 +306,17 @@ class UNet(nn.Module):
             raise ValueError(
                 f"context must have shape ({latents.shape[0]}, L, {self.cross_attention_dim}), not {context.shape}"
             )
-        if set(conditions or {}) != set(self.added_conditions):
-            given = ", ".join(sorted(conditions or {})) or "none"
-            raise ValueError(f"conditions must be {', '.join(self.added_conditions) or 'none'}, not {given}")
-        told = (pooled_text is not None, sizes is not None)
-        if told != (self.size_embedding_dim is not None,) * 2:
+        if set(scalar_conditions or {}) != set(self.added_conditions):
+            names = ", ".join(sorted(scalar_conditions or {})) or "none"
+            raise ValueError(f"scalar_conditions must be {', '.join(self.added_conditions) or 'none'}, not {names}")
+        if (pooled_text is not None, sizes is not None) != (self.size_embedding_dim is not None,) * 2:
             raise ValueError("pooled_text and sizes belong to a UNet with size_embedding_dim, and to no other")
         depths = per_level(self.transformer_layers_per_block, levels, "transformer_layers_per_block")
         return heads, depths, per_level(self.reference_attention, levels, "reference_attention")
 
 
 def image_part(params: Mapping, image_channels: int = 4) -> dict:
-    """The shapes of the 2D UNet inside a video UNet: what `inflate_unet` needs in order to start the latter.
+    """Return the shapes of the 2D UNet inside a video UNet, whose parameters `inflate_unet` takes.
 
     Args:
       params: parameters of a `UNet`, or their shapes.
@@ -295,26 +325,28 @@ def image_part(params: Mapping, image_channels: int = 4) -> dict:
     Returns: nested dict of `jax.ShapeDtypeStruct` without temporal layers and added conditions.
     """
 
-    def cut(tree: Mapping) -> dict:
-        return {name: cut(x) if isinstance(x, Mapping) else x for name, x in tree.items() if not _is_added(name)}
+    def spatial(tree: Mapping) -> dict:
+        return {name: spatial(x) if isinstance(x, Mapping) else x for name, x in tree.items() if not _is_added(name)}
 
-    tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), cut(params))
+    tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), spatial(params))
     kernel = tree["conv_in"]["kernel"]
     shape = (*kernel.shape[:2], image_channels, kernel.shape[3])
     return {**tree, "conv_in": {**tree["conv_in"], "kernel": jax.ShapeDtypeStruct(shape, kernel.dtype)}}
 
 
 def inflate_unet(image_params: Mapping, video_params: Mapping, reference_init: float = 0.0) -> dict:
-    """Initial parameters of a video UNet that equals a 2D UNet on every frame (VideoGen, section 4.1).
+    """Return initial parameters of a video UNet that equals a 2D UNet on every frame (VideoGen, section 4.1).
 
-    The first convolution is widened with zeros for the channels that are joined to the noisy latents, so the
-    conditions have no effect until trained; temporal layers and added conditions stay as they are, the identity.
-    With `reference_init` above 0 the joined channels that come first, the reference's latents, are weighed from the
-    start, like the noisy latents times this number.
+    The first convolution is widened with zeros for the channels that are concatenated to the noisy latents, so these
+    have no effect until trained; temporal layers and added conditions keep their initial values, the identity.
 
     Args:
       image_params: parameters of the 2D UNet, in the shapes of `image_part(video_params)`.
       video_params: freshly initialised parameters of the video UNet.
+      reference_init: above 0, the kernel of the channels after the noisy latents, the reference's, starts as that of
+        the noisy latents times this number.
+
+    Returns: parameters in the shapes of `video_params`.
     """
 
     def fill(target: Mapping, source: Mapping) -> dict:
@@ -336,7 +368,7 @@ def inflate_unet(image_params: Mapping, video_params: Mapping, reference_init: f
 
 
 def _is_added(name: str) -> bool:
-    """Whether a module of this name stands beside the layers of the 2D UNet."""
+    """Whether a module of this name is added to the layers of the 2D UNet."""
     return name.startswith(("temporal_", "reference_")) or (
         name.endswith("_embedding") and name not in ("time_embedding", "add_embedding")
     )

@@ -1,7 +1,7 @@
 """Floating-point operations of a program, counted from its jaxpr.
 
 XLA's own count takes the body of a loop once and knows nothing of custom calls, so it misses most of an attention in
-blocks (models/attention.py) and of a batch in parts (training/state.py).
+blocks (models/ops/attention.py) and of a batch in parts (training/state.py).
 """
 
 import math

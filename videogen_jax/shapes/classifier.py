@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from videogen_jax.models.layers import convolve_clips, group_norm
+from videogen_jax.models.layers import group_norm
+from videogen_jax.models.ops.convolution import convolve_clips
 from videogen_jax.models.partitioning import constrain
 from videogen_jax.runtime.arrays import to_unit
 from videogen_jax.stages.stage import Batch, InputSizes, Metrics, Params, Spec, Stage, build_network

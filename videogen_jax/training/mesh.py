@@ -11,11 +11,11 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from videogen_jax.models.partitioning import NAMES, devices_along
+from videogen_jax.models.partitioning import AXIS_RULES, devices_along
 from videogen_jax.training.parameter_paths import compile_pattern, example_path, path_name
 
 AXES = ("data", "fsdp", "frames", "tensor")  # the last sends the most
-ROWS = NAMES["batch"]  # what the examples of a batch are spread over
+BATCH_AXES = AXIS_RULES["batch"]  # the axes of the mesh that the examples of a batch are spread over
 Partition = Sequence[str | Sequence[str] | None]
 Rules = Sequence[tuple[str, Partition]]
 
@@ -147,7 +147,7 @@ def _rule(pattern: str, partition: Partition) -> tuple[re.Pattern, tuple[tuple[s
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches are split over data and fsdp along their first axis."""
-    return NamedSharding(mesh, P(ROWS))
+    return NamedSharding(mesh, P(BATCH_AXES))
 
 
 def batch_shardings(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]:
@@ -155,13 +155,13 @@ def batch_shardings(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedShar
     where it divides: single frames, as references are, lie whole."""
     frames = mesh.shape["frames"]
     videos = {name: x.ndim == 5 and x.shape[1] % frames == 0 for name, x in batch.items()}
-    return {name: NamedSharding(mesh, P(ROWS, "frames") if ok else P(ROWS)) for name, ok in videos.items()}
+    return {name: NamedSharding(mesh, P(BATCH_AXES, "frames") if ok else P(BATCH_AXES)) for name, ok in videos.items()}
 
 
 def check_batch(config: Any, mesh: Mesh, batch: Mapping[str, Any]) -> None:
     """ValueError: `config.batch_size` does not fit the mesh, or `batch` has no frames to spread. batch: as
     `batch_shardings`'s."""
-    size, parts, split = config.batch_size, config.accumulation, devices_along(mesh, ROWS)
+    size, parts, split = config.batch_size, config.accumulation, devices_along(mesh, BATCH_AXES)
     if size % parts:
         raise ValueError(f"config.batch_size is {size}, which does not divide by config.accumulation, {parts}")
     cut = f" in {parts} parts (config.accumulation)" if parts > 1 else ""

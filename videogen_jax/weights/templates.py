@@ -64,7 +64,7 @@ def _code() -> str:
     """A hash of the source of all networks and stages."""
     digest = hashlib.sha256()
     for part in _CODE:
-        for path in sorted((Path(__file__).parents[1] / part).glob("*.py")):
+        for path in sorted((Path(__file__).parents[1] / part).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
