@@ -35,6 +35,7 @@ _UNIT_AREAS = {  # area of each shape of radius 1
     "star": 5 * world.STAR_INNER_RADIUS * math.sin(math.pi / 5),
 }
 _MAX_RESOLUTION = 128
+LEAST_FRAMES = 4
 ATTRIBUTES = ("colour", "background", "size", "shape", "motion_kind", "direction", "speed")
 IMAGE_ATTRIBUTES = ("colour", "background", "size", "shape")  # those that a still image shows
 VALUES = {  # of each attribute
@@ -66,6 +67,11 @@ class Reading:
     radii: np.ndarray = dataclasses.field(repr=False, compare=False)
     centres: np.ndarray = dataclasses.field(repr=False, compare=False)
 
+    @property
+    def values(self) -> dict[str, str | None]:
+        """The value of each of `ATTRIBUTES`."""
+        return {name: getattr(self, name) for name in ATTRIBUTES}
+
 
 def _prepare(frames: np.ndarray) -> np.ndarray:
     """Check frames, and average them down to at most `_MAX_RESOLUTION` where that divides evenly: float32."""
@@ -73,9 +79,9 @@ def _prepare(frames: np.ndarray) -> np.ndarray:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.shape[1] != frames.shape[2] or frames.dtype != np.uint8:
         raise ValueError(f"frames must be uint8 of shape (T, R, R, 3); got {frames.dtype} of shape {frames.shape}")
     count, resolution = frames.shape[:2]
-    if count < 4 or resolution < 16:
+    if count < LEAST_FRAMES or resolution < 16:
         raise ValueError(
-            f"frames must be at least 4 of at least 16x16 pixels; got {count} of {resolution}x{resolution}"
+            f"frames must be at least {LEAST_FRAMES} of at least 16x16 pixels; got {count} of {resolution}x{resolution}"
         )
     factor = resolution // _MAX_RESOLUTION
     if factor > 1 and resolution % factor == 0:
@@ -305,13 +311,23 @@ def read_image(image: np.ndarray) -> Reading:
     image = np.asarray(image)
     if image.ndim != 3:
         raise ValueError(f"image must be uint8 of shape (R, R, 3); got {image.dtype} of shape {image.shape}")
-    return read_clip(np.repeat(image[None], 4, axis=0))  # a clip in which nothing moves
+    return read_clip(np.repeat(image[None], LEAST_FRAMES, axis=0))  # a clip in which nothing moves
 
 
-def compare(seen: Reading, caption: str, attributes: Sequence[str] = ATTRIBUTES) -> dict[str, bool]:
-    """Whether each of the attributes that the caption has is as it says. ValueError: it is outside of the grammar."""
-    said = world.parse_caption(caption)
-    return {name: getattr(seen, name) == getattr(said, name) for name in attributes if getattr(said, name) is not None}
+def parse_values(caption: str) -> dict[str, str | None]:
+    """Return the value of each of `ATTRIBUTES` in a caption, None where it has none; raises as `parse_caption`."""
+    attributes = world.parse_caption(caption)
+    return {name: getattr(attributes, name) for name in ATTRIBUTES}
+
+
+def compare(reading: Reading, caption: str, attributes: Sequence[str] = ATTRIBUTES) -> dict[str, bool]:
+    """Return for each of the attributes that a caption names whether the reading agrees with it.
+
+    Raises:
+      ValueError: the caption is outside of the grammar.
+    """
+    expected = parse_values(caption)
+    return {name: reading.values[name] == expected[name] for name in attributes if expected[name] is not None}
 
 
 def summarize(scores: Iterable[Mapping[str, bool]]) -> dict[str, float]:

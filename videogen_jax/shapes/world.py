@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from videogen_jax.data.world import RenderedClip
+
 DURATION = 2.0
 SIZES = {"small": 0.11, "large": 0.19}
 COLOURS = {
@@ -269,12 +271,6 @@ def similar_clips(seed: int, index: int, split: str, attribute: str) -> list[Sha
     return [clip if (clip.colour, clip.shape, clip.motion) in allowed else drawn for clip in clips]
 
 
-def clip_from_caption(caption: str, seed: int = 0) -> ShapesClip:
-    """A clip that shows what `caption` says, its start drawn by `seed`. Raises as `parse_caption`."""
-    said = parse_caption(caption)
-    return _place(said.size, said.colour, said.shape, said.motion, said.background, _generator(seed))
-
-
 def frame_times(num_frames: int) -> np.ndarray:
     """The times (num_frames,) in seconds that the frames of a clip show: from 0 to DURATION, both included."""
     if num_frames < 2:
@@ -385,6 +381,12 @@ def render(clip: ShapesClip, times: Sequence[float] | np.ndarray, resolution: in
         mixed = background[block] + coverage[..., None] * (colour - background[block])
         frame[block] = np.rint(mixed).astype(np.uint8)
     return frames
+
+
+def render_clip(seed: int, index: int, split: str, num_frames: int, resolution: int) -> RenderedClip:
+    """Render all frames of clip number `index` of `sample_clip`'s stream."""
+    clip = sample_clip(seed, index, split)
+    return RenderedClip(clip.caption, render(clip, frame_times(num_frames), resolution))
 
 
 class ShapesSource:
