@@ -12,7 +12,7 @@ import pytest
 
 from videogen_jax.metrics.attributes import read_attributes, tally_attributes
 from videogen_jax.metrics.cases import add_expected, choose_cases, confusion
-from videogen_jax.metrics.kept_videos import KeptVideos
+from videogen_jax.metrics.generated_videos import GeneratedVideos
 from videogen_jax.metrics.plots import plot_distribution
 from videogen_jax.metrics.report import write_report
 from videogen_jax.metrics.table import table_rows
@@ -64,7 +64,7 @@ class Page(HTMLParser):
 
 def _fill(folder, count=8):
     """`metrics.json` and videos in `folder`, as an evaluation leaves them; returns the metrics."""
-    kept, results = KeptVideos(folder / "videos"), []
+    videos, results = GeneratedVideos(folder / "videos"), []
     for number in range(count):
         clip = world.sample_clip(5, number, "held_out")
         clip = dataclasses.replace(clip, colour="red")
@@ -78,7 +78,7 @@ def _fill(folder, count=8):
                 **read_attributes(SHAPES, frames, frames[0], caption),
             }
         )
-        kept.keep(f"0-{number:04d}", frames, frames[0], 4, caption)
+        videos.write(f"0-{number:04d}", frames, frames[0], 4, caption)
     section = {
         "video": tally_attributes([record["right"] for record in results], ATTRIBUTES),
         "reference": tally_attributes([record["reference_right"] for record in results], IMAGE_ATTRIBUTES),
@@ -195,10 +195,10 @@ def test_captions_that_no_reader_judges(tmp_path):
     published = {"clipsim": {"value": 28.5, "interval": [27.0, 30.0], "count": 3}}
     section = {"published": published, "results": results, "not_measured": {}, "real": {"skipped": ["broken.avi"]}}
     _write(tmp_path, {"prompts": section})
-    kept = KeptVideos(tmp_path / "videos")
+    videos = GeneratedVideos(tmp_path / "videos")
     for record in results:
         frames = np.full((4, 16, 16, 3), 60 * record["seed"], np.uint8)
-        kept.keep(record["key"], frames, frames[0], 4, record["prompt"])
+        videos.write(record["key"], frames, frames[0], 4, record["prompt"])
     page = Page(write_report(tmp_path, None, 2).read_text())
     assert "27.00 to 30.00" in page.text
     assert "<b>a dog</b> & 1" in page.text

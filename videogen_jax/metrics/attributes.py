@@ -1,4 +1,4 @@
-"""Whether generated videos show the attributes that their captions name, as the reader of a world sees them."""
+"""Whether generated videos show the attributes that their captions name, as the reader of a world recognises them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

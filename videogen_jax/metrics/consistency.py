@@ -11,7 +11,7 @@ from scipy import ndimage
 from videogen_jax.data.world import OpticalFlow
 from videogen_jax.metrics.image import SSIM_WINDOW, psnr, ssim
 
-MOST_PSNR = 100.0  # dB; stands for no error at all, which a mean could not take
+MOST_PSNR = 100.0  # dB; in place of infinity, which a mean could not take
 
 
 def warping_error(frames: np.ndarray, flow: np.ndarray, valid: np.ndarray) -> float | None:

@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from videogen_jax.metrics.attributes import read_attributes, summarize_readings
 from videogen_jax.metrics.captions import Captions, Example
-from videogen_jax.metrics.kept_videos import KeptVideos
+from videogen_jax.metrics.generated_videos import GeneratedVideos
 from videogen_jax.metrics.published import PublishedMeasures
 from videogen_jax.metrics.real_clips import RealClips
 from videogen_jax.metrics.results import ResultLog
@@ -78,7 +78,7 @@ def measure_prompts(
     real_keys = real.extract_features(published, timeline.num_frames, timeline.fps, pipeline.resolution) if real else []
     sheet_keys = {f"0-{number:04d}" for number in range(SHEET_ROWS)}  # a later evaluation may have more prompts
     sheet_keys |= set(itertools.islice(examples, SHEET_ROWS))
-    strips, videos = folder / "strips", KeptVideos(folder / "videos")
+    strips, videos = folder / "strips", GeneratedVideos(folder / "videos")
     remaining = [key for key in examples if key not in log.records or not published.has(key)]
     with Progress() as progress:
         task = progress.add_task("prompts", total=len(examples), completed=len(examples) - len(remaining))
@@ -93,7 +93,7 @@ def measure_prompts(
             published.add(keys, prompts, batch.frames)
             for record, frames, reference in zip(records, batch.frames, batch.reference, strict=True):
                 if record["key"] not in log.records or not videos.has(record["key"]):
-                    videos.keep(record["key"], frames, reference, batch.fps, record["prompt"])
+                    videos.write(record["key"], frames, reference, batch.fps, record["prompt"])
                 if record["key"] in sheet_keys or _failed(record):
                     write_image(strips / f"{record['key']}.png", strip(frames, reference))
             log.append([record for record in records if record["key"] not in log.records])
@@ -106,7 +106,7 @@ def measure_prompts(
             [read_image(strips / f"{key}.png") for key in keys], [_title(log.records[key]) for key in keys]
         )
 
-    # Of captions that are not the first of their source an earlier evaluation has kept no strips.
+    # Of captions that are not the first of their source an earlier evaluation has written no strips.
     with_strip = list(itertools.islice((key for key in examples if (strips / f"{key}.png").is_file()), SHEET_ROWS))
     if with_strip:
         write_image(folder / "contact_sheet.png", sheet(with_strip))

@@ -1,6 +1,6 @@
 """An evaluation as one HTML page that needs no other file: the table, plots, and videos, failures first.
 
-The page is a function of the folder and does not say when it was made: the same folder gives the same page.
+The page is a function of the folder alone, without a date: the same folder yields the same page.
 """
 
 import base64
@@ -15,7 +15,7 @@ from typing import Any
 
 from videogen_jax.data.world import Evaluation
 from videogen_jax.metrics.cases import Record, add_expected, confusion
-from videogen_jax.metrics.kept_videos import KeptVideos
+from videogen_jax.metrics.generated_videos import GeneratedVideos
 from videogen_jax.metrics.page_elements import scrolling_table
 from videogen_jax.metrics.plots import plot_accuracies, plot_distribution
 from videogen_jax.metrics.published import MEASURES
@@ -49,7 +49,7 @@ def write_report(
     """Write `report.html` of the evaluation in `folder`, and return its path.
 
     Args:
-      folder: with `metrics.json`, and `videos` as `KeptVideos` has them. The page names videos that are missing.
+      folder: with `metrics.json`, and `videos` as `GeneratedVideos` has them. The page names videos that are missing.
       world: of the prompts; None for captions of real videos.
       videos: how many failures, and how many of the best, are shown of an attribute, at most.
       beside: `metrics.json` of another evaluation, whose numbers stand beside these in the table and the plots; "" for
@@ -61,7 +61,7 @@ def write_report(
     folder = Path(folder)
     page = _page(
         read_metrics(folder / "metrics.json"),
-        KeptVideos(folder / "videos"),
+        GeneratedVideos(folder / "videos"),
         world,
         videos,
         read_metrics(beside) if beside else None,
@@ -73,7 +73,7 @@ def write_report(
 
 def _page(
     metrics: Mapping[str, Any],
-    kept: KeptVideos,
+    generated: GeneratedVideos,
     world: Evaluation | None,
     videos: int,
     beside: Mapping[str, Any] | None,
@@ -86,7 +86,7 @@ def _page(
         "not-measured": ("Not measured", _not_measured(metrics)),
         "attributes": ("Attributes", _accuracies(prompts, beside) + (_confusions(judged, world) if world else "")),
         "distributions": ("Distributions over videos", _distributions(results, world.subject if world else "")),
-        "videos": ("Videos", videos_section(results, judged, kept, videos)),
+        "videos": ("Videos", videos_section(results, judged, generated, videos)),
         "settings": ("Settings", _settings(metrics)),
     }
     sections = {name: (title, content) for name, (title, content) in sections.items() if content}

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from videogen_jax.metrics.cases import Record, choose_cases, wrong_attributes
-from videogen_jax.metrics.kept_videos import KeptVideos
+from videogen_jax.metrics.generated_videos import GeneratedVideos
 from videogen_jax.metrics.page_elements import data_url, scrolling_table
 from videogen_jax.metrics.table import CONSISTENCY
 from videogen_jax.video_io import read_video
@@ -16,7 +16,7 @@ from videogen_jax.video_io import read_video
 _STRIP_FRAMES, _STRIP_HEIGHT = 6, 128  # at most
 
 
-def videos_section(results: Sequence[Record], judged: Sequence[Record], kept: KeptVideos, limit: int) -> str:
+def videos_section(results: Sequence[Record], judged: Sequence[Record], generated: GeneratedVideos, limit: int) -> str:
     """Return HTML of the cases that `choose_cases` chooses, or where none are judged of the first `limit` videos.
 
     Args:
@@ -25,10 +25,10 @@ def videos_section(results: Sequence[Record], judged: Sequence[Record], kept: Ke
     """
     if not results:
         return ""
-    missing = [record["key"] for record in results if not kept.has(record["key"])]
+    missing = [record["key"] for record in results if not generated.has(record["key"])]
     parts = ['<p><button id="play" type="button" hidden>Play all videos</button></p>\n']
     if missing:
-        name = kept.folder.name
+        name = generated.folder.name
         parts.append(
             f'<div class="notice"><p><b>{len(missing)} of {len(results)} videos or their reference images are missing'
             f"</b> in the folder {escape(name)}: they were removed, or made by a version that did not keep them. The "
@@ -39,21 +39,23 @@ def videos_section(results: Sequence[Record], judged: Sequence[Record], kept: Ke
     shown: set[str] = set()
     if not judged:
         parts.append(f"<p>The first {min(limit, len(results))} of {len(results)}.</p>\n")
-        parts.append(_group("", results[:limit], None, kept, shown))
+        parts.append(_group("", results[:limit], None, generated, shown))
     else:
         parts.append("<p>Of each attribute failures, then the best; the attribute that fails most comes first.</p>\n")
     for cases in choose_cases(judged, limit):
         title = cases.attribute.replace("_", " ")
         parts.append(f"<h3>{title.capitalize()}: wrong in {cases.wrong} of {cases.count} videos</h3>\n")
         number = f"{len(cases.failures)} of {cases.wrong}" if len(cases.failures) < cases.wrong else "all"
-        parts.append(_group(f"Failures ({number})", cases.failures, cases.attribute, kept, shown))
-        parts.append(_group("Best", cases.best, cases.attribute, kept, shown))
+        parts.append(_group(f"Failures ({number})", cases.failures, cases.attribute, generated, shown))
+        parts.append(_group("Best", cases.best, cases.attribute, generated, shown))
     if judged:
         parts.append(_list_of_all(judged, shown))
     return "".join(parts)
 
 
-def _group(title: str, records: Sequence[Record], attribute: str | None, kept: KeptVideos, shown: set[str]) -> str:
+def _group(
+    title: str, records: Sequence[Record], attribute: str | None, generated: GeneratedVideos, shown: set[str]
+) -> str:
     """Return records under a heading, if any: those without a card as cards, the others as links to their cards."""
     if not records:
         return ""
@@ -64,7 +66,7 @@ def _group(title: str, records: Sequence[Record], attribute: str | None, kept: K
             links.append(f"<li>{link}{_of(record, attribute)}</li>")
         else:
             shown.add(record["key"])
-            cards.append(_card(record, attribute, kept))
+            cards.append(_card(record, attribute, generated))
     result = f"<h4>{escape(title)}</h4>\n" if title else ""
     if cards:
         result += f'<div class="cases">{"".join(cards)}</div>\n'
@@ -81,20 +83,20 @@ def _of(record: Record, attribute: str | None) -> str:
     return f": {escape(expected)}" if expected == read else f": said {escape(expected)}, <b>read {escape(read)}</b>"
 
 
-def _card(record: Record, attribute: str | None, kept: KeptVideos) -> str:
+def _card(record: Record, attribute: str | None, generated: GeneratedVideos) -> str:
     key = record["key"]
     example = f"<p>{attribute.replace('_', ' ')}{_of(record, attribute)}</p>\n" if attribute else ""
     level = "h5" if attribute else "h3"
     return (
         f'<article id="case-{key}"><{level}>{escape(record["prompt"])}</{level}>\n{example}'
-        f"{_media(record, kept)}{_readings(record)}{_numbers(record)}</article>\n"
+        f"{_media(record, generated)}{_readings(record)}{_numbers(record)}</article>\n"
     )
 
 
-def _media(record: Record, kept: KeptVideos) -> str:
-    key, name, prompt = record["key"], kept.folder.name, escape(record["prompt"])
+def _media(record: Record, generated: GeneratedVideos) -> str:
+    key, name, prompt = record["key"], generated.folder.name, escape(record["prompt"])
     missing, video, strip, reference = [], "", "", ""
-    path = kept.video(key)
+    path = generated.video(key)
     try:
         frames, fps = read_video(path)
     except ValueError:
@@ -112,7 +114,7 @@ def _media(record: Record, kept: KeptVideos) -> str:
             f'<img class="strip" alt="{len(chosen)} frames of the video, from the first to the last" '
             f'src="{_jpeg(np.concatenate([_small(frames[k]) for k in chosen], axis=1))}">\n'
         )
-    path = kept.reference(key)
+    path = generated.reference(key)
     if path.is_file():
         read = ", ".join(f"{name} {value or 'nothing'}" for name, value in record.get("reference_read", {}).items())
         suffix = escape(f"; read: {read}") if read else ""
