@@ -138,7 +138,7 @@ def shapes_latents(
 
 
 def is_filled(model_folder: str | Path, *, cache_folder: str, **fields: Any) -> bool:
-    """Return whether the cache that `shapes_latents` returns for the same arguments is complete."""
+    """Whether the cache that `shapes_latents` gives for the same arguments need not be filled first."""
     fields = {name: value for name, value in fields.items() if name not in ("video_resolution", "reference_frame")}
     return _is_whole(_place(model_folder, cache_folder, _recipe(fields)))
 
