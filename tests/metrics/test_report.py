@@ -17,12 +17,11 @@ from videogen_jax.metrics.plots import plot_distribution
 from videogen_jax.metrics.report import write_report
 from videogen_jax.metrics.table import table_rows
 from videogen_jax.shapes import world
-from videogen_jax.shapes.plugin import WORLD
+from videogen_jax.shapes.evaluation import EVALUATION as SHAPES
 from videogen_jax.shapes.reader import ATTRIBUTES, IMAGE_ATTRIBUTES
 from videogen_jax.video_io import read_video
 
 _VOID = {"meta", "img", "br", "link", "hr", "input"}
-SHAPES = WORLD.evaluation
 WRONG = {1: "green", 4: "green", 5: "white"}  # videos whose prompt names another colour than they show
 
 

@@ -5,16 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
-from videogen_jax.data.world import Evaluation, FeatureDistance, World
-from videogen_jax.shapes.captions import sample_captions
+from videogen_jax.data.world import World
 from videogen_jax.shapes.classifier import ClassifierStage
-from videogen_jax.shapes.features import classifier_extractor
-from videogen_jax.shapes.flow import optical_flow
+from videogen_jax.shapes.evaluation import EVALUATION
 from videogen_jax.shapes.latents import LatentSource, shapes_latents
-from videogen_jax.shapes.reader import IMAGE_ATTRIBUTES, LEAST_FRAMES, VALUES, parse_values, read_clip, read_image
 from videogen_jax.shapes.sources import ShapesCaptionedClips, ShapesFrames, ShapesLabelledClips
-from videogen_jax.shapes.world import BACKGROUNDS, SIZES, SPLITS, ShapesClip, all_triples, render_clip
-from videogen_jax.weights.hub import EMBEDDED_CLASSIFIER
+from videogen_jax.shapes.world import BACKGROUNDS, SIZES, ShapesClip, all_triples
 from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
@@ -73,28 +69,5 @@ WORLD = World(
         "shapes_latents": _latents,
     },
     stages={"classifier": ClassifierStage},
-    evaluation=Evaluation(
-        splits=SPLITS,
-        attributes=VALUES,
-        image_attributes=IMAGE_ATTRIBUTES,
-        subject="shape",
-        least_frames=LEAST_FRAMES,
-        captions=sample_captions,
-        render=render_clip,
-        parse=parse_values,
-        read_clip=read_clip,
-        read_image=read_image,
-        flow=optical_flow,
-        distances=(
-            FeatureDistance(
-                name="shapes_frechet_distance",
-                title="shapes Fréchet distance (not FVD)",
-                network="shapes_classifier",
-                weights=f"{EMBEDDED_CLASSIFIER} or a folder with another classifier that configs/shapes/classifier.py "
-                "trained",
-                packaged=EMBEDDED_CLASSIFIER,
-                load=classifier_extractor,
-            ),
-        ),
-    ),
+    evaluation=EVALUATION,
 )
