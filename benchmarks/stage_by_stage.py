@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from videogen_jax.metrics.attributes import tally_attributes
 from videogen_jax.metrics.fidelity import Codec
-from videogen_jax.metrics.prompts import tally_attributes
 from videogen_jax.runtime.arrays import to_unit
 from videogen_jax.runtime.files import write_atomically
 from videogen_jax.sampling.pipeline import VideoGenPipeline

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from videogen_jax.metrics.captions import sample_captions
 from videogen_jax.sampling.pipeline import VideoGenPipeline
+from videogen_jax.shapes.captions import sample_captions
 from videogen_jax.video_io import write_video
 from videogen_jax.weights.hub import EMBEDDED, resolve
 

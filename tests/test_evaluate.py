@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from configs.shapes.evaluate import get_config
 from tests.shapes.tiny_classifier import write_tiny_classifier
 from tests.tiny_model import write_tiny_model
-from videogen_jax.metrics import captions, evaluation, fidelity, prompts, statistics
+from videogen_jax.metrics import evaluation, fidelity, prompts, statistics
 from videogen_jax.metrics.image import psnr
 from videogen_jax.metrics.published import MEASURES
 from videogen_jax.metrics.results import ResultLog
@@ -22,7 +21,8 @@ from videogen_jax.metrics.table import table_rows
 from videogen_jax.runtime.sheets import captioned_sheet, strip
 from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.shapes import world
-from videogen_jax.shapes.reader import ATTRIBUTES, IMAGE_ATTRIBUTES, compare, read_image
+from videogen_jax.shapes.captions import sample_captions
+from videogen_jax.shapes.reader import ATTRIBUTES
 from videogen_jax.video_io import read_image as load_image
 from videogen_jax.video_io import read_video
 
@@ -65,7 +65,7 @@ def test_sections_and_counts(evaluated, pipeline):
     assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     assert metrics["prompts"]["video"]["colour"]["count"] == 3
     assert metrics["prompts"]["reference"]["all"]["count"] == 3
-    assert [r["prompt"] for r in metrics["prompts"]["results"]] == captions.sample_captions(3)
+    assert [r["prompt"] for r in metrics["prompts"]["results"]] == sample_captions(3)
     for record in metrics["prompts"]["results"]:
         assert record["right"] == {
             name: record["read"][name] == said
@@ -283,25 +283,6 @@ def test_wrong_command(arguments, message, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_captions_cover_the_split_evenly():
-    sampled = captions.sample_captions(64)
-    said = [world.parse_caption(caption) for caption in sampled]
-    triples = Counter((s.colour, s.shape, s.motion) for s in said)
-    assert set(triples) == set(world.all_triples("held_out"))
-    assert max(triples.values()) == 2
-    sizes, backgrounds = Counter(s.size for s in said), Counter(s.background for s in said)
-    assert max(sizes.values()) - min(sizes.values()) <= 8
-    assert set(backgrounds) == set(world.BACKGROUNDS)
-    first = said[:16]
-    assert len({s.motion for s in first}) == 16
-    for values, of_each in (([s.colour for s in first], (1, 3)), ([s.shape for s in first], (3, 5))):
-        assert set(Counter(values).values()) <= set(range(of_each[0], of_each[1] + 1)), values
-    assert captions.sample_captions(16) == sampled[:16]
-    assert len(set(captions.sample_captions(600, "train"))) == 600
-    with pytest.raises(ValueError, match="number of prompts is 0"):
-        captions.sample_captions(0)
-
-
 def test_wilson_interval():
     low, high = statistics.wilson_interval(8, 10)  # Newcombe 1998's method 3, worked out by hand
     assert (low, high) == (pytest.approx(0.490162, abs=1e-6), pytest.approx(0.943318, abs=1e-6))
@@ -320,17 +301,6 @@ def test_paired_intervals():
     assert low < 2 < high
     assert high - low == pytest.approx(2 * 1.96 * 0.2 / 20, rel=0.2)  # the pairing takes the clips' spread out
     assert statistics.ratio_of_means([2, 4], [4, 8]) == {"value": 0.5, "interval": [0.5, 0.5]}
-
-
-def test_still_images_are_read():
-    for number in range(40):
-        clip = world.sample_clip(91, number, "all")
-        (image,) = world.render(clip, [0.0], 128)
-        seen = read_image(image)
-        assert all(compare(seen, clip.caption, IMAGE_ATTRIBUTES).values()), (clip.caption, seen)
-        assert (seen.motion_kind, seen.direction, seen.speed) == (None, None, None)
-    with pytest.raises(ValueError, match="image must be"):
-        read_image(np.zeros((2, 32, 32, 3), np.uint8))
 
 
 def test_codec_is_the_models_own(pipeline):

@@ -18,11 +18,11 @@ from videogen_jax.data.entries import Item
 from videogen_jax.data.excerpts import Excerpt, read_excerpt
 from videogen_jax.metrics import evaluation, real_clips
 from videogen_jax.metrics.captions import build_captions
-from videogen_jax.metrics.feature_networks import load_shapes_classifier
 from videogen_jax.metrics.frechet import Moments, frechet_distance
 from videogen_jax.metrics.networks.clip import load_clip
 from videogen_jax.runtime.arrays import resize, to_unit
 from videogen_jax.sampling.pipeline import VideoGenPipeline
+from videogen_jax.shapes.features import load_shapes_classifier
 from videogen_jax.video_io import read_image
 
 CAPTIONS = ("a dog runs on a beach", "a man plays the piano", "a boat at sea", "a car in the rain")

@@ -12,6 +12,7 @@ from configs.evaluation import get_evaluation_config
 
 def get_config() -> ConfigDict:
     config = get_evaluation_config()
+    config.world = "shapes"
     config.parts = ("prompts", "temporal", "decoder", "autoencoder")
 
     config.prompts = 64

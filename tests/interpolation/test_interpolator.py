@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.shapes.clips import clip_from_caption
 from videogen_jax.interpolation.interpolator import Motion, carry, factor_passes, interpolate_frames
 from videogen_jax.metrics.image import flicker_error, psnr
 from videogen_jax.runtime.arrays import to_uint8, to_unit
-from videogen_jax.shapes.world import clip_from_caption, frame_times, render
+from videogen_jax.shapes.world import frame_times, render
 from videogen_jax.stages.temporal import blend
 
 

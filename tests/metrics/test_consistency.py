@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from tests.shapes.clips import clip_from_caption
 from videogen_jax.metrics import consistency
 from videogen_jax.shapes import world
+from videogen_jax.shapes.flow import optical_flow
 from videogen_jax.shapes.reader import read_clip
 
 SIDE = 64
@@ -17,19 +19,19 @@ CAPTIONS = [
 
 
 def _clip(caption):
-    frames = world.render(world.clip_from_caption(caption, 3), world.frame_times(16), SIDE)
+    frames = world.render(clip_from_caption(caption, 3), world.frame_times(16), SIDE)
     return frames, read_clip(frames)
 
 
 @pytest.mark.parametrize("caption", CAPTIONS)
 def test_ground_truth_is_consistent(caption):
     frames, reading = _clip(caption)
-    flow, valid, still = consistency.shapes_flow(reading, SIDE)
+    flow, valid, still = optical_flow(reading, SIDE)
     assert valid.mean() > 0.6
     assert (valid & ~still).any(axis=(1, 2)).all()  # the shape itself is measured too
     assert consistency.warping_error(frames, flow, valid) < 1e-5
     assert consistency.still_flicker(frames, still) == 0.0
-    clip = world.clip_from_caption(caption, 3)
+    clip = clip_from_caption(caption, 3)
     times = world.frame_times(16)
     if "moving" in caption:
         true = SIDE * np.diff(clip.centre(times), axis=0)
@@ -40,7 +42,7 @@ def test_ground_truth_is_consistent(caption):
 
 def test_what_changes_is_counted():
     frames, reading = _clip(CAPTIONS[0])
-    flow, valid, still = consistency.shapes_flow(reading, SIDE)
+    flow, valid, still = optical_flow(reading, SIDE)
     brighter = frames.copy()
     brighter[1::2] += 5  # every second frame; the red of 230 stays below 255
     assert consistency.still_flicker(brighter, still) == pytest.approx(5.0)
@@ -68,7 +70,7 @@ def test_warping_by_hand():
 def test_without_a_shape_nothing_is_claimed():
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (6, SIDE, SIDE, 3)).astype(np.uint8)
-    found = consistency.shapes_consistency(noise, noise[0], read_clip(noise))
+    found = consistency.measure_consistency(noise, noise[0], optical_flow(read_clip(noise), SIDE))
     assert found["warping_error"] is None
     assert found["still_flicker"] is None
     assert (found["reference_psnr"], found["reference_ssim"]) == (consistency.MOST_PSNR, pytest.approx(1.0))

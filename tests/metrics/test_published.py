@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 from tests.shapes.tiny_classifier import write_tiny_classifier
 from videogen_jax.metrics import feature_networks, published
 from videogen_jax.metrics.frechet import BlockMoments, frechet_distance
+from videogen_jax.shapes import features
 
 NONE = {**dict.fromkeys(published.NETWORKS, ""), "c3d_mean": ""}
 
@@ -34,7 +35,7 @@ def test_shapes_frechet_distance_streams_from_files(classifier, tmp_path, monkey
     found = measures.summary(keys, others)
     assert set(found) == {"shapes_frechet_distance"}
 
-    network, params = feature_networks.load_shapes_classifier(classifier)
+    network, params = features.load_shapes_classifier(classifier)
     sides = []
     for videos in (made, real):
         moments = BlockMoments()
@@ -47,7 +48,7 @@ def test_shapes_frechet_distance_streams_from_files(classifier, tmp_path, monkey
     assert found["shapes_frechet_distance"]["counts"] == [12, 9]
 
     again = published.PublishedMeasures(weights, tmp_path, "tensorflow")
-    monkeypatch.setattr(feature_networks, "load_shapes_classifier", None)  # nothing is left to do: it is not read
+    monkeypatch.setattr(features, "load_shapes_classifier", None)  # nothing is left to do: it is not read
     assert again.has("m11")
     again.add(keys, [""] * 12, made)
     assert again.summary(keys, others) == found
@@ -70,7 +71,7 @@ def test_every_measure_of_given_features(tmp_path, monkeypatch):
         def build(*_, arrays=arrays):
             return lambda videos, _: [{k: v[int(video)] for k, v in arrays.items()} for video in videos]
 
-        monkeypatch.setattr(feature_networks, f"{network}_extractor", build)
+        monkeypatch.setitem(published.EXTRACTORS, network, build)
     measures = published.PublishedMeasures(weights, tmp_path / "features", "videogpt")
     keys = [str(i) for i in range(20)]
     measures.add(keys, keys, range(20))
@@ -120,6 +121,6 @@ def test_clip_similarities_and_choice_of_frames():
     assert found["neighbours"] == pytest.approx((0.0 + 0.8) / 2)
     video = np.arange(31)
     assert feature_networks.first_frames(video, 16).tolist() == list(range(16))
-    assert feature_networks.evenly(video, 4).tolist() == [0, 10, 20, 30]
+    assert features.evenly_spaced(video, 4).tolist() == [0, 10, 20, 30]
     with pytest.raises(ValueError, match="a video of 9 frames is too short for a network that takes 16"):
         feature_networks.first_frames(video[:9], 16)

@@ -9,7 +9,8 @@ from tests.data.made_videos import write_video
 from videogen_jax.data.entries import Item
 from videogen_jax.data.excerpts import Excerpt, read_excerpt
 from videogen_jax.data.workers import Workers
-from videogen_jax.metrics import feature_networks, real_clips
+from videogen_jax.metrics import published as measures
+from videogen_jax.metrics import real_clips
 from videogen_jax.metrics.captions import Captions
 from videogen_jax.metrics.published import NETWORKS, PublishedMeasures
 
@@ -37,7 +38,7 @@ def weights(tmp_path, monkeypatch):
     def build(path):
         return lambda videos, captions: [{"features": video.mean(axis=(1, 2)).ravel()} for video in videos]
 
-    monkeypatch.setattr(feature_networks, "shapes_classifier_extractor", build)
+    monkeypatch.setitem(measures.EXTRACTORS, "shapes_classifier", build)
     (tmp_path / "network").write_bytes(b"1")
     return {**dict.fromkeys(NETWORKS, ""), "c3d_mean": "", "shapes_classifier": str(tmp_path / "network")}
 
@@ -50,7 +51,7 @@ def _build(folder, described=None, **fields):
 
 
 def _see(source, published):
-    return source.see(published, num_frames=4, fps=12.5, resolution=32)
+    return source.extract_features(published, num_frames=4, fps=12.5, resolution=32)
 
 
 def test_networks_see_what_is_in_the_files(folder, weights, tmp_path, monkeypatch):

@@ -10,15 +10,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from videogen_jax.metrics.cases import choose_cases, confusion
-from videogen_jax.metrics.consistency import shapes_consistency
-from videogen_jax.metrics.kept_videos import KeptVideos
+from videogen_jax.metrics.attributes import read_attributes, tally_attributes
+from videogen_jax.metrics.cases import add_expected, choose_cases, confusion
+from videogen_jax.metrics.generated_videos import GeneratedVideos
 from videogen_jax.metrics.plots import plot_distribution
-from videogen_jax.metrics.prompts import tally_attributes
 from videogen_jax.metrics.report import write_report
 from videogen_jax.metrics.table import table_rows
 from videogen_jax.shapes import world
-from videogen_jax.shapes.reader import ATTRIBUTES, IMAGE_ATTRIBUTES, compare, read_clip, read_image
+from videogen_jax.shapes.evaluation import EVALUATION as SHAPES
+from videogen_jax.shapes.reader import ATTRIBUTES, IMAGE_ATTRIBUTES
 from videogen_jax.video_io import read_video
 
 _VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -63,26 +63,21 @@ class Page(HTMLParser):
 
 def _fill(folder, count=8):
     """`metrics.json` and videos in `folder`, as an evaluation leaves them; returns the metrics."""
-    kept, results = KeptVideos(folder / "videos"), []
+    videos, results = GeneratedVideos(folder / "videos"), []
     for number in range(count):
         clip = world.sample_clip(5, number, "held_out")
         clip = dataclasses.replace(clip, colour="red")
         frames = world.render(clip, world.frame_times(8), 32)
         caption = clip.caption.replace(" red ", f" {WRONG.get(number, 'red')} ")
-        seen, in_reference = read_clip(frames), read_image(frames[0])
         results.append(
             {
                 "key": f"0-{number:04d}",
                 "prompt": caption,
                 "seed": 100 + number,
-                "right": compare(seen, caption),
-                "read": {name: getattr(seen, name) for name in ATTRIBUTES},
-                "reference_right": compare(in_reference, caption, IMAGE_ATTRIBUTES),
-                "reference_read": {name: getattr(in_reference, name) for name in IMAGE_ATTRIBUTES},
-                "consistency": shapes_consistency(frames, frames[0], seen),
+                **read_attributes(SHAPES, frames, frames[0], caption),
             }
         )
-        kept.keep(f"0-{number:04d}", frames, frames[0], 4, caption)
+        videos.write(f"0-{number:04d}", frames, frames[0], 4, caption)
     section = {
         "video": tally_attributes([record["right"] for record in results], ATTRIBUTES),
         "reference": tally_attributes([record["reference_right"] for record in results], IMAGE_ATTRIBUTES),
@@ -109,7 +104,7 @@ def evaluated(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(evaluated):
-    return Page(write_report(evaluated[0], 2).read_text())
+    return Page(write_report(evaluated[0], SHAPES, 2).read_text())
 
 
 def test_nothing_is_fetched(page):
@@ -169,20 +164,20 @@ def test_same_folder_same_page(evaluated, monkeypatch):
     import matplotlib
 
     folder, _ = evaluated
-    before = write_report(folder, 2).read_bytes()
+    before = write_report(folder, SHAPES, 2).read_bytes()
     monkeypatch.setitem(matplotlib.rcParams, "font.size", 20)
-    assert write_report(folder, 2).read_bytes() == before
-    assert write_report(folder, 1).read_bytes() != before
+    assert write_report(folder, SHAPES, 2).read_bytes() == before
+    assert write_report(folder, SHAPES, 1).read_bytes() != before
 
 
 def test_missing_videos_are_named(tmp_path):
     _fill(tmp_path, 4)
-    whole = Page(write_report(tmp_path).read_text())
+    whole = Page(write_report(tmp_path, SHAPES).read_text())
     assert "missing" not in whole.text
     (tmp_path / "videos" / "0-0000.mp4").unlink()
     (tmp_path / "videos" / "0-0001.png").unlink()
     (tmp_path / "videos" / "0-0002.mp4").write_bytes(b"no video")
-    page = Page(write_report(tmp_path).read_text())
+    page = Page(write_report(tmp_path, SHAPES).read_text())
     assert "2 of 4 videos or their reference images are missing" in page.text
     assert "0-0000, 0-0001" in page.text
     assert "The video videos/0-0000.mp4 is missing." in page.text
@@ -199,11 +194,11 @@ def test_captions_that_no_reader_judges(tmp_path):
     published = {"clipsim": {"value": 28.5, "interval": [27.0, 30.0], "count": 3}}
     section = {"published": published, "results": results, "not_measured": {}, "real": {"skipped": ["broken.avi"]}}
     _write(tmp_path, {"prompts": section})
-    kept = KeptVideos(tmp_path / "videos")
+    videos = GeneratedVideos(tmp_path / "videos")
     for record in results:
         frames = np.full((4, 16, 16, 3), 60 * record["seed"], np.uint8)
-        kept.keep(record["key"], frames, frames[0], 4, record["prompt"])
-    page = Page(write_report(tmp_path, 2).read_text())
+        videos.write(record["key"], frames, frames[0], 4, record["prompt"])
+    page = Page(write_report(tmp_path, None, 2).read_text())
     assert "27.00 to 30.00" in page.text
     assert "<b>a dog</b> & 1" in page.text
     assert "video701" in page.text
@@ -217,7 +212,7 @@ def test_captions_that_no_reader_judges(tmp_path):
 
 def test_evaluation_without_prompts(tmp_path):
     _write(tmp_path, {"autoencoder": {"settings": {"clips": 2}, "psnr": {"16": 30.25}, "read": {}}})
-    page = Page(write_report(tmp_path).read_text())
+    page = Page(write_report(tmp_path, SHAPES).read_text())
     assert "PSNR at 16x16" in page.text
     assert "30.25 dB" in page.text
     assert not page.all("video")
@@ -229,15 +224,15 @@ def test_another_evaluation_beside(evaluated, tmp_path):
     folder, metrics = evaluated
     other = {**metrics["prompts"], "video": {"colour": metrics["prompts"]["video"]["colour"]}, "reference": {}}
     _write(tmp_path, {"prompts": other, "autoencoder": {"settings": {"clips": 2}, "psnr": {"16": 30.25}, "read": {}}})
-    page = Page(write_report(folder, 1, tmp_path / "metrics.json").read_text())
+    page = Page(write_report(folder, SHAPES, 1, tmp_path / "metrics.json").read_text())
     assert "Beside: a <model>, split held_out, fingerprint 0123abcd (the same model)" in page.text
     assert "value, beside" in page.text
     assert "PSNR at 16x16" in page.text
-    assert len(page.all("figure")) == len(Page(write_report(folder, 1).read_text()).all("figure")) + 1
+    assert len(page.all("figure")) == len(Page(write_report(folder, SHAPES, 1).read_text()).all("figure")) + 1
     (tmp_path / "list.json").write_text("[]")
     for name in ("nothing.json", "list.json"):
         with pytest.raises(ValueError, match=rf"{name} is no metrics\.json of an evaluation"):
-            write_report(folder, 1, tmp_path / name)
+            write_report(folder, SHAPES, 1, tmp_path / name)
 
 
 def _record(key, colour, read, error=0.001, **right):
@@ -260,6 +255,7 @@ def test_choice_of_cases():
         _record("f", "blue", None, None),
         _record("g", "red", "orange", 0.0, size=False),
     ]
+    records = add_expected(records, SHAPES)
     colour, size = sorted(choose_cases(records, 4), key=lambda cases: cases.attribute)
     assert (colour.attribute, colour.count, colour.wrong) == ("colour", 7, 4)
     # Of red read as orange, which came three times, the one with two attributes wrong, then the other pair, then again.

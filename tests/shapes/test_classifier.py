@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from videogen_jax.metrics.feature_networks import load_shapes_classifier
 from videogen_jax.metrics.frechet import BlockMoments, frechet_distance
 from videogen_jax.runtime.arrays import to_unit
 from videogen_jax.shapes.classifier import ClassifierStage, ShapesClassifier
+from videogen_jax.shapes.features import load_shapes_classifier
 from videogen_jax.shapes.sources import LABELS, ShapesLabelledClips
 from videogen_jax.shapes.world import sample_clip
 from videogen_jax.weights.hub import EMBEDDED_CLASSIFIER, resolve

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tests.shapes.clips import clip_from_caption
 from videogen_jax.shapes import reader, world
 
 
@@ -75,20 +76,20 @@ def test_spoilt_clips(steps):
 def test_size_of_growing_and_shrinking_is_the_first():
     for size in world.SIZES:
         for motion in ("growing", "shrinking"):
-            clip = world.clip_from_caption(f"a {size} red circle {motion} on a gray background", seed=3)
+            clip = clip_from_caption(f"a {size} red circle {motion} on a gray background", seed=3)
             reading = reader.read_clip(world.render(clip, world.frame_times(16), 128))
             assert (reading.size, reading.motion_kind) == (size, motion)
             np.testing.assert_allclose(reading.radii, clip.radius(world.frame_times(16)), rtol=0.01)
 
 
 def test_track_is_accurate_to_a_fraction_of_a_pixel():
-    clip = world.clip_from_caption("a small cyan star circling clockwise on a checkered brown background", seed=8)
+    clip = clip_from_caption("a small cyan star circling clockwise on a checkered brown background", seed=8)
     reading = reader.read_clip(world.render(clip, world.frame_times(16), 128))
     np.testing.assert_allclose(reading.centres, clip.centre(world.frame_times(16)), atol=0.1 / 128)
 
 
 def test_score_tells_each_error_apart():
-    clip = world.clip_from_caption("a small red circle moving left slowly on a striped gray background", seed=1)
+    clip = clip_from_caption("a small red circle moving left slowly on a striped gray background", seed=1)
     frames = world.render(clip, world.frame_times(16), 128)
     for caption, wrong in (
         ("a small red circle moving left slowly on a striped gray background", set()),
@@ -111,7 +112,7 @@ def test_a_clip_without_a_shape_and_one_without_motion():
     reading = reader.read_clip(np.repeat(empty[None], 16, axis=0))
     assert reading.background == "checkered navy"
     assert (reading.colour, reading.shape, reading.size, reading.motion_kind) == (None, None, None, None)
-    clip = world.clip_from_caption("a large green star moving down quickly on a navy background", seed=1)
+    clip = clip_from_caption("a large green star moving down quickly on a navy background", seed=1)
     reading = reader.read_clip(world.render(clip, np.zeros(16), 128))
     assert (reading.colour, reading.shape, reading.size) == ("green", "star", "large")
     assert (reading.motion_kind, reading.direction, reading.speed) == (None, None, None)
@@ -148,3 +149,14 @@ def test_summary_counts_only_clips_that_have_the_attribute():
 def test_other_arrays_are_refused(frames):
     with pytest.raises(ValueError, match="frames must be"):
         reader.read_clip(frames)
+
+
+def test_still_images_are_read():
+    for number in range(40):
+        clip = world.sample_clip(91, number, "all")
+        (image,) = world.render(clip, [0.0], 128)
+        seen = reader.read_image(image)
+        assert all(reader.compare(seen, clip.caption, reader.IMAGE_ATTRIBUTES).values()), (clip.caption, seen)
+        assert (seen.motion_kind, seen.direction, seen.speed) == (None, None, None)
+    with pytest.raises(ValueError, match="image must be"):
+        reader.read_image(np.zeros((2, 32, 32, 3), np.uint8))

@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
+from tests.shapes.clips import clip_from_caption
 from videogen_jax.shapes import world
 
 
@@ -70,7 +71,7 @@ def test_the_shape_stays_inside_the_frame():
 
 @pytest.mark.parametrize("motion", world.MOTIONS)
 def test_motion_is_what_its_words_say(motion):
-    clip = world.clip_from_caption(f"a small red star {motion} on a black background", seed=5)
+    clip = clip_from_caption(f"a small red star {motion} on a black background", seed=5)
     start, end = clip.centre(np.array([0.0, 2.0]))
     radii = clip.radius(np.array([0.0, 1.0, 2.0]))
     dx, dy = end - start

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from videogen_jax.metrics.feature_networks import load_shapes_classifier
+from videogen_jax.shapes.features import load_shapes_classifier
 from videogen_jax.training.build import STAGES, build_source, build_stage, input_sizes
 from videogen_jax.training.exporting import export_stage
 from videogen_jax.training.loop import TrainingDiverged

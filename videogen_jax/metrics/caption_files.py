@@ -11,12 +11,12 @@ from absl import logging
 
 from videogen_jax.data.entries import CAPTION_KEYS, BadItem, clean_caption, first_of
 
-KEYS = (*CAPTION_KEYS, "sentence")  # under which a row of a list may have its caption
+KEYS = (*CAPTION_KEYS, "sentence")  # names of the caption in a list
 VIDEO_KEY = "video_id"
 
 
 class VideoCaption(NamedTuple):
-    """A caption, the id of the video that it describes, and its number among the captions of that video, from 0."""
+    """A caption, the id of the video that it describes, and its index among the captions of that video."""
 
     video: str
     number: int
@@ -24,7 +24,7 @@ class VideoCaption(NamedTuple):
 
 
 def read_caption_file(path: str | os.PathLike, split: str = "") -> list[VideoCaption]:
-    """All captions of a file, in its order.
+    """Read all captions of a file, in its order.
 
     Args:
       path: by its suffix
@@ -33,7 +33,7 @@ def read_caption_file(path: str | os.PathLike, split: str = "") -> list[VideoCap
         .txt: a caption a line.
         .csv: with a header that has a column caption, text or sentence, and may have a video_id.
         .jsonl: an object a line with the same fields.
-        Where there is no video_id, each caption has a video of its own, named by the line.
+        Without a video_id each caption has a video of its own, named by the line number.
       split: of a .json, the videos of this split alone; "" for all.
 
     Raises:
@@ -56,11 +56,11 @@ def read_caption_file(path: str | os.PathLike, split: str = "") -> list[VideoCap
         raise ValueError(f"{path} is not UTF-8: {error}") from error
     if not pairs:
         raise ValueError(f"{path} has no captions")
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     captions = []
     for video, text in pairs:
-        captions.append(VideoCaption(video, seen.get(video, 0), text))
-        seen[video] = seen.get(video, 0) + 1
+        captions.append(VideoCaption(video, counts.get(video, 0), text))
+        counts[video] = counts.get(video, 0) + 1
     return captions
 
 

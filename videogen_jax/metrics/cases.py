@@ -5,14 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from videogen_jax.shapes import world
-from videogen_jax.shapes.reader import ATTRIBUTES
+from videogen_jax.data.world import Evaluation
 
-Record = Mapping[str, Any]  # of one video, as `metrics.json` has them under `prompts.results`
+Record = Mapping[str, Any]  # of one video, as `metrics.json` has them under `prompts.results`; see `add_expected`
 
 
 class Cases(NamedTuple):
-    """Of one attribute: in how many videos it counts, in how many it is wrong, and the records to be shown."""
+    """One attribute: how many prompts name it, in how many videos it is wrong, and the records to be shown."""
 
     attribute: str
     count: int
@@ -21,46 +20,50 @@ class Cases(NamedTuple):
     best: tuple[Record, ...]
 
 
-def said(record: Record, attribute: str) -> str | None:
-    """The attribute as the prompt has it; None where it has none."""
-    return getattr(world.parse_caption(record["prompt"]), attribute)
+def add_expected(records: Iterable[Record], world: Evaluation) -> list[Record]:
+    """Return the records that have readings, with `expected`: the value that the prompt names of each attribute."""
+    return [
+        {**record, "expected": world.parse(record["prompt"])}
+        for record in records
+        if "right" in record and "read" in record
+    ]
 
 
 def confusion(records: Iterable[Record], attribute: str) -> Counter[tuple[str, str | None]]:
-    """How often each pair of what the prompt says and what was read in the video came; read is None for nothing."""
-    return Counter((said(record, attribute), record["read"][attribute]) for record in _with(records, attribute))
+    """Count the pairs of the value that the prompt names and the value read in the video, None for nothing."""
+    return Counter((record["expected"][attribute], record["read"][attribute]) for record in _with(records, attribute))
 
 
 def choose_cases(records: Sequence[Record], limit: int) -> list[Cases]:
-    """The cases of each attribute that counts in some record, the attribute that fails most first.
+    """Choose the cases of each attribute that some prompt names, the attribute that fails most first.
 
-    Failures: each pair of said and read comes once before any comes twice, the frequent first; of a pair the worst
+    Failures: each pair of expected and read comes once before any comes twice, the frequent first; of a pair the worst
     first, which is the one with most attributes wrong, then with the largest warping error. Best: each value of the
     attribute once before any twice, in the opposite order.
 
     Args:
-      records: each with `prompt`, `right` and `read`.
+      records: of `add_expected`.
       limit: of the failures of an attribute, and of its best.
     """
     ranked = sorted(records, key=_badness)
     result = []
-    for attribute in ATTRIBUTES:
-        mine = _with(ranked, attribute)
-        if not mine:
+    for attribute in ranked[0]["expected"] if ranked else ():
+        judged = _with(ranked, attribute)
+        if not judged:
             continue
-        failures = [record for record in reversed(mine) if not record["right"][attribute]]
+        failures = [record for record in reversed(judged) if not record["right"][attribute]]
         pairs = confusion(failures, attribute)
         worst = _in_turn(
             failures,
-            lambda record, attribute=attribute: (said(record, attribute), record["read"][attribute]),
+            lambda record, attribute=attribute: (record["expected"][attribute], record["read"][attribute]),
             lambda pair, pairs=pairs: -pairs[pair],
         )
         best = _in_turn(
-            [record for record in mine if record["right"][attribute]],
-            lambda record, attribute=attribute: said(record, attribute),
+            [record for record in judged if record["right"][attribute]],
+            lambda record, attribute=attribute: record["expected"][attribute],
             lambda _: 0,
         )
-        result.append(Cases(attribute, len(mine), len(failures), tuple(worst[:limit]), tuple(best[:limit])))
+        result.append(Cases(attribute, len(judged), len(failures), tuple(worst[:limit]), tuple(best[:limit])))
     return sorted(result, key=lambda cases: -cases.wrong / cases.count)
 
 
@@ -73,7 +76,7 @@ def _with(records: Iterable[Record], attribute: str) -> list[Record]:
 
 
 def _badness(record: Record) -> tuple[Any, ...]:
-    """Orders videos from good to bad; one in which no shape was seen has no warping error and is last of its kind."""
+    """Return a key that sorts videos from good to bad; one in which nothing was recognised has no warping error."""
     measured = record.get("consistency", {})
     error, fidelity = measured.get("warping_error"), measured.get("reference_psnr")
     return (
@@ -87,10 +90,10 @@ def _badness(record: Record) -> tuple[Any, ...]:
 def _in_turn(
     records: Sequence[Record], kind: Callable[[Record], Hashable], priority: Callable[[Hashable], int]
 ) -> list[Record]:
-    """One record of each kind, then the second of each, and so on; in a turn by priority, then as they come."""
-    seen: Counter[Hashable] = Counter()
+    """Order records: the first of each kind, then the second of each, and so on; in a turn by priority."""
+    counts: Counter[Hashable] = Counter()
     turns = []
     for record in records:
-        turns.append((seen[kind(record)], priority(kind(record))))
-        seen[kind(record)] += 1
+        turns.append((counts[kind(record)], priority(kind(record))))
+        counts[kind(record)] += 1
     return [records[i] for i in sorted(range(len(records)), key=lambda i: turns[i])]

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from videogen_jax import __version__
-from videogen_jax.metrics.captions import SHAPES, build_captions
+from videogen_jax.metrics.captions import build_captions
 from videogen_jax.metrics.fidelity import (
     Codec,
     measure_autoencoder,
@@ -28,9 +28,9 @@ from videogen_jax.metrics.real_clips import build_real_clips
 from videogen_jax.metrics.report import read_metrics, write_report
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.metrics.table import PARTS, table_rows
+from videogen_jax.metrics.worlds import WORLD_NAMES, world_of
 from videogen_jax.runtime.files import write_atomically
 from videogen_jax.sampling.pipeline import DECODER, VideoGenPipeline
-from videogen_jax.shapes.world import SPLITS
 from videogen_jax.stages.stage import DTYPES
 from videogen_jax.video_io import check_writable
 from videogen_jax.weights.fingerprint import fingerprint
@@ -40,27 +40,26 @@ from videogen_jax.weights.model_index import ModelIndex
 _MEASURES = {"temporal": measure_temporal, "decoder": measure_decoder, "autoencoder": measure_autoencoder}
 DEFAULT_SPLIT = "held_out"
 _CLIPS = ("clips", "seed", "frame_batch")
-_FIELDS = {  # of the config, those that it has, that say what a part measures
+_FIELDS = {  # of the config, which decide what a part measures
     "prompts": ("prompts", "seeds", "captions", "seed", "sampling", "real_clips", "real", "fvd_protocol"),
     "temporal": (*_CLIPS, "factors"),
     "decoder": (*_CLIPS, "rates"),
     "autoencoder": _CLIPS,
 }
-_LEAST_FRAMES = 4  # that the reader takes
 
 
 def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, split: str = DEFAULT_SPLIT) -> dict:
-    """Measures a model, and goes on with a measurement that was stopped.
+    """Measure a model, or continue a measurement that was stopped.
 
     Args:
-      config: as `configs/shapes/evaluate.py`, `configs/webvid/evaluate_ucf101.py` or `evaluate_msrvtt.py` makes it.
+      config: as `configs/shapes/evaluate.py`, `configs/webvid/evaluate_ucf101.py` or `evaluate_msrvtt.py` returns it.
       model: the model folder.
       output: folder for `metrics.json`, `report.html`, the videos and sheets of them, and a log of results for each
-        part, which is what makes going on possible. Sections of `metrics.json` that other parts of the same model have
-        written stay.
-      split: of the captions and clips of the shapes world.
+        part, from which a stopped measurement continues. Sections of other parts in the `metrics.json` of the same
+        model stay.
+      split: of the captions and clips of a world.
 
-    Returns: what `metrics.json` holds.
+    Returns: the content of `metrics.json`.
 
     Raises:
       ValueError: for input that cannot work, before any program is compiled.
@@ -93,25 +92,25 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
     if "prompts" in config.parts:
         published.load()
     pipeline = VideoGenPipeline.from_pretrained(index.folder, dtype)
-    codec = Codec(pipeline, config.frame_batch) if captions.source == SHAPES else None
+    codec = Codec(pipeline, config.frame_batch) if captions.world else None
     for part in config.parts:
         if part == "prompts":
             section = measure_prompts(pipeline, config, captions, real, logs[part], output, published)
             section["not_measured"] = not_measured(weights, has_real=real is not None)
             section["weights"] = published.identities
         else:
-            section = _MEASURES[part](codec, config, split, logs[part])
+            section = _MEASURES[part](codec, captions.world, config, split, logs[part])
         metrics[part] = {
             "settings": {name: config.to_dict()[name] for name in _FIELDS[part] if name in config},
             **section,
         }
         _write(path, metrics)
-    write_report(output, config.report_videos, config.report_beside)
+    write_report(output, captions.world, config.report_videos, config.report_beside)
     return metrics
 
 
 def print_table(metrics: Mapping[str, Any]) -> None:
-    """Prints what `evaluate` returned."""
+    """Print the metrics that `evaluate` returned."""
     table = Table("part", "measured", "value", "95% interval", "count", title=f"{metrics['model']}, {metrics['split']}")
     last = None
     for part, name, value, interval, count in table_rows(metrics):
@@ -121,30 +120,31 @@ def print_table(metrics: Mapping[str, Any]) -> None:
         last = part
     console = Console()
     console.print(table)
-    for name, what in metrics.get("prompts", {}).get("not_measured", {}).items():
-        console.print(f"not measured: {MEASURES[name].title}: {what}", markup=False, highlight=False, soft_wrap=True)
+    for name, what_to_pass in metrics.get("prompts", {}).get("not_measured", {}).items():
+        line = f"not measured: {MEASURES[name].title}: {what_to_pass}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _prompts_settings(config: Any) -> dict[str, Any]:
-    """What a video's record depends on; `record` grows when more is measured of each."""
+    """Return what a video's record depends on; `record` is raised when more is measured of each video."""
     return {"sampling": config.sampling.to_dict(), "record": 2}
 
 
 def _check(config: Any, index: ModelIndex, split: str) -> None:
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}, but must be one of {', '.join(SPLITS)}")
+    world = world_of(config)
+    if world is not None and split not in (splits := world.evaluation.splits):
+        raise ValueError(f"split is {split!r}, but must be one of {', '.join(splits)}")
     if not config.parts:
         raise ValueError(f"config.parts is empty, but must have some of {', '.join(PARTS)}")
     for part in config.parts:
         if part not in PARTS:
             raise ValueError(f"config.parts has {part!r}, but may have {', '.join(PARTS)}")
-    of_shapes = "captions" not in config
-    if not of_shapes:
+    if world is None:
         if split != DEFAULT_SPLIT:
-            raise ValueError(f"split is {split!r}, but only the shapes world is split: leave out --split")
+            raise ValueError(f"split is {split!r}, but only {WORLD_NAMES} is split: leave out --split")
         if refused := [part for part in config.parts if part != "prompts"]:
             raise ValueError(
-                f"config.parts has {refused[0]!r}, which is measured on rendered clips of the shapes world: "
+                f"config.parts has {refused[0]!r}, which is measured on rendered clips of {WORLD_NAMES}: "
                 "with captions of real videos it may have prompts alone"
             )
     for name in ("prompts", "seeds", "batch_size", "clips", "frame_batch", "real_clips"):
@@ -166,15 +166,15 @@ def _check(config: Any, index: ModelIndex, split: str) -> None:
             raise ValueError(f"config.rates has {rate!r}, but takes whole numbers of at least 1")
     if "prompts" in config.parts:
         sampling = config.sampling
-        made = index.timeline(temporal_factor=sampling.temporal_factor).num_frames
+        num_frames = index.timeline(temporal_factor=sampling.temporal_factor).num_frames
         index.settings(**sampling_settings(sampling, index.cascade))
-        if of_shapes and made < _LEAST_FRAMES:
-            raise ValueError(f"the model makes {made} frames, but to be read a video needs at least {_LEAST_FRAMES}")
+        if world is not None and num_frames < (least := world.evaluation.least_frames):
+            raise ValueError(f"the model makes {num_frames} frames, but to be read a video needs at least {least}")
         for network in NETWORKS:
-            if config.weights.get(network) and made < (least := LEAST_FRAMES.get(network, 1)):
+            if config.weights.get(network) and num_frames < (least := LEAST_FRAMES.get(network, 1)):
                 raise ValueError(
-                    f"the model makes {made} frames, but {network} takes {least}: leave out config.weights.{network}, "
-                    "or raise config.sampling.temporal_factor"
+                    f"the model makes {num_frames} frames, but {network} takes {least}: "
+                    f"leave out config.weights.{network}, or raise config.sampling.temporal_factor"
                 )
     if "temporal" in config.parts:
         temporal_factors(config, index.factors)
@@ -196,14 +196,14 @@ def _versions() -> dict[str, str]:
 
 
 def _sections(path: Path, identity: str, split: str) -> dict[str, Any]:
-    """What another evaluation of the same model has left in `metrics.json`."""
+    """Return the sections of another evaluation of the same model in `metrics.json`."""
     if not path.exists():
         return {}
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if (known["fingerprint"], known["split"]) != (identity, split):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if (stored["fingerprint"], stored["split"]) != (identity, split):
             return {}
-        return {part: known[part] for part in PARTS if part in known}
+        return {part: stored[part] for part in PARTS if part in stored}
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} was not written by an evaluation: remove it or give another output") from error
 

@@ -1,7 +1,4 @@
-"""Feature networks with the user's weights, as functions from videos to the numbers that are kept of each.
-
-Every network takes one batch of videos and gives, for each video, a few small arrays; what they are is said with each.
-"""
+"""Feature networks with the user's weights, as extractors: functions from videos to a few small arrays of each."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,23 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from videogen_jax.data.world import Extractor
 from videogen_jax.metrics.networks import c3d, i3d, inception
 from videogen_jax.metrics.networks.clip import load_clip
-from videogen_jax.runtime.arrays import resize, to_unit
-from videogen_jax.shapes.classifier import ShapesClassifier, classifier_fields
-from videogen_jax.stages.stage import Params, build_network
+from videogen_jax.stages.stage import Params
 from videogen_jax.weights import naming
-from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_part
 from videogen_jax.weights.tensors import StoredTensors
 from videogen_jax.weights.torch_files import load_torch_file
 
-# videos: uint8 (T, H, W, 3) each; captions -> for each video its arrays by name
 Features = list[dict[str, np.ndarray]]
-Extractor = Callable[[Sequence[np.ndarray], Sequence[str]], Features]
 
 
 def read_weights(path: str | os.PathLike) -> Mapping[str, np.ndarray]:
-    """The tensors of a weights file: .safetensors, .npz, or any other suffix for what PyTorch wrote.
+    """Read the tensors of a weights file: .safetensors, .npz, or any other suffix for PyTorch's format.
 
     Raises:
       ValueError: the file is missing or cannot be read.
@@ -49,7 +42,12 @@ def read_weights(path: str | os.PathLike) -> Mapping[str, np.ndarray]:
 
 
 def i3d_extractor(path: str, protocol: str = "tensorflow") -> Extractor:
-    """`logits` (400,) and `features` (1024,) of a video's first 16 frames; `protocol` is one of `i3d.EPSILONS`."""
+    """Return an extractor of `logits` `(400,)` and `features` `(1024,)` of a video's first 16 frames.
+
+    Args:
+      path: of the weights, see `read_weights`.
+      protocol: one of `i3d.EPSILONS`.
+    """
     if protocol not in i3d.EPSILONS:
         raise ValueError(f"config.fvd_protocol is {protocol!r}, but must be one of {', '.join(i3d.EPSILONS)}")
     network = i3d.I3D(eps=i3d.EPSILONS[protocol])
@@ -57,14 +55,19 @@ def i3d_extractor(path: str, protocol: str = "tensorflow") -> Extractor:
     run = jax.jit(lambda params, video: network.apply({"params": params}, i3d.preprocess(video)))
 
     def extract(videos: Sequence[np.ndarray], captions: Sequence[str]) -> Features:
-        made = (run(params, first_frames(video, i3d.FRAMES)[None]) for video in videos)
-        return [{"logits": np.asarray(logits[0]), "features": np.asarray(pooled[0])} for logits, pooled in made]
+        outputs = (run(params, first_frames(video, i3d.FRAMES)[None]) for video in videos)
+        return [{"logits": np.asarray(logits[0]), "features": np.asarray(pooled[0])} for logits, pooled in outputs]
 
     return extract
 
 
 def c3d_extractor(path: str, mean_path: str = "") -> Extractor:
-    """`logits` (101,) of a video's first 16 frames; the mean cube is a tensor of the weights or a file of its own."""
+    """Return an extractor of `logits` `(101,)` of a video's first 16 frames.
+
+    Args:
+      path: of the weights, see `read_weights`.
+      mean_path: of the mean cube, where it is not among the weights.
+    """
     tensors = dict(c3d.public_names(read_weights(path)))
     mean = tensors.pop(c3d.MEAN_NAME, None)
     if mean_path:
@@ -85,7 +88,7 @@ def c3d_extractor(path: str, mean_path: str = "") -> Extractor:
 
 
 def inception_extractor(path: str) -> Extractor:
-    """`features` (T, 2048) of all frames of a video."""
+    """Return an extractor of `features` `(T, 2048)` of all frames of a video."""
     network = inception.InceptionV3()
     params = _params(network, (1, 75, 75, 3), inception.public_names(read_weights(path)), path)
     run = jax.jit(lambda params, frames: network.apply({"params": params}, inception.preprocess(frames))[0])
@@ -97,7 +100,11 @@ def inception_extractor(path: str) -> Extractor:
 
 
 def clip_extractor(path: str) -> Extractor:
-    """`text` and `neighbours`: the mean cosine of the frames to the caption, and of each frame to the next."""
+    """Return an extractor of `text` and `neighbours`: the mean cosine of each frame to the caption, and to the next.
+
+    Args:
+      path: of a folder, see `load_clip`.
+    """
     clip = load_clip(path)
 
     def extract(videos: Sequence[np.ndarray], captions: Sequence[str]) -> Features:
@@ -108,43 +115,16 @@ def clip_extractor(path: str) -> Extractor:
 
 
 def clip_similarities(frames: np.ndarray, text: np.ndarray) -> dict[str, np.ndarray]:
-    """Of frames `(T, P)` and a caption `(P,)`, all of unit norm: `text` and `neighbours` as `clip_extractor` says."""
+    """Compute `text` and `neighbours`, see `clip_extractor`, of frames `(T, P)` and a caption `(P,)` of unit norm."""
     frames, text = frames.astype(np.float64), text.astype(np.float64)
     return {"text": (frames @ text).mean(), "neighbours": (frames[:-1] * frames[1:]).sum(axis=-1).mean()}
 
 
-def shapes_classifier_extractor(path: str) -> Extractor:
-    """`features` of a video of the shapes world, its frames chosen evenly and resized to what the network takes."""
-    network, params = load_shapes_classifier(path)
-
-    @jax.jit
-    def run(params, video):
-        return network.apply({"params": params}, resize(to_unit(video), network.resolution))[1]
-
-    def extract(videos: Sequence[np.ndarray], captions: Sequence[str]) -> Features:
-        return [{"features": np.asarray(run(params, evenly(v, network.num_frames)[None])[0])} for v in videos]
-
-    return extract
-
-
-def load_shapes_classifier(path: str | os.PathLike) -> tuple[ShapesClassifier, Params]:
-    """The exported classifier in a folder. ValueError: missing, or it does not fit."""
-    config = load_config(path)
-    network = build_network(ShapesClassifier, classifier_fields(config), str(Path(path) / CONFIG_NAME))
-    clip = jnp.zeros((1, network.num_frames, network.resolution, network.resolution, 3))
-    return network, load_part(path, jax.eval_shape(network.init, jax.random.key(0), clip)["params"])
-
-
 def first_frames(video: np.ndarray, count: int) -> np.ndarray:
-    """The first frames, in their order. ValueError: there are fewer."""
+    """Return the first frames. ValueError: there are fewer."""
     if len(video) < count:
         raise ValueError(f"a video of {len(video)} frames is too short for a network that takes {count}")
     return video[:count]
-
-
-def evenly(video: np.ndarray, count: int) -> np.ndarray:
-    """`count` frames from the first to the last, as evenly spaced as whole numbers allow."""
-    return video[np.rint(np.linspace(0, len(video) - 1, count)).astype(int)]
 
 
 def _params(network: nn.Module, shape: tuple[int, ...], tensors: Mapping[str, Any], path: str) -> Params:
@@ -153,3 +133,11 @@ def _params(network: nn.Module, shape: tuple[int, ...], tensors: Mapping[str, An
         return jax.tree.map(jnp.asarray, naming.from_public(tensors, template))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+EXTRACTORS: dict[str, Callable[..., Extractor]] = {
+    "i3d": i3d_extractor,
+    "inception": inception_extractor,
+    "c3d": c3d_extractor,
+    "clip": clip_extractor,
+}

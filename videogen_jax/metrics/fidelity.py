@@ -1,7 +1,7 @@
-"""The parts that need no prompt, measured on ground truth: temporal upsampler, video decoder and autoencoder.
+"""The parts that take no prompt, measured on ground truth: temporal upsampler, video decoder and autoencoder.
 
-All take clips of the shapes world rendered at the model's resolution; PSNR is in dB over 8-bit values, a clip at a
-time, and then averaged over clips.
+All are measured on clips of a world, rendered at the model's resolution. PSNR is in dB over 8-bit values, per clip, and
+then averaged over clips.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,18 +11,17 @@ import jax
 import numpy as np
 from rich.progress import track
 
+from videogen_jax.data.world import Evaluation, RenderedClip
+from videogen_jax.metrics.attributes import compare, tally_attributes
 from videogen_jax.metrics.image import flicker_error, psnr
-from videogen_jax.metrics.prompts import tally_attributes
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.metrics.statistics import bootstrap, mean_difference, ratio_of_means
 from videogen_jax.runtime.arrays import resize, to_uint8, to_unit
 from videogen_jax.sampling.pipeline import VideoGenPipeline, decoding_windows
-from videogen_jax.shapes import world
-from videogen_jax.shapes.reader import ATTRIBUTES, score
 from videogen_jax.stages.stage import Params
 from videogen_jax.stages.temporal import blend
 
-_MOST_PSNR = 100.0  # stands for no error at all, which a mean could not take
+_MOST_PSNR = 100.0  # in place of infinity, which a mean could not take
 
 
 class Codec:
@@ -47,15 +46,15 @@ class Codec:
             self._warp = jax.jit(pipeline.temporal.warp, static_argnums=2)
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 `(T, H, W, 3)` -> latents `(T, h, w, C)`."""
+        """Encode frames, uint8 `(T, H, W, 3)`, to latents `(T, h, w, C)`."""
         return self._in_batches(self._encode, "vae", frames)
 
     def decode_images(self, latents: np.ndarray) -> np.ndarray:
-        """Latents `(T, h, w, C)` -> uint8 `(T, H, W, 3)`, each frame for itself."""
+        """Decode latents `(T, h, w, C)` to uint8 `(T, H, W, 3)`, each frame independently."""
         return self._in_batches(self._decode_images, "vae", latents)
 
     def decode_video(self, latents: np.ndarray) -> np.ndarray:
-        """As `decode_images`, by the video decoder, in the windows in which the model decodes."""
+        """Decode as `decode_images` by the video decoder, in the windows in which the model decodes."""
         total = len(latents)
         chunk, overlap = self.pipeline.index.decoding()
         chunk = min(chunk, total)
@@ -67,34 +66,34 @@ class Codec:
         return np.concatenate(pieces)
 
     def upsample(self, latents: np.ndarray, factor: int) -> np.ndarray:
-        """Latents `(T, h, w, C)` -> `((T - 1) * factor + 1, h, w, C)`."""
+        """Upsample latents `(T, h, w, C)` in time to `((T - 1) * factor + 1, h, w, C)`."""
         return np.asarray(self._upsample(self.pipeline.params["temporal_upsampler"], latents[None], factor)[0])
 
     def warp(self, latents: np.ndarray, factor: int) -> np.ndarray:
-        """As `upsample`, by the upsampler's flow alone."""
+        """Upsample as `upsample` by the upsampler's flow alone, without its refinement."""
         return np.asarray(self._warp(self.pipeline.params["temporal_upsampler"], latents[None], factor)[0])
 
     def resize(self, frames: np.ndarray, side: int) -> np.ndarray:
-        """uint8 `(T, H, W, 3)` -> uint8 `(T, side, side, 3)`, as the cascade's low resolutions are made."""
+        """Resize frames, uint8 `(T, H, W, 3)`, to `(T, side, side, 3)`, as for the cascade's low resolutions."""
         return np.asarray(self._resize(frames, side))
 
     def _in_batches(self, function: Callable[[Params, np.ndarray], jax.Array], part: str, x: np.ndarray) -> np.ndarray:
         pieces = []
         for start in range(0, len(x), self.batch):
-            some = x[start : start + self.batch]
-            filled = np.concatenate([some, np.repeat(some[-1:], self.batch - len(some), axis=0)])
-            pieces.append(np.asarray(function(self.pipeline.params[part], filled))[: len(some)])
+            batch = x[start : start + self.batch]
+            padded = np.concatenate([batch, np.repeat(batch[-1:], self.batch - len(batch), axis=0)])
+            pieces.append(np.asarray(function(self.pipeline.params[part], padded))[: len(batch)])
         return np.concatenate(pieces)
 
 
-def measure_temporal(codec: Codec, config: Any, split: str, log: ResultLog) -> dict[str, Any]:
-    """The temporal upsampler, and its flow alone, against linear blending of latents, on the frames in between alone.
+def measure_temporal(codec: Codec, world: Evaluation, config: Any, split: str, log: ResultLog) -> dict[str, Any]:
+    """Compare the temporal upsampler, and its flow alone, with linear blending of latents, on the frames in between.
 
     Each frame of a clip is encoded; the latents of the base frames are upsampled, warped (`TemporalStage.warp`) and
-    blended. PSNR is taken against the rendered frames (`rendered`) and against what the decoder makes of the true
-    latents (`decoded`).
+    blended. PSNR is taken to the rendered frames (`rendered`) and to the decoded true latents (`decoded`).
 
     Args:
+      world: of the clips.
       config: `clips`, `seed`, `factors`.
 
     Returns: for each factor and decoder the means of `upsampled`, `warped` and `blended`; the paired differences of the
@@ -106,11 +105,11 @@ def measure_temporal(codec: Codec, config: Any, split: str, log: ResultLog) -> d
     if pipeline.decoder is not None:
         decoders["video_decoder"] = codec.decode_video
 
-    def measure(clip: world.ShapesClip, factor: int) -> dict[str, Any]:
-        rendered = _render(pipeline, clip, factor)
+    def measure(clip: RenderedClip, factor: int) -> dict[str, Any]:
+        rendered = clip.frames
         true_latents = codec.encode(rendered)
         base = true_latents[::factor]
-        made = {
+        upsampled = {
             "upsampled": codec.upsample(base, factor),
             "warped": codec.warp(base, factor),
             "blended": np.asarray(blend(base[None], factor)[0]),
@@ -119,7 +118,7 @@ def measure_temporal(codec: Codec, config: Any, split: str, log: ResultLog) -> d
         result = {}
         for name, decode in decoders.items():
             decoded = decode(true_latents)[between]
-            frames = {kind: decode(latents)[between] for kind, latents in made.items()}
+            frames = {kind: decode(latents)[between] for kind, latents in upsampled.items()}
             result[name] = {"true_latents": _psnr(decoded, rendered[between])}
             for target, truth in (("rendered", rendered[between]), ("decoded", decoded)):
                 result[name][target] = {kind: _psnr(video, truth) for kind, video in frames.items()}
@@ -128,13 +127,12 @@ def measure_temporal(codec: Codec, config: Any, split: str, log: ResultLog) -> d
     factors = temporal_factors(config, pipeline.index.factors)
     for key, record in list(log.records.items()):
         if not all("warped" in record[name]["decoded"] for name in decoders):
-            del log.records[key]  # from before this was measured
-    records = _clip_records("temporal", config, split, log, factors, measure)
+            del log.records[key]  # of a version that did not measure this
     summary: dict[str, Any] = {}
-    for factor, of_factor in records.items():
+    for factor, records in _clip_records("temporal", codec, world, config, split, log, factors, measure).items():
         summary[f"x{factor}"] = of_decoder = {}
         for name in decoders:
-            values = [record[name] for record in of_factor]
+            values = [record[name] for record in records]
             of_decoder[name] = {"true_latents": _mean([v["true_latents"] for v in values])}
             for target in ("rendered", "decoded"):
                 kinds = ("upsampled", "warped", "blended")
@@ -147,18 +145,19 @@ def measure_temporal(codec: Codec, config: Any, split: str, log: ResultLog) -> d
     return summary
 
 
-def measure_decoder(codec: Codec, config: Any, split: str, log: ResultLog) -> dict[str, Any]:
-    """The video decoder against the image decoder frame by frame, on the true latents of clips.
+def measure_decoder(codec: Codec, world: Evaluation, config: Any, split: str, log: ResultLog) -> dict[str, Any]:
+    """Compare the video decoder with the image decoder frame by frame, on the true latents of clips.
 
     Args:
+      world: of the clips.
       config: `clips`, `seed`, `rates`: multiples of the base frame rate.
 
     Returns: for each rate the means of `psnr` and `flicker` (see `flicker_error`) of both decoders, the paired
       `psnr_difference` (video - image) and the `flicker_ratio` of the means (video / image), with 95% intervals.
     """
 
-    def measure(clip: world.ShapesClip, rate: int) -> dict[str, Any]:
-        rendered = _render(codec.pipeline, clip, rate)
+    def measure(clip: RenderedClip, rate: int) -> dict[str, Any]:
+        rendered = clip.frames
         latents = codec.encode(rendered)
         decoded = {"image_decoder": codec.decode_images(latents), "video_decoder": codec.decode_video(latents)}
         return {
@@ -167,7 +166,7 @@ def measure_decoder(codec: Codec, config: Any, split: str, log: ResultLog) -> di
         }
 
     summary = {}
-    for rate, records in _clip_records("decoder", config, split, log, config.rates, measure).items():
+    for rate, records in _clip_records("decoder", codec, world, config, split, log, config.rates, measure).items():
 
         def column(name: str, value: str, records=records) -> list[float]:
             return [record[name][value] for record in records]
@@ -183,25 +182,28 @@ def measure_decoder(codec: Codec, config: Any, split: str, log: ResultLog) -> di
     return summary
 
 
-def measure_autoencoder(codec: Codec, config: Any, split: str, log: ResultLog) -> dict[str, Any]:
-    """What the autoencoder keeps of clips at the base frame rate.
+def measure_autoencoder(codec: Codec, world: Evaluation, config: Any, split: str, log: ResultLog) -> dict[str, Any]:
+    """Measure how well the autoencoder reconstructs clips at the base frame rate.
 
     Args:
+      world: of the clips, with the reader.
       config: `clips`, `seed`.
 
-    Returns: `psnr` at each resolution of the cascade, in pixels, with the mean's 95% interval; `read`, `tally`s by
-      attribute of what the reader sees in the rendered clips, in those that passed through the autoencoder, and in
-      those encoded by it and decoded by the video decoder.
+    Returns: `psnr` at each resolution of the cascade, in pixels, with the mean's 95% interval; `read`,
+      `tally_attributes` of the rendered clips, of those that the autoencoder reconstructed, and of those that it
+      encoded and the video decoder decoded.
     """
-    pipeline = codec.pipeline
+    pipeline, attributes = codec.pipeline, tuple(world.attributes)
     downsampling = pipeline.autoencoder.network.downsampling
     sides = [stage.resolution * downsampling for stage in pipeline.cascade]
 
-    def measure(clip: world.ShapesClip, rate: int) -> dict[str, Any]:
-        rendered = _render(pipeline, clip, rate)
-        result: dict[str, Any] = {"psnr": {}, "read": {"rendered": score(rendered, clip.caption)}}
+    def score(frames: np.ndarray, caption: str) -> dict[str, bool]:
+        return compare(world, world.read_clip(frames), caption, attributes)
+
+    def measure(clip: RenderedClip, rate: int) -> dict[str, Any]:
+        result: dict[str, Any] = {"psnr": {}, "read": {"rendered": score(clip.frames, clip.caption)}}
         for side in sides:
-            frames = codec.resize(rendered, side)
+            frames = codec.resize(clip.frames, side)
             latents = codec.encode(frames)
             decoded = codec.decode_images(latents)
             result["psnr"][str(side)] = _psnr(decoded, frames)
@@ -210,20 +212,20 @@ def measure_autoencoder(codec: Codec, config: Any, split: str, log: ResultLog) -
             result["read"]["video_decoder"] = score(codec.decode_video(latents), clip.caption)
         return result
 
-    (records,) = _clip_records("autoencoder", config, split, log, (1,), measure).values()
+    (records,) = _clip_records("autoencoder", codec, world, config, split, log, (1,), measure).values()
     return {
         "psnr": {
             str(side): bootstrap(lambda x: x.mean(axis=-1), [record["psnr"][str(side)] for record in records])
             for side in sides
         },
         "read": {
-            way: tally_attributes([record["read"][way] for record in records], ATTRIBUTES) for way in records[0]["read"]
+            way: tally_attributes([record["read"][way] for record in records], attributes) for way in records[0]["read"]
         },
     }
 
 
 def temporal_factors(config: Any, factors: Sequence[int]) -> tuple[int, ...]:
-    """The factors to measure: those of the config, or where it names none all that the model takes.
+    """Return the factors to measure: those of the config, or where it names none all that the model takes.
 
     Raises:
       ValueError: one is not among the model's, or the model has none above 1.
@@ -239,13 +241,19 @@ def temporal_factors(config: Any, factors: Sequence[int]) -> tuple[int, ...]:
 
 def _clip_records(
     name: str,
+    codec: Codec,
+    world: Evaluation,
     config: Any,
     split: str,
     log: ResultLog,
     rates: Sequence[int],
-    measure: Callable[[world.ShapesClip, int], dict[str, Any]],
+    measure: Callable[[RenderedClip, int], dict[str, Any]],
 ) -> dict[int, list[dict[str, Any]]]:
-    """The record of each clip, for each rate; what is not in the log yet is measured."""
+    """Measure the clips that are not in the log yet, each at `rate` times the model's base frame rate.
+
+    Returns: rate -> the record of each clip.
+    """
+    pipeline = codec.pipeline
 
     def missing() -> Iterator[tuple[str, int, int]]:
         for rate in rates:
@@ -254,15 +262,10 @@ def _clip_records(
                     yield key, rate, number
 
     for key, rate, number in track(list(missing()), description=name):
-        clip = world.sample_clip(config.seed, number, split)
+        num_frames = (pipeline.index.num_frames - 1) * rate + 1
+        clip = world.render(config.seed, number, split, num_frames, pipeline.resolution)
         log.append([{"key": key, "caption": clip.caption, **measure(clip, rate)}])
     return {rate: [log.records[f"x{rate}-{number:04d}"] for number in range(config.clips)] for rate in rates}
-
-
-def _render(pipeline: VideoGenPipeline, clip: world.ShapesClip, rate: int) -> np.ndarray:
-    """uint8 `((F - 1) * rate + 1, H, W, 3)`, F the model's base frames."""
-    count = (pipeline.index.num_frames - 1) * rate + 1
-    return world.render(clip, world.frame_times(count), pipeline.resolution)
 
 
 def _psnr(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,10 +1,10 @@
-"""The Fréchet distance between two sets of features, from sums that are kept as the features come.
+"""The Fréchet distance between two sets of features, from sums over a stream of features.
 
     d^2 = |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))
 
 of the means m and covariances S, the 2-Wasserstein distance of two Gaussians (Dowson and Landau 1982): FID on the
-features of Inception-v3 (Heusel et al. 2017), FVD on those of I3D (Unterthiner et al. 2018). All sums are float64, and
-of the features nothing is kept.
+features of Inception-v3 (Heusel et al. 2017), FVD on those of I3D (Unterthiner et al. 2018). All sums are float64; the
+features themselves are not stored.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ class Moments:
 
     @classmethod
     def of(cls, features: np.ndarray) -> "Moments":
-        """Of features `(N, D)`, N at least 1."""
+        """Compute the moments of features `(N, D)`, N at least 1."""
         features = np.asarray(features, np.float64)
         mean = features.mean(axis=0)
         centred = features - mean
         return cls(len(features), mean, centred.T @ centred)
 
     def __add__(self, other: "Moments") -> "Moments":
-        """Those of both sets together (Chan et al. 1979): no sum of large squares is ever taken off another."""
+        """Combine the moments of two sets (Chan et al. 1979), without a difference of large sums of squares."""
         count = self.count + other.count
         step = other.mean - self.mean
         mean = self.mean + step * (other.count / count)
@@ -41,15 +41,15 @@ class Moments:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Unbiased `(D, D)`, as FID and FVD take it. Count must be at least 2."""
+        """The unbiased estimate `(D, D)`, as in FID and FVD; count must be at least 2."""
         return self.scatter / (self.count - 1)
 
 
 class BlockMoments:
-    """Moments of a stream of features, in blocks, so that an interval can be told without the features.
+    """Moments of a stream of features, in blocks, so that an interval can be computed without the features.
 
     Feature number i belongs to block i mod `blocks`: every block is a sample of the whole stream, whatever its order,
-    and the result does not depend on how the stream was cut into batches, but for the rounding of sums.
+    and the result does not depend on how the stream was cut into batches, except for the rounding of sums.
 
     Args:
       blocks: their number, at least 2; memory is blocks * D^2 numbers.
@@ -62,18 +62,18 @@ class BlockMoments:
         self._blocks: list[Moments | None] = [None] * blocks
 
     def update(self, features: np.ndarray, unit: int | None = None) -> None:
-        """Takes in features `(N, D)`.
+        """Add features `(N, D)`.
 
         Args:
-          unit: the number of the independent sample that all of them belong to, as the frames of one video do; they
-            come into one block. None: each is one for itself.
+          unit: the number of the independent sample to which all of them belong, as the frames of one video do, and
+            which decides their block. None: each is an independent sample.
 
         Raises:
           ValueError: for another shape, or features that are not finite.
         """
         features = np.asarray(features)
-        known = next((block.mean.shape for block in self._blocks if block is not None), features.shape[1:])
-        if features.ndim != 2 or features.shape[1:] != known:
+        shape = next((block.mean.shape for block in self._blocks if block is not None), features.shape[1:])
+        if features.ndim != 2 or features.shape[1:] != shape:
             raise ValueError(f"features must be (N, D), D always the same; got shape {features.shape}")
         if not np.isfinite(features).all():
             raise ValueError("features are not finite")
@@ -87,11 +87,11 @@ class BlockMoments:
 
     @property
     def total(self) -> Moments:
-        """Moments of all features. ValueError: there are fewer than 2."""
+        """The moments of all features. ValueError: there are fewer than 2."""
         return _sum(self._filled())
 
     def without_each(self) -> list[Moments]:
-        """For each block that has features the moments of all others."""
+        """Return for each block that has features the moments of all others."""
         filled = self._filled()
         return [_sum(filled[:i] + filled[i + 1 :]) for i in range(len(filled))]
 
@@ -110,19 +110,19 @@ def _sum(moments: Sequence[Moments]) -> Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """The squared distance, which is what FID and FVD report, of two sets of at least 2 samples each."""
+    """Compute the squared distance, which is what FID and FVD report, of two sets of at least 2 samples each."""
     return _distance(a, b, _root(a.covariance))
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """The symmetric square root, eigenvalues below zero (rounding) taken for zero."""
+    """Return the symmetric square root, with eigenvalues below zero (rounding) set to zero."""
     values, vectors = linalg.eigh(covariance)
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
 
 def _distance(a: Moments, b: Moments, root_a: np.ndarray) -> float:
-    # S_a S_b has the eigenvalues of the symmetric R S_b R, R^2 = S_a: no square root of a matrix that is not symmetric
-    # is needed, which where samples are fewer than features is badly conditioned and comes out complex.
+    # S_a S_b has the eigenvalues of the symmetric R S_b R, R^2 = S_a. The square root of the unsymmetric product itself
+    # would be badly conditioned, and complex, where samples are fewer than features.
     inner = root_a @ b.covariance @ root_a
     values = linalg.eigvalsh((inner + inner.T) / 2)
     trace = np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.sqrt(np.maximum(values, 0.0)).sum()
@@ -130,14 +130,14 @@ def _distance(a: Moments, b: Moments, root_a: np.ndarray) -> float:
 
 
 def frechet_estimate(a: BlockMoments, b: BlockMoments) -> dict[str, Any]:
-    """The distance with a 95% interval and its bias, by leaving out each block of either set once (jackknife).
+    """Compute the distance with a 95% interval and its bias, by leaving out each block of either set once (jackknife).
 
-    The bootstrap is no good here: samples drawn twice lower the rank of the covariances, and the distances of its draws
-    all lie above the distance itself. The jackknife (Efron and Stein 1981; two samples: Arvesen 1969) keeps samples
-    distinct, and its estimate of the bias is, for a bias of c_a / N_a + c_b / N_b, exactly the extrapolation to endless
-    samples that Chong and Forsyth (2020) fit by regression. The expansion, and with it `extrapolated`, means something
-    only where both sets have many more samples than there are features; `interval` is around `value`, for the
-    comparison with others of the same number of samples, and knows nothing of the bias.
+    The bootstrap does not work here: samples drawn twice lower the rank of the covariances, so that the distances of
+    all its draws lie above the distance itself. The jackknife (Efron and Stein 1981; two samples: Arvesen 1969) repeats
+    no samples, and its estimate of the bias is, for a bias of c_a / N_a + c_b / N_b, exactly the extrapolation to
+    infinitely many samples that Chong and Forsyth (2020) fit by regression. The expansion, and with it `extrapolated`,
+    is meaningful only where both sets have many more samples than there are features; `interval` is around `value`, for
+    comparison with others of the same number of samples, and does not account for the bias.
 
     Returns: `value`, `interval` (None if there are fewer than 3 samples on a side), `extrapolated` (likewise), `counts`
       of both sets, `features` D.

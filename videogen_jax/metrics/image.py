@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+SSIM_WINDOW = 11  # pixels, which an image needs on either side
 _SSIM_SIGMA = 1.5
-_SSIM_WINDOW = 11
 
 
 def _pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -17,9 +17,12 @@ def _pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def psnr(a: np.ndarray, b: np.ndarray, max_value: float = 255.0) -> float:
-    """Peak signal-to-noise ratio in dB, 10 log10(max_value^2 / mean squared error), over all elements.
+    """Compute the peak signal-to-noise ratio in dB, 10 log10(max_value^2 / mean squared error), over all elements.
 
-    a, b: arrays of one shape, values in [0, max_value]. Infinite when they are equal.
+    Args:
+      a, b: arrays of one shape, values in [0, max_value].
+
+    Returns: infinity where they are equal.
     """
     a, b = _pair(a, b)
     error = float(np.mean((a - b) ** 2))
@@ -27,16 +30,18 @@ def psnr(a: np.ndarray, b: np.ndarray, max_value: float = 255.0) -> float:
 
 
 def ssim(a: np.ndarray, b: np.ndarray, max_value: float = 255.0) -> float:
-    """Structural similarity (Wang et al. 2004, doi:10.1109/TIP.2003.819861), at most 1.
+    """Compute the structural similarity (Wang et al. 2004, doi:10.1109/TIP.2003.819861), at most 1.
 
-    a, b: (..., H, W, C), H and W at least 11, values in [0, max_value]. Window: Gaussian, 11x11, sigma 1.5;
-    K1 = 0.01, K2 = 0.03; population covariances; the mean over channels, frames and those pixels whose window lies
-    inside the image.
+    Window: Gaussian, 11x11, sigma 1.5; K1 = 0.01, K2 = 0.03; population covariances; the mean over channels, frames and
+    those pixels whose window lies inside the image.
+
+    Args:
+      a, b: `(..., H, W, C)`, H and W at least 11, values in [0, max_value].
     """
     a, b = _pair(a, b)
-    if a.ndim < 3 or min(a.shape[-3:-1]) < _SSIM_WINDOW:
-        raise ValueError(f"ssim takes (..., H, W, C) with H and W at least {_SSIM_WINDOW}; got shape {a.shape}")
-    half = _SSIM_WINDOW // 2
+    if a.ndim < 3 or min(a.shape[-3:-1]) < SSIM_WINDOW:
+        raise ValueError(f"ssim takes (..., H, W, C) with H and W at least {SSIM_WINDOW}; got shape {a.shape}")
+    half = SSIM_WINDOW // 2
 
     def blur(x: np.ndarray) -> np.ndarray:
         for axis in (-3, -2):
@@ -53,10 +58,12 @@ def ssim(a: np.ndarray, b: np.ndarray, max_value: float = 255.0) -> float:
 
 
 def flicker_error(frames: np.ndarray, truth: np.ndarray) -> float:
-    """Mean squared error of the change from frame to frame, in squared units of the input.
+    """Compute the mean squared error of the change from frame to frame, in squared units of the input.
 
-    frames, truth: (..., T, H, W, C), T at least 2. A constant error of every frame counts nothing; what comes and
-    goes between neighbouring frames counts.
+    An error that is the same in every frame counts nothing; one that comes and goes between neighbouring frames counts.
+
+    Args:
+      frames, truth: `(..., T, H, W, C)`, T at least 2.
     """
     frames, truth = _pair(frames, truth)
     if frames.ndim < 4 or frames.shape[-4] < 2:

@@ -8,11 +8,11 @@ from scipy.special import log_softmax, xlogy
 
 
 class InceptionScore:
-    """exp of the mean of KL(p(y|x) || p(y)), in splits, from sums that are kept as the logits come; float64.
+    """exp of the mean of KL(p(y|x) || p(y)), in splits, from sums over a stream of logits; float64.
 
-    Sample number i belongs to split i mod `splits`. The usual code cuts the row of samples into pieces instead, which
-    is the same for samples in random order, needs their number beforehand, and gives pieces of one class where they
-    are sorted.
+    Sample number i belongs to split i mod `splits`. The usual code cuts the samples into consecutive pieces instead,
+    which is equivalent for samples in random order, needs their number beforehand, and yields pieces of one class where
+    they are sorted.
 
     Args:
       splits: at least 1; 10 is usual.
@@ -27,7 +27,7 @@ class InceptionScore:
         self._probabilities: np.ndarray | None = None
 
     def update(self, logits: np.ndarray) -> None:
-        """Takes in logits `(N, classes)`.
+        """Add logits `(N, classes)`.
 
         Raises:
           ValueError: for another shape, or logits that are not finite.
@@ -46,9 +46,10 @@ class InceptionScore:
         self.count += len(logits)
 
     def result(self) -> dict[str, Any]:
-        """`value`, the mean over splits; `std` over splits, as papers quote it; `interval`, 95%, of the mean, by t.
+        """Compute the score.
 
-        `interval` is None with fewer than two splits.
+        Returns: `value`, the mean over splits; `std` over splits, as papers quote it; `count` of samples; `interval`,
+          95%, of the mean, by Student's t, None with fewer than two splits.
 
         Raises:
           ValueError: a split has no sample.

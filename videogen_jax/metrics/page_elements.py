@@ -6,12 +6,12 @@ from html import escape
 
 
 def scrolling_table(label: str, caption: str, columns: Iterable[str], body: str, kind: str = "") -> str:
-    """A table that on a narrow screen scrolls by itself, by keyboard too.
+    """Return a table that scrolls by itself on a narrow screen, by keyboard too.
 
     Args:
-      label: names the region for those who do not see it; plain text.
+      label: of the region, for screen readers; plain text.
       caption: HTML.
-      columns: plain text, "" for the corner over the rows' names.
+      columns: titles as plain text, "" for the corner.
       body: HTML of one `tbody` or more.
       kind: a class of the style sheet.
     """
@@ -24,5 +24,5 @@ def scrolling_table(label: str, caption: str, columns: Iterable[str], body: str,
 
 
 def data_url(kind: str, content: bytes) -> str:
-    """A file's content in the place of its address; kind: its media type."""
+    """Return a file's content as a data URL; kind: its media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,6 +1,6 @@
-"""Plots of an evaluation as SVG to be put into a page: the page's own style sheet says the colours.
+"""Plots of an evaluation as SVG elements of a page, in the colours of the page's style sheet.
 
-The same numbers give the same text, whenever and wherever it is made with one version of Matplotlib.
+The same numbers yield the same text, at any time and on any machine with one version of Matplotlib.
 """
 
 import io
@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-# Colours that stand for the page's variables, each with what holds where there are none.
+# Colours that are replaced by variables of the page, each with its fallback.
 _INK, _QUIET = "#000001", "#000002"
 _SERIES = ("#000003", "#000004", "#000005")
 _VARIABLES = {
@@ -46,7 +46,7 @@ _STYLE = {
 
 
 def plot_accuracies(series: Mapping[str, Mapping[str, Any]], name: str, description: str) -> str:
-    """Fractions with their intervals, an attribute a line.
+    """Plot fractions with their intervals, one line per attribute.
 
     Args:
       series: name -> attribute -> `tally`; at most 3.
@@ -57,13 +57,13 @@ def plot_accuracies(series: Mapping[str, Mapping[str, Any]], name: str, descript
         figure = Figure(figsize=(4.4, 0.7 + 0.42 * len(attributes)), layout="constrained")
         axes = figure.add_subplot()
         for number, (title, tallies) in enumerate(series.items()):
-            known = [attribute for attribute in attributes if attribute in tallies]
-            fractions = np.array([tallies[attribute]["fraction"] for attribute in known])
-            low, high = np.array([tallies[attribute]["interval"] for attribute in known]).T
+            present = [attribute for attribute in attributes if attribute in tallies]
+            fractions = np.array([tallies[attribute]["fraction"] for attribute in present])
+            low, high = np.array([tallies[attribute]["interval"] for attribute in present]).T
             axes.errorbar(
                 fractions,
-                [attributes.index(attribute) + 0.22 * (number - (len(series) - 1) / 2) for attribute in known],
-                # An interval's end may be off the fraction by a rounding error to the wrong side.
+                [attributes.index(attribute) + 0.22 * (number - (len(series) - 1) / 2) for attribute in present],
+                # By rounding an interval may end on the wrong side of its fraction.
                 xerr=np.maximum([fractions - low, high - fractions], 0.0),
                 fmt=_MARKERS[number],
                 color=_SERIES[number],
@@ -83,7 +83,7 @@ def plot_accuracies(series: Mapping[str, Mapping[str, Any]], name: str, descript
 
 
 def plot_distribution(values: Sequence[float], label: str, name: str, description: str) -> str:
-    """A histogram over videos, with the single values below it and their median marked.
+    """Plot a histogram over videos, with the single values below it and their median marked.
 
     Args:
       values: at least one.
@@ -105,10 +105,11 @@ def plot_distribution(values: Sequence[float], label: str, name: str, descriptio
 
 
 def _svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an `svg` element.
+    """Return the figure as an `svg` element.
 
-    name: of letters and digits, another for each figure of a page: the ids in it begin so. description: plain text for
-    those who do not see it.
+    Args:
+      name: prefix of the ids in it, unique on the page, of letters and digits.
+      description: plain text for screen readers.
     """
     content = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):

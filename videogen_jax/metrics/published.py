@@ -1,7 +1,7 @@
-"""The measures that take a feature network with weights from elsewhere: which there are, what each needs, its value.
+"""The measures on the features of trained networks: which there are, what weights each needs, its value.
 
-What is kept of each video lies in a file of its own, so that an evaluation that was stopped goes on where it was, and
-statistics are taken over the files one after another: the features of all videos are never in memory together.
+The features of each video are in a file of its own, so that an evaluation that was stopped can continue, and statistics
+are accumulated over the files: the features of all videos are never in memory together.
 """
 
 import functools
@@ -13,18 +13,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from videogen_jax.data.world import Extractor
 from videogen_jax.metrics import feature_networks
-from videogen_jax.metrics.feature_networks import Extractor
 from videogen_jax.metrics.frechet import BlockMoments, frechet_estimate
 from videogen_jax.metrics.inception_score import InceptionScore
 from videogen_jax.metrics.networks import c3d, i3d
 from videogen_jax.metrics.statistics import bootstrap
+from videogen_jax.metrics.worlds import EVALUATED_WORLDS
 from videogen_jax.runtime.files import write_atomically
-from videogen_jax.weights.hub import EMBEDDED_CLASSIFIER, resolve
+from videogen_jax.weights.hub import resolve
 
 
 class Measure(NamedTuple):
-    """A measure's title for tables, the network whose weights it needs, what these are, if it takes real videos too."""
+    """A measure on the features of a network.
+
+    Attributes:
+      title: for tables.
+      network: of the field in `config.weights` that names the weights.
+      weights: which weights to pass, for the message that says so.
+      to_real: whether it is a distance to real videos.
+    """
 
     title: str
     network: str
@@ -32,6 +40,7 @@ class Measure(NamedTuple):
     to_real: bool = False
 
 
+WORLD_DISTANCES = tuple(distance for world in EVALUATED_WORLDS.values() for distance in world.evaluation.distances)
 MEASURES = {
     "fvd": Measure(
         "Fréchet video distance (I3D)", "i3d", "I3D's Kinetics-400 weights, i3d_torchscript.pt for one", True
@@ -42,27 +51,26 @@ MEASURES = {
     "video_inception_score": Measure("Inception score on video (C3D)", "c3d", "C3D's weights fine-tuned on UCF-101"),
     "clipsim": Measure("CLIPSIM, times 100", "clip", "a folder as clip-vit-base-patch32 is on the hub"),
     "clip_consistency": Measure("CLIP frame consistency, times 100", "clip", "as for clipsim"),
-    "shapes_frechet_distance": Measure(
-        "shapes Fréchet distance (not FVD)",
-        "shapes_classifier",
-        f"{EMBEDDED_CLASSIFIER} or a folder with another classifier that configs/shapes/classifier.py trained",
-        True,
-    ),
+    **{
+        distance.name: Measure(distance.title, distance.network, distance.weights, to_real=True)
+        for distance in WORLD_DISTANCES
+    },
 }
 NETWORKS = tuple(dict.fromkeys(measure.network for measure in MEASURES.values()))
+EXTRACTORS = feature_networks.EXTRACTORS | {distance.network: distance.load for distance in WORLD_DISTANCES}
 DISTANCE_NETWORKS = tuple(measure.network for measure in MEASURES.values() if measure.to_real)
 LEAST_FRAMES = {"i3d": i3d.FRAMES, "c3d": c3d.FRAMES, "clip": 2}
 BLOCKS = 10
 
 
 def not_measured(weights: Mapping[str, str], has_real: bool = True) -> dict[str, str]:
-    """For each measure whose network has no weights, or that lacks real videos, what to pass.
+    """Return what to pass for each measure that lacks the weights of its network, or real videos.
 
     Args:
-      weights: network -> path, "" for none; measures of other networks are no measures of this evaluation.
+      weights: network -> path, "" for none; measures of other networks do not belong to this evaluation.
       has_real: whether there are real videos to take distances to.
     """
-    lacking = {}
+    what_to_pass = {}
     for name, measure in MEASURES.items():
         if measure.network not in weights:
             continue
@@ -72,22 +80,22 @@ def not_measured(weights: Mapping[str, str], has_real: bool = True) -> dict[str,
         if measure.to_real and not has_real:
             needed.append("--config.real.folder=FOLDER, real videos that the distance is taken to")
         if needed:
-            lacking[name] = f"pass {' and '.join(needed)} (docs/metrics.md)"
-    return lacking
+            what_to_pass[name] = f"pass {' and '.join(needed)} (docs/metrics.md)"
+    return what_to_pass
 
 
 class PublishedMeasures:
-    """The feature networks that have weights, and what they say of each video.
+    """The feature networks that have weights, and their features of each video.
 
     Args:
-      weights: network -> path, "" or left out for none, for the shapes classifier EMBEDDED_CLASSIFIER, too; and
+      weights: network -> path, "" or left out for none, or the name of weights that come with this package; and
         `c3d_mean`.
-      folder: where features are kept, in a folder for each network and its weights. It is that of one model and way of
-        sampling: the keys of its videos name no more.
+      folder: of the features, in a folder for each network and its weights. It must belong to one model and way of
+        sampling, since the keys of videos do not name them.
       fvd_protocol: of I3D; see `feature_networks.i3d_extractor`.
 
     Raises:
-      ValueError: a path does not exist. Whether the weights fit shows when the network is first needed.
+      ValueError: a path does not exist. Weights are read, and checked, by `load` or when they are first needed.
     """
 
     def __init__(self, weights: Mapping[str, str], folder: Path, fvd_protocol: str):
@@ -96,8 +104,9 @@ class PublishedMeasures:
         self.identities: dict[str, str] = {}
         if fvd_protocol not in i3d.EPSILONS:
             raise ValueError(f"config.fvd_protocol is {fvd_protocol!r}, but must be one of {', '.join(i3d.EPSILONS)}")
-        if weights.get("shapes_classifier") == EMBEDDED_CLASSIFIER:
-            weights = {**weights, "shapes_classifier": resolve(EMBEDDED_CLASSIFIER)}
+        for distance in WORLD_DISTANCES:
+            if weights.get(distance.network) == distance.packaged:
+                weights = {**weights, distance.network: resolve(distance.packaged)}
         for network in NETWORKS:
             if not weights.get(network):
                 continue
@@ -108,21 +117,24 @@ class PublishedMeasures:
                     raise ValueError(f"config.weights.{network} is {path}, which does not exist")
             self.identities[network] = _identity(files, extra if network == "i3d" else ())
             self._folders[network] = folder / f"{network}-{self.identities[network]}"
-            build = getattr(feature_networks, f"{network}_extractor")
-            self._load[network] = functools.cache(functools.partial(build, weights[network], *extra))
+            self._load[network] = functools.cache(functools.partial(EXTRACTORS[network], weights[network], *extra))
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """Those that have weights."""
+        """The networks that have weights."""
         return tuple(self._load)
 
     def load(self) -> None:
-        """Reads all weights, so that what does not fit is told before any video is made. ValueError: names the file."""
+        """Read all weights, so that those that do not fit are found before any video is generated.
+
+        Raises:
+          ValueError: names the file.
+        """
         for load in self._load.values():
             load()
 
     def has(self, key: str, networks: Iterable[str] | None = None) -> bool:
-        """Whether every network, or each of `networks`, has seen the video."""
+        """Return whether the features of a video are on disk, of every network or of each of `networks`."""
         return all(self._path(network, key).is_file() for network in networks or self._load)
 
     def add(
@@ -132,43 +144,54 @@ class PublishedMeasures:
         videos: Sequence[np.ndarray],
         networks: Iterable[str] | None = None,
     ) -> None:
-        """Keeps what the networks, or those of `networks`, say of videos, uint8 `(T, H, W, 3)` each, that are new."""
+        """Extract and store the features of videos that have none yet.
+
+        Args:
+          keys, captions: one of each video.
+          videos: uint8 `(T, H, W, 3)` each.
+          networks: None for all.
+        """
         for network in networks or self._load:
             load = self._load[network]
             new = [i for i, key in enumerate(keys) if not self._path(network, key).is_file()]
             if not new:
                 continue
-            found = load()([videos[i] for i in new], [captions[i] for i in new])
-            for i, arrays in zip(new, found, strict=True):
+            features = load()([videos[i] for i in new], [captions[i] for i in new])
+            for i, arrays in zip(new, features, strict=True):
                 _write(self._path(network, keys[i]), arrays)
 
-    def summary(self, made: Sequence[str], real: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The measures that have weights, of the videos `made`; distances are to the videos `real`, if there are any.
+    def summary(self, generated: Sequence[str], real: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Compute the measures that have weights.
 
-        Returns: by measure its `value`, `interval` (95%), counts, and what else it has to say.
+        Args:
+          generated: keys of the videos that are measured.
+          real: keys of the videos that distances are taken to; no distance is measured if there are none.
+
+        Returns: by measure its `value`, `interval` (95%), counts, and further numbers that are its own.
         """
         result: dict[str, dict[str, Any]] = {}
         if "i3d" in self._load and real:
-            result["fvd"] = self._distance("i3d", "logits", made, real)
+            result["fvd"] = self._distance("i3d", "logits", generated, real)
         if "inception" in self._load and real:
-            result["fid"] = self._distance("inception", "features", made, real)
+            result["fid"] = self._distance("inception", "features", generated, real)
         if "c3d" in self._load:
-            score = InceptionScore(min(BLOCKS, len(made)))
-            for arrays in self._read("c3d", made):
+            score = InceptionScore(min(BLOCKS, len(generated)))
+            for arrays in self._read("c3d", generated):
                 score.update(arrays["logits"][None])
             result["video_inception_score"] = score.result()
         if "clip" in self._load:
-            numbers = list(self._read("clip", made))
+            similarities = list(self._read("clip", generated))
             for name, column in (("clipsim", "text"), ("clip_consistency", "neighbours")):
-                values = [100 * float(arrays[column]) for arrays in numbers]
+                values = [100 * float(arrays[column]) for arrays in similarities]
                 result[name] = {**bootstrap(lambda x: x.mean(axis=-1), values), "count": len(values)}
-        if "shapes_classifier" in self._load and real:
-            result["shapes_frechet_distance"] = self._distance("shapes_classifier", "features", made, real)
+        for distance in WORLD_DISTANCES:
+            if distance.network in self._load and real:
+                result[distance.name] = self._distance(distance.network, "features", generated, real)
         return result
 
-    def _distance(self, network: str, column: str, made: Sequence[str], real: Sequence[str]) -> dict[str, Any]:
+    def _distance(self, network: str, column: str, generated: Sequence[str], real: Sequence[str]) -> dict[str, Any]:
         sides = []
-        for keys in (made, real):
+        for keys in (generated, real):
             moments = BlockMoments(BLOCKS)
             for number, arrays in enumerate(self._read(network, keys)):
                 moments.update(np.atleast_2d(arrays[column]), unit=number)
@@ -192,7 +215,7 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _identity(paths: Sequence[str], settings: Sequence[str]) -> str:
-    """A name that changes with the files, or those in the folders, and the settings."""
+    """Return a name that changes with the files, or those in the folders, and the settings."""
     digest = hashlib.sha256(repr(tuple(settings)).encode())
     for path in map(Path, paths):
         for file in [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file()):

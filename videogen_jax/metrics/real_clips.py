@@ -1,6 +1,6 @@
-"""The real clips that generated videos are compared with: rendered ones of the shapes world, or video files.
+"""The real clips that distances of generated videos are taken to: rendered clips of a world, or video files.
 
-A source of them shows the feature networks what they have not seen yet, and tells by which keys they know its clips.
+A source extracts the features of those of its clips that have none on disk yet, and returns the keys of all.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from videogen_jax.data.entries import BadItem, Item
 from videogen_jax.data.excerpts import WINDOWS, Excerpt, read_excerpt
 from videogen_jax.data.skipped import SkippedEntries, TooManySkipped
 from videogen_jax.data.workers import Workers
-from videogen_jax.metrics.captions import SHAPES, Captions, checked_fields
+from videogen_jax.data.world import Evaluation
+from videogen_jax.metrics.captions import Captions, checked_fields
 from videogen_jax.metrics.published import DISTANCE_NETWORKS, PublishedMeasures
 from videogen_jax.metrics.ucf101 import read_list
-from videogen_jax.shapes import world
 
 SIZES = ("model", "own")
 
@@ -31,25 +31,25 @@ SIZES = ("model", "own")
 class RealClips(Protocol):
     """A source of real clips."""
 
-    def see(self, published: PublishedMeasures, num_frames: int, fps: float, resolution: int) -> list[str]:
-        """Shows the networks the clips, and returns their keys.
+    def extract_features(self, published: PublishedMeasures, num_frames: int, fps: float, resolution: int) -> list[str]:
+        """Extract the features of the clips, and return the clips' keys.
 
         Args:
-          num_frames, fps, resolution: of the videos that the model makes.
+          num_frames, fps, resolution: of the videos that the model generates.
         """
 
     def summary(self) -> dict[str, Any]:
-        """What `metrics.json` says of the clips that were seen."""
+        """Return what `metrics.json` says of the clips."""
 
 
 def build_real_clips(config: Any, captions: Captions) -> RealClips | None:
-    """The real side of an evaluation's config; None if it names no folder.
+    """Return the real clips of an evaluation's config; None if it names no folder.
 
     Raises:
       ValueError: names the field that is wrong, before any video is read.
     """
-    if captions.source == SHAPES:
-        return RenderedClips(config.real_clips, captions.split, config.seed)
+    if captions.world is not None:
+        return RenderedClips(captions.world, config.real_clips, captions.split, config.seed)
     if not config.real.folder:
         return None
     fields = checked_fields("real", config.real.to_dict(), VideoFolder)
@@ -57,26 +57,26 @@ def build_real_clips(config: Any, captions: Captions) -> RealClips | None:
 
 
 class RenderedClips:
-    """Clips of the shapes world, with the frames and the resolution of the model.
+    """Rendered clips, with the frames and the resolution of the model.
 
     Args:
+      world: of the clips.
       count: clips.
       split, seed: of them.
     """
 
-    def __init__(self, count: int, split: str, seed: int):
-        self.count, self.split, self.seed = count, split, seed
+    def __init__(self, world: Evaluation, count: int, split: str, seed: int):
+        self.world, self.count, self.split, self.seed = world, count, split, seed
 
-    def see(self, published: PublishedMeasures, num_frames: int, fps: float, resolution: int) -> list[str]:
+    def extract_features(self, published: PublishedMeasures, num_frames: int, fps: float, resolution: int) -> list[str]:
         if not published.networks:
             return []
         size = f"{num_frames}x{resolution}"
         keys = [f"real-{self.split}-{self.seed}-{size}-{number:05d}" for number in range(self.count)]
-        times = world.frame_times(num_frames)
         for number, key in enumerate(keys):
             if not published.has(key):
-                clip = world.sample_clip(self.seed, number, self.split)
-                published.add([key], [clip.caption], [world.render(clip, times, resolution)])
+                clip = self.world.render(self.seed, number, self.split, num_frames, resolution)
+                published.add([key], [clip.caption], [clip.frames])
         return keys
 
     def summary(self) -> dict[str, Any]:
@@ -89,16 +89,16 @@ class VideoFolder:
     Args:
       folder: of the files.
       only_listed: a list such as UCF-101's trainlist01.txt, of paths within the folder; "" for all files.
-      only_described: only the files whose names, without the suffix, are ids of `described`.
+      only_described: only the files whose names, without the suffix, are in `described`.
       clips: how many; 0 for one of every file.
-      num_frames: of a clip; None: as many as the model makes.
+      num_frames: of a clip; None: as many as the model generates.
       fps: frames a second; None: the model's; 0: the file's own frames one after another.
-      window: "random", "first" or "middle", where in a file the clip lies.
+      window: "random", "first" or "middle", the position of the clip in its file.
       size: "model": the centre, cut to a square of the model's resolution; "own": whole frames as in the file.
-      max_skipped_fraction: of the clips; if more files than that cannot be used it is an error. Others take the place
-        of those that are skipped.
+      max_skipped_fraction: of the clips; more files that cannot be used are an error. Up to that fraction another file
+        takes the place of each.
       num_workers, time_limit: decoding processes (0: one for each core), seconds that one file may take.
-      seed: of what is drawn.
+      seed: of the choice and order of files, and of random windows.
       described: ids of the videos that the captions were written for, or None.
     """
 
@@ -154,11 +154,11 @@ class VideoFolder:
         self._skipped = SkippedEntries(max_skipped_fraction, self.count)
         self._bad: dict[str, str] = {}
         self._order = [candidates[k] for k in np.random.default_rng(seed).permutation(len(candidates))]
-        self._seen = 0
-        self._taken: dict[str, Any] = {}
+        self._used = 0
+        self._excerpt: dict[str, Any] = {}
 
     def _candidates(self, listed: str, described: frozenset[str] | None) -> list[int]:
-        """Numbers of the files, in the folder's order, that may be taken."""
+        """Return the numbers of the files, in the folder's order, from which the seed draws."""
         numbers = range(len(self._corpus))
         if described is not None:
             numbers = [k for k in numbers if os.path.basename(self._corpus.id(k)) in described]
@@ -169,11 +169,11 @@ class VideoFolder:
         chosen, missing = {}, []
         for line, path in read_list(listed, "config.real.only_listed"):
             name = os.path.splitext(path)[0]
-            place = by_name.get(name, by_name.get(os.path.basename(name)))
-            if place is None:
+            number = by_name.get(name, by_name.get(os.path.basename(name)))
+            if number is None:
                 missing.append(f"{path} (line {line})")
             else:
-                chosen[place] = None
+                chosen[number] = None
         if missing and described is None:
             raise ValueError(
                 f"config.real.only_listed is {listed}: {len(missing)} of its videos are not in {self.folder}, "
@@ -181,11 +181,11 @@ class VideoFolder:
             )
         return sorted(chosen)
 
-    def see(self, published: PublishedMeasures, num_frames: int, fps: float, resolution: int) -> list[str]:
-        """As `RealClips.see`.
+    def extract_features(self, published: PublishedMeasures, num_frames: int, fps: float, resolution: int) -> list[str]:
+        """Extract features as `RealClips.extract_features`.
 
         Raises:
-          ValueError: more files than were to be put up with cannot be used, or too few are left.
+          ValueError: more files than `max_skipped_fraction` allows cannot be used, or too few are left.
         """
         networks = [network for network in published.networks if network in DISTANCE_NETWORKS]
         if not networks:
@@ -196,7 +196,7 @@ class VideoFolder:
             resolution=resolution if self.size == "model" else None,
             window=self.window,
         )
-        self._taken = {"frames": excerpt.num_frames, "fps": excerpt.fps, "size": excerpt.resolution or "own"}
+        self._excerpt = {"frames": excerpt.num_frames, "fps": excerpt.fps, "size": excerpt.resolution or "own"}
         keys: list[str] = []
         order = iter(self._order)
         with Progress() as progress, Workers(read_excerpt, self._workers, self._time_limit) as workers:
@@ -208,20 +208,20 @@ class VideoFolder:
                         f"config.real.folder {self.folder}: only {len(keys)} videos can be used where {self.count} are "
                         f"needed (first of the others: {next(f'{k}: {why}' for k, why in self._bad.items())})"
                     )
-                for key in self._see_some(numbers, excerpt, published, networks, workers):
+                for key in self._extract_batch(numbers, excerpt, published, networks, workers):
                     keys.append(key)
                     progress.advance(task)
-        self._seen = len(keys)
+        self._used = len(keys)
         return keys
 
     def summary(self) -> dict[str, Any]:
         return {
-            **self._taken,
-            "clips": self._seen,
+            **self._excerpt,
+            "clips": self._used,
             "skipped": [{"id": k, "reason": why} for k, why in self._bad.items()],
         }
 
-    def _see_some(
+    def _extract_batch(
         self,
         numbers: list[int],
         excerpt: Excerpt,
@@ -229,23 +229,24 @@ class VideoFolder:
         networks: list[str],
         workers: Workers,
     ) -> Iterator[str]:
-        """The keys of those of the files that can be used; what the networks have seen is not read again."""
-        known, tasks = [], []
+        """Yield the keys of the files that can be used; a file whose features are on disk is not read again."""
+        listed, tasks = [], []
         for number in numbers:
             name = self._corpus.id(number)
             try:
                 item = self._corpus.item(number)
                 seed = _number(self.seed, name)
                 key = _key(item, excerpt, seed)
-                known.append((name, key, published.has(key, networks)))
-                if not known[-1][2]:
+                has_features = published.has(key, networks)
+                listed.append((name, key, has_features))
+                if not has_features:
                     tasks.append((item, excerpt, seed))
             except (BadItem, OSError) as error:
-                known.append((name, "", False))
+                listed.append((name, "", False))
                 tasks.append(BadVideo(str(error)))
-        read = workers.map(tasks)
-        for name, key, has in known:
-            frames = None if has else next(read)
+        videos = workers.map(tasks)
+        for name, key, has_features in listed:
+            frames = None if has_features else next(videos)
             if isinstance(frames, BadVideo):
                 self._bad[name] = str(frames)
             try:
@@ -260,11 +261,12 @@ class VideoFolder:
 
 
 def _number(seed: int, name: str) -> int:
+    """Return the seed of the window in a file: it does not depend on the other files."""
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big")
 
 
 def _key(item: Item, excerpt: Excerpt, seed: int) -> str:
-    """A name for what is read of a file: it changes with the file's path and content, as its size and time tell."""
+    """Return the key of an excerpt of a file, which changes with the file's path, size and time of change."""
     file = os.stat(item.path)
-    what = [item.id, file.st_size, file.st_mtime_ns, vars(excerpt), seed]
-    return "real-" + hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
+    identity = [item.id, file.st_size, file.st_mtime_ns, vars(excerpt), seed]
+    return "real-" + hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]

@@ -1,6 +1,6 @@
 """An evaluation as one HTML page that needs no other file: the table, plots, and videos, failures first.
 
-The page is a function of the folder and does not say when it was made: the same folder gives the same page.
+The page is a function of the folder alone, without a date: the same folder yields the same page.
 """
 
 import base64
@@ -13,15 +13,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from videogen_jax.metrics.cases import Record, confusion
-from videogen_jax.metrics.kept_videos import KeptVideos
+from videogen_jax.data.world import Evaluation
+from videogen_jax.metrics.cases import Record, add_expected, confusion
+from videogen_jax.metrics.generated_videos import GeneratedVideos
 from videogen_jax.metrics.page_elements import scrolling_table
 from videogen_jax.metrics.plots import plot_accuracies, plot_distribution
 from videogen_jax.metrics.published import MEASURES
 from videogen_jax.metrics.report_videos import videos_section
 from videogen_jax.metrics.table import CONSISTENCY, PARTS, Row, table_rows
+from videogen_jax.metrics.worlds import WORLD_NAMES
 from videogen_jax.runtime.files import write_atomically
-from videogen_jax.shapes.reader import ATTRIBUTES, VALUES
 
 _TALLIES = {
     "video": "video",
@@ -32,7 +33,7 @@ _DISTRIBUTIONS = ("warping_error", "still_flicker", "reference_psnr")
 
 
 def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
-    """What an evaluation has written as `metrics.json`. ValueError: it is no such file, or there is none."""
+    """Read the `metrics.json` of an evaluation. ValueError: it is no such file, or there is none."""
     try:
         metrics = json.loads(Path(path).read_text(encoding="utf-8"))
         if not all(name in metrics for name in ("model", "fingerprint", "split")):
@@ -42,13 +43,15 @@ def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
     return metrics
 
 
-def write_report(folder: str | os.PathLike, videos: int = 4, beside: str | os.PathLike = "") -> Path:
-    """Writes `report.html` of the evaluation in `folder`, and returns its path.
+def write_report(
+    folder: str | os.PathLike, world: Evaluation | None, videos: int = 4, beside: str | os.PathLike = ""
+) -> Path:
+    """Write `report.html` of the evaluation in `folder`, and return its path.
 
     Args:
-      folder: with `metrics.json`, and `videos` as `KeptVideos` has them. Of videos that are not there any more the page
-        says so.
-      videos: most failures, and most of the best, that are shown of an attribute.
+      folder: with `metrics.json`, and `videos` as `GeneratedVideos` has them. The page names videos that are missing.
+      world: of the prompts; None for captions of real videos.
+      videos: how many failures, and how many of the best, are shown of an attribute, at most.
       beside: `metrics.json` of another evaluation, whose numbers stand beside these in the table and the plots; "" for
         none.
 
@@ -58,7 +61,8 @@ def write_report(folder: str | os.PathLike, videos: int = 4, beside: str | os.Pa
     folder = Path(folder)
     page = _page(
         read_metrics(folder / "metrics.json"),
-        KeptVideos(folder / "videos"),
+        GeneratedVideos(folder / "videos"),
+        world,
         videos,
         read_metrics(beside) if beside else None,
     )
@@ -67,14 +71,22 @@ def write_report(folder: str | os.PathLike, videos: int = 4, beside: str | os.Pa
     return path
 
 
-def _page(metrics: Mapping[str, Any], kept: KeptVideos, videos: int, beside: Mapping[str, Any] | None) -> str:
+def _page(
+    metrics: Mapping[str, Any],
+    generated: GeneratedVideos,
+    world: Evaluation | None,
+    videos: int,
+    beside: Mapping[str, Any] | None,
+) -> str:
     prompts = metrics.get("prompts", {})
+    results = prompts.get("results", [])
+    judged = add_expected(results, world) if world else []
     sections = {
         "results": ("Results", _results(metrics, beside)),
         "not-measured": ("Not measured", _not_measured(metrics)),
-        "attributes": ("Attributes", _attributes(prompts, beside)),
-        "distributions": ("Distributions over videos", _distributions(prompts.get("results", []))),
-        "videos": ("Videos", videos_section(prompts.get("results", []), kept, videos)),
+        "attributes": ("Attributes", _accuracies(prompts, beside) + (_confusions(judged, world) if world else "")),
+        "distributions": ("Distributions over videos", _distributions(results, world.subject if world else "")),
+        "videos": ("Videos", videos_section(results, judged, generated, videos)),
         "settings": ("Settings", _settings(metrics)),
     }
     sections = {name: (title, content) for name, (title, content) in sections.items() if content}
@@ -110,16 +122,16 @@ def _identity(metrics: Mapping[str, Any]) -> str:
         "computed in": metrics.get("dtype", ""),
         "versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
     }
-    whole = metrics.get("prompts", {}).get("video", {}).get("all")
-    said = ""
-    if whole:
-        low, high = whole["interval"]
-        said = (
-            f"<p>{whole['right']} of {whole['count']} videos ({whole['fraction']:.1%}, 95% interval {low:.1%} to "
-            f"{high:.1%}) show everything that their prompts say.</p>\n"
+    all_right = metrics.get("prompts", {}).get("video", {}).get("all")
+    summary = ""
+    if all_right:
+        low, high = all_right["interval"]
+        summary = (
+            f"<p>{all_right['right']} of {all_right['count']} videos ({all_right['fraction']:.1%}, 95% interval "
+            f"{low:.1%} to {high:.1%}) show everything that their prompts say.</p>\n"
         )
     listed = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
-    return f"{said}<dl>{listed}</dl>\n"
+    return f"{summary}<dl>{listed}</dl>\n"
 
 
 def _results(metrics: Mapping[str, Any], beside: Mapping[str, Any] | None) -> str:
@@ -156,58 +168,60 @@ def _not_measured(metrics: Mapping[str, Any]) -> str:
         f"{escape(MEASURES[name].title if name in MEASURES else name)}: {escape(what)}"
         for name, what in prompts.get("not_measured", {}).items()
     ]
-    left = [part for part in PARTS if part not in metrics]
+    missing = [part for part in PARTS if part not in metrics]
     if prompts and "video" not in prompts:
-        items.insert(0, "whether videos show what their prompts say: only captions of the shapes world can be checked")
-    elif left:
-        quoted = ", ".join(f'"{part}"' for part in left) + ("," if len(left) == 1 else "")
-        items.append(f"{', '.join(left)}: pass <code>--config.parts='({quoted})'</code>")
+        items.insert(0, f"whether videos show what their prompts say: only captions of {WORLD_NAMES} can be checked")
+    elif missing:
+        quoted = ", ".join(f'"{part}"' for part in missing) + ("," if len(missing) == 1 else "")
+        items.append(f"{', '.join(missing)}: pass <code>--config.parts='({quoted})'</code>")
     return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>\n" if items else ""
 
 
-def _attributes(prompts: Mapping[str, Any], beside: Mapping[str, Any] | None) -> str:
+def _accuracies(prompts: Mapping[str, Any], beside: Mapping[str, Any] | None) -> str:
     plots = []
     sides = {"accuracies": ("", prompts)}
     if beside is not None:
         sides["beside"] = (f"Beside: {beside['model']}, split {beside['split']}. ", beside.get("prompts", {}))
-    for name, (of, section) in sides.items():
+    for name, (prefix, section) in sides.items():
         series = {title: section[key] for key, title in _TALLIES.items() if section.get(key)}
         if series:
             caption = (
-                f"{of}Fraction of videos, or of reference images, in which each attribute is read as the prompt says, "
-                "with Wilson's 95% interval; the numbers are in the table of results."
+                f"{prefix}Fraction of videos, or of reference images, in which each attribute is read as the prompt "
+                "says, with Wilson's 95% interval; the numbers are in the table of results."
             )
-            plot = plot_accuracies(series, name, f"{of}Plot of the fractions of {', '.join(series)} by attribute")
+            plot = plot_accuracies(series, name, f"{prefix}Plot of the fractions of {', '.join(series)} by attribute")
             plots.append(f'<figure class="plot">{plot}<figcaption>{escape(caption)}</figcaption></figure>\n')
-    judged = [record for record in prompts.get("results", []) if "read" in record]
-    tables = [_confusion_table(judged, attribute) for attribute in ATTRIBUTES]
-    result = f'<div class="plots wide">{"".join(plots)}</div>\n' if plots else ""
-    if any(tables):
-        result += (
-            "<h3>What was read in place of what was said</h3>\n"
-            "<p>Numbers of videos. Framed cells are those in which the video shows what its prompt says.</p>\n"
-            f'<div class="tables">{"".join(tables)}</div>\n'
-        )
-    return result
+    return f'<div class="plots wide">{"".join(plots)}</div>\n' if plots else ""
 
 
-def _confusion_table(records: Sequence[Record], attribute: str) -> str:
-    counts = confusion(records, attribute)
+def _confusions(judged: Sequence[Record], world: Evaluation) -> str:
+    tables = [_confusion_table(judged, attribute, values) for attribute, values in world.attributes.items()]
+    if not any(tables):
+        return ""
+    return (
+        "<h3>What was read in place of what was said</h3>\n"
+        "<p>Numbers of videos. Framed cells are those in which the video shows what its prompt says.</p>\n"
+        f'<div class="tables">{"".join(tables)}</div>\n'
+    )
+
+
+def _confusion_table(judged: Sequence[Record], attribute: str, values: Sequence[str]) -> str:
+    counts = confusion(judged, attribute)
     if not counts:
         return ""
-    known = [value for value in VALUES[attribute] if any(value in pair for pair in counts)]
-    rows = [value for value in known if any(said == value for said, _ in counts)]
-    columns = [*known, *([None] if any(read is None for _, read in counts) else [])]
+    present = [value for value in values if any(value in pair for pair in counts)]
+    rows = [value for value in present if any(expected == value for expected, _ in counts)]
+    columns = [*present, *([None] if any(read is None for _, read in counts) else [])]
     title = attribute.replace("_", " ")
     lines = []
-    for said in rows:
-        of_row = sum(count for (value, _), count in counts.items() if value == said)
+    for expected in rows:
+        of_row = sum(count for (value, _), count in counts.items() if value == expected)
         cells = []
         for read in columns:
-            count = counts[said, read]
-            kind = "right" if said == read else "wrong" if count else "none"
+            count = counts[expected, read]
+            kind = "right" if expected == read else "wrong" if count else "none"
             cells.append(f'<td class="{kind}" style="--share: {round(60 * count / of_row)}%">{count}</td>')
-        lines.append(f'<tr><th scope="row">{said}</th>{"".join(cells)}</tr>\n')
+        lines.append(f'<tr><th scope="row">{expected}</th>{"".join(cells)}</tr>\n')
     return scrolling_table(
         f"Confusion of {title}",
         f"<b>{title}</b>: said (rows), read in the video (columns)",
@@ -217,7 +231,7 @@ def _confusion_table(records: Sequence[Record], attribute: str) -> str:
     )
 
 
-def _distributions(results: Sequence[Record]) -> str:
+def _distributions(results: Sequence[Record], subject: str) -> str:
     figures = []
     for name in _DISTRIBUTIONS:
         title, unit, scale = CONSISTENCY[name]
@@ -227,7 +241,7 @@ def _distributions(results: Sequence[Record]) -> str:
             continue
         caption = f"{title}, of {len(measured)} of {len(values)} videos."
         if len(measured) < len(values):
-            caption += " In the others no shape was seen, or the frames are too small."
+            caption += f" In the others no {subject} was seen, or the frames are too small."
         label = f"{title} [{unit.strip()}]" if unit else title
         identifier = name.replace("_", "")
         plot = plot_distribution(measured, label, identifier, f"Histogram: {caption}")
@@ -241,13 +255,13 @@ def _distributions(results: Sequence[Record]) -> str:
 
 
 def _settings(metrics: Mapping[str, Any]) -> str:
-    said = {
+    settings = {
         "Of each part, as in the config": {
             part: metrics[part]["settings"] for part in PARTS if metrics.get(part, {}).get("settings")
         },
         "The real clips that distances are to": metrics.get("prompts", {}).get("real"),
     }
-    texts = {title: escape(json.dumps(values, indent=2), quote=False) for title, values in said.items() if values}
+    texts = {title: escape(json.dumps(values, indent=2), quote=False) for title, values in settings.items() if values}
     return "".join(
         f"<details><summary>{title}</summary><pre><code>{text}</code></pre></details>\n"
         for title, text in texts.items()

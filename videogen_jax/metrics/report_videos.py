@@ -7,8 +7,8 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from videogen_jax.metrics.cases import Record, choose_cases, said, wrong_attributes
-from videogen_jax.metrics.kept_videos import KeptVideos
+from videogen_jax.metrics.cases import Record, choose_cases, wrong_attributes
+from videogen_jax.metrics.generated_videos import GeneratedVideos
 from videogen_jax.metrics.page_elements import data_url, scrolling_table
 from videogen_jax.metrics.table import CONSISTENCY
 from videogen_jax.video_io import read_video
@@ -16,17 +16,19 @@ from videogen_jax.video_io import read_video
 _STRIP_FRAMES, _STRIP_HEIGHT = 6, 128  # at most
 
 
-def videos_section(results: Sequence[Record], kept: KeptVideos, limit: int) -> str:
-    """HTML of the cases that `choose_cases` chooses, of videos without a judgement the first `limit`; "" for none.
+def videos_section(results: Sequence[Record], judged: Sequence[Record], generated: GeneratedVideos, limit: int) -> str:
+    """Return HTML of the cases that `choose_cases` chooses, or where none are judged of the first `limit` videos.
 
-    results: as `metrics.json` has them under `prompts.results`.
+    Args:
+      results: as `metrics.json` has them under `prompts.results`.
+      judged: those that have readings, see `add_expected`.
     """
     if not results:
         return ""
-    missing = [record["key"] for record in results if not kept.has(record["key"])]
+    missing = [record["key"] for record in results if not generated.has(record["key"])]
     parts = ['<p><button id="play" type="button" hidden>Play all videos</button></p>\n']
     if missing:
-        name = kept.folder.name
+        name = generated.folder.name
         parts.append(
             f'<div class="notice"><p><b>{len(missing)} of {len(results)} videos or their reference images are missing'
             f"</b> in the folder {escape(name)}: they were removed, or made by a version that did not keep them. The "
@@ -35,25 +37,26 @@ def videos_section(results: Sequence[Record], kept: KeptVideos, limit: int) -> s
             "</div>\n"
         )
     shown: set[str] = set()
-    judged = [record for record in results if "right" in record and "read" in record]
     if not judged:
         parts.append(f"<p>The first {min(limit, len(results))} of {len(results)}.</p>\n")
-        parts.append(_group("", results[:limit], None, kept, shown))
+        parts.append(_group("", results[:limit], None, generated, shown))
     else:
         parts.append("<p>Of each attribute failures, then the best; the attribute that fails most comes first.</p>\n")
     for cases in choose_cases(judged, limit):
         title = cases.attribute.replace("_", " ")
         parts.append(f"<h3>{title.capitalize()}: wrong in {cases.wrong} of {cases.count} videos</h3>\n")
-        some = f"{len(cases.failures)} of {cases.wrong}" if len(cases.failures) < cases.wrong else "all"
-        parts.append(_group(f"Failures ({some})", cases.failures, cases.attribute, kept, shown))
-        parts.append(_group("Best", cases.best, cases.attribute, kept, shown))
+        number = f"{len(cases.failures)} of {cases.wrong}" if len(cases.failures) < cases.wrong else "all"
+        parts.append(_group(f"Failures ({number})", cases.failures, cases.attribute, generated, shown))
+        parts.append(_group("Best", cases.best, cases.attribute, generated, shown))
     if judged:
         parts.append(_list_of_all(judged, shown))
     return "".join(parts)
 
 
-def _group(title: str, records: Sequence[Record], attribute: str | None, kept: KeptVideos, shown: set[str]) -> str:
-    """Records under a heading, if any: those that are not shown yet as cards, the others as links to theirs."""
+def _group(
+    title: str, records: Sequence[Record], attribute: str | None, generated: GeneratedVideos, shown: set[str]
+) -> str:
+    """Return records under a heading, if any: those without a card as cards, the others as links to their cards."""
     if not records:
         return ""
     cards, links = [], []
@@ -63,7 +66,7 @@ def _group(title: str, records: Sequence[Record], attribute: str | None, kept: K
             links.append(f"<li>{link}{_of(record, attribute)}</li>")
         else:
             shown.add(record["key"])
-            cards.append(_card(record, attribute, kept))
+            cards.append(_card(record, attribute, generated))
     result = f"<h4>{escape(title)}</h4>\n" if title else ""
     if cards:
         result += f'<div class="cases">{"".join(cards)}</div>\n'
@@ -73,27 +76,27 @@ def _group(title: str, records: Sequence[Record], attribute: str | None, kept: K
 
 
 def _of(record: Record, attribute: str | None) -> str:
-    """What the case is an example of."""
+    """Return what the case is an example of."""
     if attribute is None:
         return ""
-    wanted, read = said(record, attribute), record["read"][attribute] or "nothing"
-    return f": {escape(wanted)}" if wanted == read else f": said {escape(wanted)}, <b>read {escape(read)}</b>"
+    expected, read = record["expected"][attribute], record["read"][attribute] or "nothing"
+    return f": {escape(expected)}" if expected == read else f": said {escape(expected)}, <b>read {escape(read)}</b>"
 
 
-def _card(record: Record, attribute: str | None, kept: KeptVideos) -> str:
+def _card(record: Record, attribute: str | None, generated: GeneratedVideos) -> str:
     key = record["key"]
     example = f"<p>{attribute.replace('_', ' ')}{_of(record, attribute)}</p>\n" if attribute else ""
     level = "h5" if attribute else "h3"
     return (
         f'<article id="case-{key}"><{level}>{escape(record["prompt"])}</{level}>\n{example}'
-        f"{_media(record, kept)}{_readings(record)}{_numbers(record)}</article>\n"
+        f"{_media(record, generated)}{_readings(record)}{_numbers(record)}</article>\n"
     )
 
 
-def _media(record: Record, kept: KeptVideos) -> str:
-    key, name, prompt = record["key"], kept.folder.name, escape(record["prompt"])
+def _media(record: Record, generated: GeneratedVideos) -> str:
+    key, name, prompt = record["key"], generated.folder.name, escape(record["prompt"])
     missing, video, strip, reference = [], "", "", ""
-    path = kept.video(key)
+    path = generated.video(key)
     try:
         frames, fps = read_video(path)
     except ValueError:
@@ -111,12 +114,12 @@ def _media(record: Record, kept: KeptVideos) -> str:
             f'<img class="strip" alt="{len(chosen)} frames of the video, from the first to the last" '
             f'src="{_jpeg(np.concatenate([_small(frames[k]) for k in chosen], axis=1))}">\n'
         )
-    path = kept.reference(key)
+    path = generated.reference(key)
     if path.is_file():
         read = ", ".join(f"{name} {value or 'nothing'}" for name, value in record.get("reference_read", {}).items())
-        seen = escape(f"; read: {read}") if read else ""
+        suffix = escape(f"; read: {read}") if read else ""
         reference = (
-            f'<figure><img alt="Reference image of: {prompt}{seen}" '
+            f'<figure><img alt="Reference image of: {prompt}{suffix}" '
             f'src="{data_url("image/png", path.read_bytes())}"><figcaption>reference image</figcaption></figure>'
         )
     else:
@@ -126,12 +129,12 @@ def _media(record: Record, kept: KeptVideos) -> str:
 
 
 def _readings(record: Record) -> str:
-    """What the prompt says beside what was read, attribute by attribute."""
-    if "read" not in record:
+    """Return a table of what the prompt says beside what was read, attribute by attribute."""
+    if "expected" not in record:
         return ""
     lines = []
     for attribute in record["right"]:
-        cells = [f"<td>{escape(said(record, attribute))}</td>"]
+        cells = [f"<td>{escape(record['expected'][attribute])}</td>"]
         for read, right in (("read", "right"), ("reference_read", "reference_right")):
             if attribute not in record.get(right, {}):
                 cells.append("<td>-</td>")
@@ -150,7 +153,7 @@ def _readings(record: Record) -> str:
 
 def _numbers(record: Record) -> str:
     facts = {"video": record["key"], "seed": str(record["seed"])}
-    if "id" in record:  # of a caption that comes from elsewhere
+    if "id" in record:  # of a caption of real videos
         facts["caption"] = record["id"]
     for name, (title, unit, scale) in CONSISTENCY.items():
         value = record.get("consistency", {}).get(name)
@@ -182,7 +185,7 @@ def _list_of_all(results: Sequence[Record], shown: set[str]) -> str:
 
 
 def _small(frame: np.ndarray) -> np.ndarray:
-    """At most _STRIP_HEIGHT high, the sides' ratio kept."""
+    """Reduce a frame to at most _STRIP_HEIGHT, in proportion."""
     if len(frame) <= _STRIP_HEIGHT:
         return frame
     size = round(frame.shape[1] * _STRIP_HEIGHT / len(frame)), _STRIP_HEIGHT

@@ -1,4 +1,4 @@
-"""Results as they come, kept in a file, so that a measurement that was stopped goes on where it was."""
+"""A log of results on disk, from which a measurement that was stopped continues."""
 
 import json
 import os
@@ -11,7 +11,7 @@ class ResultLog:
     """A JSON-lines file: the settings first, then one record a line, each with a `key` of its own.
 
     Args:
-      path: the file; it and its folder are made if missing.
+      path: the file; it and its folder are created if missing.
       settings: what the records depend on, as JSON can hold it.
 
     Attributes:
@@ -31,11 +31,11 @@ class ResultLog:
         if whole:
             try:
                 header, *records = [json.loads(line) for line in whole.splitlines()]
-                known = header["settings"]
+                stored = header["settings"]
                 self.records = {record["key"]: record for record in records}
             except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
                 raise ValueError(f"{self.path} is no file of results: remove it or give another output") from error
-            differing = sorted(k for k in {*known, *settings} if known.get(k) != settings.get(k))
+            differing = sorted(k for k in {*stored, *settings} if stored.get(k) != settings.get(k))
             if differing:
                 raise ValueError(
                     f"{self.path} holds results of another {', '.join(differing)}: "
@@ -45,7 +45,7 @@ class ResultLog:
             self.path.write_bytes(whole or (json.dumps({"settings": settings}) + "\n").encode())
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Adds records, and returns when they are on disk."""
+        """Add records, and return when they are on disk."""
         with open(self.path, "a", encoding="utf-8") as file:
             file.write("".join(json.dumps(record) + "\n" for record in records))
             file.flush()

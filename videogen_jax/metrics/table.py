@@ -1,4 +1,4 @@
-"""The rows of an evaluation's table, as the terminal and the report show them."""
+"""The rows of an evaluation's table, in the terminal and in the report."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from videogen_jax.metrics.published import MEASURES
 
 PARTS = ("prompts", "temporal", "decoder", "autoencoder")
-CONSISTENCY = {  # of `shapes_consistency`: what a table calls it, unit, scale
+CONSISTENCY = {  # of `measure_consistency`: title in tables, unit, scale
     "warping_error": ("warping error, times 1000", "", 1000.0),
     "still_flicker": ("flicker of the background", "", 1.0),
     "reference_psnr": ("PSNR of frame 1 to the reference", " dB", 1.0),
@@ -15,7 +15,7 @@ CONSISTENCY = {  # of `shapes_consistency`: what a table calls it, unit, scale
 
 
 class Row(NamedTuple):
-    """One line: the part it belongs to, what was measured, its value, 95% interval ("" for none), and of how many."""
+    """One line: the part it belongs to, what was measured, its value, 95% interval ("" for none), and the count."""
 
     part: str
     name: str
@@ -25,37 +25,38 @@ class Row(NamedTuple):
 
 
 def table_rows(metrics: Mapping[str, Any]) -> Iterator[Row]:
-    """The rows of the parts that are in `metrics`, part by part; of a part those that were measured."""
+    """Yield the rows of the parts that are in `metrics`, part by part."""
 
     def percent(title: str, tallies: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-        for name, at in tallies.items():
-            low, high = at["interval"]
-            yield f"{title}: {name}", f"{at['fraction']:.1%}", f"{low:.1%} to {high:.1%}", str(at["count"])
+        for name, tally in tallies.items():
+            low, high = tally["interval"]
+            yield f"{title}: {name}", f"{tally['fraction']:.1%}", f"{low:.1%} to {high:.1%}", str(tally["count"])
 
-    def number(title: str, at: Any, unit: str, count: int | str) -> tuple[str, str, str, str]:
-        if isinstance(at, Mapping) and at["interval"] is None:
-            return title, f"{at['value']:.2f}{unit}", "", str(count)
-        if isinstance(at, Mapping):
-            low, high = at["interval"]
-            return title, f"{at['value']:.2f}{unit}", f"{low:.2f} to {high:.2f}", str(count)
-        return title, f"{at:.2f}{unit}", "", str(count)
+    def number(title: str, estimate: Any, unit: str, count: int | str) -> tuple[str, str, str, str]:
+        if not isinstance(estimate, Mapping):
+            return title, f"{estimate:.2f}{unit}", "", str(count)
+        interval = ""
+        if estimate["interval"] is not None:
+            low, high = estimate["interval"]
+            interval = f"{low:.2f} to {high:.2f}"
+        return title, f"{estimate['value']:.2f}{unit}", interval, str(count)
 
     def rows(part: str, section: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         if part == "prompts":
             for title in ("video", "reference", "video_of_right_reference"):
                 yield from percent(title.replace("_", " "), section.get(title, {}))
-            for name, at in section.get("consistency", {}).items():
+            for name, mean in section.get("consistency", {}).items():
                 title, unit, scale = CONSISTENCY[name]
-                scaled = {"value": scale * at["value"], "interval": [scale * end for end in at["interval"]]}
-                yield number(f"video: {title}", scaled, unit, at["count"])
-            for name, at in section.get("published", {}).items():
-                count = at["count"] if "count" in at else f"{at['counts'][0]} to {at['counts'][1]}"
-                yield number(MEASURES[name].title, at, "", count)
+                scaled = {"value": scale * mean["value"], "interval": [scale * end for end in mean["interval"]]}
+                yield number(f"video: {title}", scaled, unit, mean["count"])
+            for name, measured in section.get("published", {}).items():
+                count = measured["count"] if "count" in measured else " to ".join(map(str, measured["counts"]))
+                yield number(MEASURES[name].title, measured, "", count)
             return
         clips = section["settings"]["clips"]
         if part == "autoencoder":
-            for side, at in section["psnr"].items():
-                yield number(f"PSNR at {side}x{side}", at, " dB", clips)
+            for side, psnr in section["psnr"].items():
+                yield number(f"PSNR at {side}x{side}", psnr, " dB", clips)
             for way, tallies in section["read"].items():
                 yield from percent(f"read, {way.replace('_', ' ')}", tallies)
             return
@@ -74,8 +75,8 @@ def table_rows(metrics: Mapping[str, Any]) -> Iterator[Row]:
                 title = f"{rate} {name.replace('_', ' ')}"
                 yield number(f"{title}, PSNR: true latents", of_decoder["true_latents"], " dB", clips)
                 for target, of_target in ((t, of_decoder[t]) for t in ("rendered", "decoded")):
-                    for kind, at in of_target.items():
-                        yield number(f"{title}, PSNR to {target}: {kind}", at, " dB", clips)
+                    for kind, psnr in of_target.items():
+                        yield number(f"{title}, PSNR to {target}: {kind}", psnr, " dB", clips)
 
     for part in PARTS:
         if part in metrics:

@@ -116,14 +116,14 @@ _BY_LOWER = {name.lower(): name for name in CLASSES}
 
 
 def words(name: str) -> str:
-    """The name of a class as lower-case words: "ApplyEyeMakeup" -> "apply eye makeup"."""
+    """Return the name of a class as lower-case words: "ApplyEyeMakeup" -> "apply eye makeup"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
 def class_of(path: str) -> str | None:
-    """The class of a video by its path, by its folder or else its own name; None if it is of no class.
+    """Return the class of a video by the name of its folder, or else of its file; None if it is of no class.
 
-    The data set's files are not all written as their classes are: HandstandPushups/v_HandStandPushups_g01_c01.avi.
+    Some files differ from their class in case: HandstandPushups/v_HandStandPushups_g01_c01.avi.
     """
     folder, file = os.path.split(path)
     named = re.match(r"v_([A-Za-z]+)_g\d+", file)
@@ -134,11 +134,11 @@ def class_of(path: str) -> str | None:
 
 
 def read_list(path: str | os.PathLike, field: str) -> Iterator[tuple[int, str]]:
-    """(line number, path of a video within the data set) of a list such as trainlist01.txt.
+    """Yield (line number, path of a video within the data set) of a list such as trainlist01.txt.
 
     Args:
       path: a file of lines `ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1`; the number of the class may be missing.
-      field: of the config that names the file, for what is said of it.
+      field: of the config that names the file, for messages.
 
     Raises:
       ValueError: the file is missing, is not UTF-8, or lists nothing.
@@ -154,7 +154,7 @@ def read_list(path: str | os.PathLike, field: str) -> Iterator[tuple[int, str]]:
 
 
 def count_classes(path: str | os.PathLike, field: str) -> dict[str, int]:
-    """How many videos of each class a list has. ValueError: it cannot be read, or a line is of no class."""
+    """Count the videos of each class in a list. ValueError: it cannot be read, or a line is of no class."""
     counts: Counter[str] = Counter()
     for number, video in read_list(path, field):
         name = class_of(video)

@@ -1,4 +1,4 @@
-"""Latents and text states of the shapes world, computed once by the frozen networks and read from disk in training."""
+"""A cache of latents and text states of the shapes world, encoded once by the frozen networks for training."""
 
 import dataclasses
 import json
@@ -17,23 +17,23 @@ from videogen_jax.shapes.world import DURATION, ShapesClip, frame_times, render,
 from videogen_jax.weights.fingerprint import fingerprint
 from videogen_jax.weights.model_folder import ModelFolder
 
-CHUNK = 64  # clips encoded between two notes of progress
+CHUNK = 64  # clips encoded between two updates of the progress on disk
 
 
 @dataclasses.dataclass(frozen=True)
 class LatentRecipe:
-    """What a cache of the shapes world holds.
+    """The content of a cache of the shapes world.
 
     Attributes:
       split, seed, num_clips: of the clips.
       num_frames: frames of an example: a whole clip, or a window of one.
       window_rates: () for whole clips; else each example is a window whose frames are 1 / rate of a base interval
-        apart, the rate one of these and the start at random.
+        apart, with a random one of these rates and a random start.
       base_frames: frames of a clip at the base rate, which sets the base interval.
       resolution: side of the latents.
-      lower_resolution: side of the latents of the stage below, kept beside, or None.
-      text: keep the captions' text states.
-      emphasis: words that the captions of every second clip have, see `sample_clip`.
+      lower_resolution: side of the latents of the stage below, stored beside, or None.
+      text: store the captions' text states.
+      emphasis: see `sample_clip`.
     """
 
     split: str
@@ -59,7 +59,7 @@ class LatentRecipe:
         return sample_clip(self.seed, index, self.split, self.emphasis)
 
     def times(self, index: int) -> np.ndarray:
-        """Seconds of the frames of example `index`, `(num_frames,)`."""
+        """Return the times of the frames of example `index` in seconds, `(num_frames,)`."""
         if not self.window_rates:
             return frame_times(self.num_frames) if self.num_frames > 1 else np.zeros(1)
         rng = np.random.default_rng((self.seed, index))
@@ -70,13 +70,16 @@ class LatentRecipe:
 
 @dataclasses.dataclass(frozen=True)
 class LatentSource:
-    """A finished cache as a grain source: `latents` `(T, h, w, C)` and what else the recipe keeps, float16.
+    """A complete cache as a grain source: `latents` `(T, h, w, C)` and what else the recipe stores, float16.
 
-    Of whole clips, the latents of one frame come as `reference` `(1, h, w, C)`, by default of the first, as in training
-    VideoGen. With `video` the frames are rendered again, uint8 `(T, H, W, 3)`.
+    An example of a whole clip has the latents of one frame as `reference` `(1, h, w, C)`, by default the first, as
+    VideoGen is trained.
 
     Attributes:
-      reference_frame: "first", or "random", which is the same one of the clip every time.
+      folder: of the cache.
+      recipe: of the cache.
+      video_resolution: side of the frames that are rendered as `video`, uint8 `(T, H, W, 3)`; None for none.
+      reference_frame: "first", or "random", which is the same frame of the clip in every epoch.
     """
 
     folder: Path
@@ -96,8 +99,8 @@ class LatentSource:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         example = {name: np.array(array[index]) for name, array in self._arrays.items()}
         if not self.recipe.window_rates and self.recipe.num_frames > 1:
-            chosen = self._reference(index)
-            example["reference"] = example["latents"][chosen : chosen + 1]
+            frame = self._reference(index)
+            example["reference"] = example["latents"][frame : frame + 1]
         if self.video_resolution is not None:
             clip = self.recipe.clip(index)
             example["video"] = render(clip, self.recipe.times(index), self.video_resolution)
@@ -120,13 +123,13 @@ def shapes_latents(
     reference_frame: str = "first",
     **recipe: Any,
 ) -> LatentSource:
-    """The cache of a recipe, filled first if it is not there; an interrupted filling goes on where it was.
+    """Return the cache of a recipe, after filling it if it is not complete; interrupted filling is continued.
 
     Args:
-      model_folder: holds `vae` and, if the recipe keeps text, `tokenizer` and `text_encoder`.
-      cache_folder: where caches are kept, each under a name made from the recipe and the networks' weights.
-      video_resolution: render the frames too, when read, with this side.
-      reference_frame: see `LatentSource`.
+      model_folder: holds `vae` and, if the recipe stores text, `tokenizer` and `text_encoder`.
+      cache_folder: of all caches, each in a folder named by the recipe and the networks' weights.
+      video_resolution, reference_frame: see `LatentSource`.
+      recipe: fields of `LatentRecipe`.
     """
     recipe = _recipe(recipe)
     folder = _place(model_folder, cache_folder, recipe)
@@ -156,9 +159,9 @@ def _fill(folder: Path, model_folder: Path, recipe: LatentRecipe) -> None:
     shapes = encoder.shapes(recipe.num_frames)
     encode = jax.jit(lambda params, batch: jax.tree.map(as_stored, encoder.encode(params, batch)))
     part, progress = folder.with_name(folder.name + ".part"), 0
-    note = part / "progress.json"
-    if note.exists():
-        progress = json.loads(note.read_text())["clips"]
+    progress_path = part / "progress.json"
+    if progress_path.exists():
+        progress = json.loads(progress_path.read_text())["clips"]
     part.mkdir(parents=True, exist_ok=True)
     mode = "r+" if progress else "w+"
     open_array = partial(np.lib.format.open_memmap, mode=mode, dtype=np.float16)
@@ -167,18 +170,18 @@ def _fill(folder: Path, model_folder: Path, recipe: LatentRecipe) -> None:
     per_call = max(1, 32 // recipe.num_frames)  # frames in one call, so that memory does not grow with the clips
     for begin in track(range(progress, recipe.num_clips, CHUNK), description="encoding"):
         end = min(begin + CHUNK, recipe.num_clips)
-        for at in range(begin, end, per_call):
-            some = range(at, min(at + per_call, end))
-            batch = {"video": np.stack([render(recipe.clip(i), recipe.times(i), encoder.pixels) for i in some])}
+        for first in range(begin, end, per_call):
+            clips = range(first, min(first + per_call, end))
+            batch = {"video": np.stack([render(recipe.clip(i), recipe.times(i), encoder.pixels) for i in clips])}
             if recipe.text:
-                batch["tokens"] = encoder.tokens([recipe.clip(i).caption for i in some])
-            rows = np.minimum(np.arange(per_call), len(some) - 1)  # padded with the last, to compile one size
-            batch = {name: values[rows] for name, values in batch.items()}
+                batch["tokens"] = encoder.tokens([recipe.clip(i).caption for i in clips])
+            padded = np.minimum(np.arange(per_call), len(clips) - 1)  # repeats the last, to compile one size
+            batch = {name: values[padded] for name, values in batch.items()}
             for name, values in encode(params, batch).items():
-                arrays[name][some.start : some.stop] = np.asarray(values)[: len(some)]
+                arrays[name][clips.start : clips.stop] = np.asarray(values)[: len(clips)]
         for array in arrays.values():
             array.flush()
-        note.write_text(json.dumps({"clips": end}))
-    note.unlink()
+        progress_path.write_text(json.dumps({"clips": end}))
+    progress_path.unlink()
     (part / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     part.rename(folder)

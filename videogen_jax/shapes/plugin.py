@@ -6,6 +6,7 @@ from absl import logging
 
 from videogen_jax.data.world import World
 from videogen_jax.shapes.classifier import ClassifierStage
+from videogen_jax.shapes.evaluation import EVALUATION
 from videogen_jax.shapes.latents import LatentSource, shapes_latents
 from videogen_jax.shapes.sources import ShapesCaptionedClips, ShapesFrames, ShapesLabelledClips
 from videogen_jax.shapes.world import BACKGROUNDS, SIZES, ShapesClip, all_triples
@@ -69,4 +70,5 @@ WORLD = World(
         "shapes_latents": _latents,
     },
     stages={"classifier": ClassifierStage},
+    evaluation=EVALUATION,
 )

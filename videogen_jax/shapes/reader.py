@@ -1,9 +1,9 @@
-"""Reads the attributes of a shapes-world clip off its pixels, by classical image processing alone.
+"""The reader of the shapes world: recognises the attributes of a clip in its pixels, by classical image processing.
 
 The known backgrounds are fitted to the frames; what differs from the best one and has one of the known colours is the
-shape; its area and centroid in each frame give radius, growth and path; its mask is compared with the four outlines.
-The colour and the tones that are actually there are estimated before the shape is cut out, and areas are sums of
-fractional coverage, so that wrong tints, noise and soft edges of generated videos do little harm.
+shape; radius, growth and path follow from its area and centroid in each frame; its mask is compared with the four
+outlines. The actual colour and tones are estimated before the shape is segmented, and areas are sums of fractional
+coverage, so that wrong tints, noise and soft edges of generated videos do little harm.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ from videogen_jax.shapes import world
 _FOREGROUND_DISTANCE = 60.0  # the closest pair of a colour and a tone, green on gray, is 115 apart
 _COLOUR_DISTANCE = 90.0
 _TONE_DISTANCE = 60.0
-_LEAST_AREA = (
-    0.0015  # of the frame; the smallest shape of the world, a small star at the end of its shrinking, has 0.004
-)
+_LEAST_AREA = 0.0015  # of the frame; the smallest shape, a small star at the end of its shrinking, has 0.004
 _PATH_SCALE = 0.02  # of the frame's side: a centroid farther off a path than this counts as an outlier
-_LEAST_OVERLAP = 0.6  # intersection over union with an outline: what fits none better has none of the shapes
+_LEAST_OVERLAP = 0.6  # intersection over union with the best outline, below which it is none of the shapes
 _LEAST_TRAVEL = 0.1  # of the frame's side: a path shorter than this is no motion
 _UNIT_AREAS = {  # area of each shape of radius 1
     "circle": math.pi,
@@ -35,6 +33,7 @@ _UNIT_AREAS = {  # area of each shape of radius 1
     "star": 5 * world.STAR_INNER_RADIUS * math.sin(math.pi / 5),
 }
 _MAX_RESOLUTION = 128
+LEAST_FRAMES = 4
 ATTRIBUTES = ("colour", "background", "size", "shape", "motion_kind", "direction", "speed")
 IMAGE_ATTRIBUTES = ("colour", "background", "size", "shape")  # those that a still image shows
 VALUES = {  # of each attribute
@@ -50,10 +49,12 @@ VALUES = {  # of each attribute
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What is seen in a clip; None where nothing of the world is seen, or where the motion has no such attribute.
+    """What is recognised in a clip; None where nothing is, or where the motion has no such attribute.
 
-    The words are those of `world.Attributes`. radii (T,) and centres (T, 2), both as fractions of the frame's side,
-    hold NaN in frames without a shape.
+    Attributes:
+      size, colour, shape, motion_kind, direction, speed, background: as in `world.Attributes`.
+      radii, centres: of the shape in each frame, `(T,)` and `(T, 2)`, as fractions of the frame's side; NaN in frames
+        without a shape.
     """
 
     size: str | None
@@ -66,6 +67,11 @@ class Reading:
     radii: np.ndarray = dataclasses.field(repr=False, compare=False)
     centres: np.ndarray = dataclasses.field(repr=False, compare=False)
 
+    @property
+    def values(self) -> dict[str, str | None]:
+        """The value of each of `ATTRIBUTES`."""
+        return {name: getattr(self, name) for name in ATTRIBUTES}
+
 
 def _prepare(frames: np.ndarray) -> np.ndarray:
     """Check frames, and average them down to at most `_MAX_RESOLUTION` where that divides evenly: float32."""
@@ -73,9 +79,9 @@ def _prepare(frames: np.ndarray) -> np.ndarray:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.shape[1] != frames.shape[2] or frames.dtype != np.uint8:
         raise ValueError(f"frames must be uint8 of shape (T, R, R, 3); got {frames.dtype} of shape {frames.shape}")
     count, resolution = frames.shape[:2]
-    if count < 4 or resolution < 16:
+    if count < LEAST_FRAMES or resolution < 16:
         raise ValueError(
-            f"frames must be at least 4 of at least 16x16 pixels; got {count} of {resolution}x{resolution}"
+            f"frames must be at least {LEAST_FRAMES} of at least 16x16 pixels; got {count} of {resolution}x{resolution}"
         )
     factor = resolution // _MAX_RESOLUTION
     if factor > 1 and resolution % factor == 0:
@@ -86,19 +92,22 @@ def _prepare(frames: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _known_backgrounds(resolution: int) -> np.ndarray:
-    """All backgrounds (12, R, R, 3) float32 in the order of `world.BACKGROUNDS`."""
+    """Render all backgrounds, `(12, R, R, 3)` float32, in the order of `world.BACKGROUNDS`."""
     return np.stack([world.render_background(name, resolution) for name in world.BACKGROUNDS]).astype(np.float32)
 
 
 def _truncated(difference: np.ndarray) -> np.ndarray:
-    """Squared length over the last axis, at most `_TONE_DISTANCE`'s square."""
+    """Compute the squared length over the last axis, at most `_TONE_DISTANCE`'s square."""
     return np.minimum(np.einsum("...c,...c->...", difference, difference), _TONE_DISTANCE**2)
 
 
 def _fit_background(video: np.ndarray) -> tuple[str, np.ndarray]:
-    """The best of the known backgrounds by truncated squared error, and its image with the tones as they are here.
+    """Find the best of the known backgrounds by truncated squared error.
 
-    video (T, R, R, 3) float32; the image is (R, R, 3) float32.
+    Args:
+      video: `(T, R, R, 3)` float32.
+
+    Returns: its name, and its image `(R, R, 3)` float32 with the tones as they are in the video.
     """
     resolution = video.shape[1]
     sample = video[[0, len(video) // 2, len(video) - 1]]
@@ -107,8 +116,8 @@ def _fit_background(video: np.ndarray) -> tuple[str, np.ndarray]:
     coarse = sample[:, None, step // 2 :: step, step // 2 :: step] - known[:, step // 2 :: step, step // 2 :: step]
     error = _truncated(coarse).mean(axis=(0, 2, 3))
     tone = world.BACKGROUNDS[int(error.argmin())].split()[-1]
-    # A tint of the whole frame must not pass for a pattern: those of the tone are compared again, each with the shift
-    # of colour that suits it best.
+    # A tint of the whole frame must not be taken for a pattern: the patterns of the tone are compared again, each with
+    # the shift of colour that fits it best.
     indices = [k for k, name in enumerate(world.BACKGROUNDS) if name.split()[-1] == tone]
     coarse = coarse[:, indices]
     near = (np.einsum("tkhwc,tkhwc->tkhw", coarse, coarse) < _TONE_DISTANCE**2)[..., None]
@@ -117,7 +126,7 @@ def _fit_background(video: np.ndarray) -> tuple[str, np.ndarray]:
     name, image = world.BACKGROUNDS[best], known[best].copy()
     difference = sample - image
     near = np.einsum("thwc,thwc->thw", difference, difference) < _TONE_DISTANCE**2
-    dark = np.abs(image - image[0, 0]).max(axis=-1) > 1  # the second tone, if any: the first stands in the corner
+    dark = np.abs(image - image[0, 0]).max(axis=-1) > 1  # the second tone, if any: the first is in the corner
     for tone in (dark, ~dark):
         chosen = near & tone
         if chosen.sum() > 0.02 * chosen.size:
@@ -126,7 +135,7 @@ def _fit_background(video: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def _fit_colour(distance: np.ndarray, video: np.ndarray) -> tuple[str, np.ndarray] | None:
-    """The shape's colour name and its actual colour (3,), by a vote of the pixels that are not background."""
+    """Find the name of the shape's colour and its actual colour `(3,)`, by a vote of the foreground pixels."""
     pixels = video[distance > _FOREGROUND_DISTANCE**2]
     if len(pixels) < _LEAST_AREA * distance.size:
         return None
@@ -154,7 +163,7 @@ class _Blob:
 
 
 def _largest_blob(coverage: np.ndarray, mask: np.ndarray) -> _Blob | None:
-    """The largest connected component of mask (R, R), its area and centre weighted by coverage (R, R)."""
+    """Find the largest connected component of `mask` `(R, R)`, its area and centre weighted by `coverage` `(R, R)`."""
     labels, count = ndimage.label(mask)
     if count == 0:
         return None
@@ -173,7 +182,7 @@ def _largest_blob(coverage: np.ndarray, mask: np.ndarray) -> _Blob | None:
 
 
 def _overlap(blob: _Blob, shape: str, resolution: int) -> float:
-    """Intersection over union of a blob and a shape of the same area and centre."""
+    """Compute the intersection over union of a blob and a shape of the same area and centre."""
     radius = math.sqrt(blob.area / _UNIT_AREAS[shape])
     top, left, template = world.shape_coverage(
         shape, blob.x / resolution, blob.y / resolution, radius / resolution, resolution
@@ -183,18 +192,23 @@ def _overlap(blob: _Blob, shape: str, resolution: int) -> float:
     columns = slice(max(left, blob.left), min(left + template.shape[1], blob.left + w))
     if rows.stop <= rows.start or columns.stop <= columns.start:
         return 0.0
-    seen = blob.coverage[
+    of_blob = blob.coverage[
         rows.start - blob.top : rows.stop - blob.top, columns.start - blob.left : columns.stop - blob.left
     ]
-    drawn = template[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    shared = float(np.minimum(np.clip(seen, 0.0, 1.0), drawn).sum())
-    return shared / (float(np.clip(blob.coverage, 0.0, 1.0).sum()) + float(template.sum()) - shared)
+    of_shape = template[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    intersection = float(np.minimum(np.clip(of_blob, 0.0, 1.0), of_shape).sum())
+    return intersection / (float(np.clip(blob.coverage, 0.0, 1.0).sum()) + float(template.sum()) - intersection)
 
 
 def _robust_fit(design: np.ndarray, target: np.ndarray, scale: float) -> tuple[np.ndarray, float]:
-    """Least squares with Cauchy weights: design (N, D, P), target (N, D) -> parameters (P,), cost.
+    """Fit a linear model by least squares with Cauchy weights.
 
-    A row is one frame, its D equations share a weight. The cost is the Cauchy log likelihood's negative, per frame.
+    Args:
+      design: `(N, D, P)`, D equations for each of N frames, which share a weight.
+      target: `(N, D)`.
+      scale: of the Cauchy distribution, in units of the target.
+
+    Returns: parameters `(P,)`, and the negative Cauchy log likelihood per frame.
     """
     weights = np.ones(len(target))
     for _ in range(6):
@@ -208,10 +222,13 @@ def _robust_fit(design: np.ndarray, target: np.ndarray, scale: float) -> tuple[n
 
 
 def _read_path(progress: np.ndarray, centres: np.ndarray) -> tuple[str | None, str | None, str | None]:
-    """Motion kind, direction and speed of a shape whose radius does not change.
+    """Find motion kind, direction and speed of a shape whose radius does not change.
 
-    progress (N,) in [0, 1]: when in the clip; centres (N, 2). A straight line and the two senses of circling, four
-    parameters each, are fitted, and the best is taken.
+    A straight line and the two senses of circling, of four parameters each, are fitted, and the best is taken.
+
+    Args:
+      progress: `(N,)`, time as a fraction of the clip.
+      centres: `(N, 2)`.
     """
     one, zero = np.ones_like(progress), np.zeros_like(progress)
     designs = {"moving": np.stack([[one, zero, progress, zero], [zero, one, zero, progress]])}
@@ -236,8 +253,14 @@ def _read_path(progress: np.ndarray, centres: np.ndarray) -> tuple[str | None, s
 def read_clip(frames: np.ndarray) -> Reading:
     """Read the attributes of a clip that lasts the world's two seconds.
 
-    frames: uint8 (T, R, R, 3), T >= 4, R >= 16. Raises ValueError for anything else. Always names a background, the
-    best of the known; everything else is None when no shape is seen in at least half of the frames.
+    Args:
+      frames: uint8 `(T, R, R, 3)`, T at least 4, R at least 16.
+
+    Returns: the reading, with the best of the known backgrounds in any case; everything else is None unless a shape is
+      found in at least half of the frames.
+
+    Raises:
+      ValueError: frames of another shape or type.
     """
     video = _prepare(frames)
     count, resolution = video.shape[:2]
@@ -269,11 +292,11 @@ def read_clip(frames: np.ndarray) -> Reading:
     for k, blob in blobs.items():
         radii[k] = math.sqrt(blob.area / _UNIT_AREAS[outline]) / resolution
         centres[k] = blob.x / resolution, blob.y / resolution
-    seen = np.array(list(blobs))
-    progress = seen / (count - 1)
+    visible = np.array(list(blobs))
+    progress = visible / (count - 1)
 
     line = np.stack([np.ones_like(progress), progress], axis=-1)[:, None]
-    (start, slope), _ = _robust_fit(line, radii[seen, None], _PATH_SCALE)
+    (start, slope), _ = _robust_fit(line, radii[visible, None], _PATH_SCALE)
     ratio = (start + slope) / start if start > 0 else 1.0
     direction = speed = None
     if ratio > math.sqrt(world.GROWTH["growing"]):
@@ -281,18 +304,17 @@ def read_clip(frames: np.ndarray) -> Reading:
     elif ratio < math.sqrt(world.GROWTH["shrinking"]):
         kind = "shrinking"
     else:
-        kind, direction, speed = _read_path(progress, centres[seen])
-    # The size is that of the first frame; all frames tell of it, once the growth that was seen is taken out.
-    initial = np.median(radii[seen] / (1 + (world.GROWTH.get(kind, 1.0) - 1) * progress))
+        kind, direction, speed = _read_path(progress, centres[visible])
+    # The size is that of the first frame, to which all frames contribute once the growth is divided out.
+    initial = np.median(radii[visible] / (1 + (world.GROWTH.get(kind, 1.0) - 1) * progress))
     size = "small" if initial < math.sqrt(world.SIZES["small"] * world.SIZES["large"]) else "large"
     return Reading(size, colour, shape, kind, direction, speed, background, radii, centres)
 
 
 def score(frames: np.ndarray, caption: str) -> dict[str, bool]:
-    """Whether each attribute of a clip, uint8 (T, R, R, 3), is what its caption says.
+    """Read a clip, uint8 `(T, R, R, 3)`, and compare it with its caption; see `compare`.
 
-    The keys are `ATTRIBUTES`; direction and speed are left out when the caption's shape does not move along a line.
-    The background is right when tone and pattern are. Raises ValueError for a caption outside of the grammar.
+    The background is right when tone and pattern are.
     """
     return compare(read_clip(frames), caption)
 
@@ -300,22 +322,36 @@ def score(frames: np.ndarray, caption: str) -> dict[str, bool]:
 def read_image(image: np.ndarray) -> Reading:
     """Read the attributes of a still image, the first frame of a clip; those of motion are None.
 
-    image: uint8 (R, R, 3), R >= 16. Raises ValueError for anything else.
+    Args:
+      image: uint8 `(R, R, 3)`, R at least 16.
+
+    Raises:
+      ValueError: an image of another shape or type.
     """
     image = np.asarray(image)
     if image.ndim != 3:
         raise ValueError(f"image must be uint8 of shape (R, R, 3); got {image.dtype} of shape {image.shape}")
-    return read_clip(np.repeat(image[None], 4, axis=0))  # a clip in which nothing moves
+    return read_clip(np.repeat(image[None], LEAST_FRAMES, axis=0))  # a clip in which nothing moves
 
 
-def compare(seen: Reading, caption: str, attributes: Sequence[str] = ATTRIBUTES) -> dict[str, bool]:
-    """Whether each of the attributes that the caption has is as it says. ValueError: it is outside of the grammar."""
-    said = world.parse_caption(caption)
-    return {name: getattr(seen, name) == getattr(said, name) for name in attributes if getattr(said, name) is not None}
+def parse_values(caption: str) -> dict[str, str | None]:
+    """Return the value of each of `ATTRIBUTES` in a caption, None where it has none; raises as `parse_caption`."""
+    attributes = world.parse_caption(caption)
+    return {name: getattr(attributes, name) for name in ATTRIBUTES}
+
+
+def compare(reading: Reading, caption: str, attributes: Sequence[str] = ATTRIBUTES) -> dict[str, bool]:
+    """Return for each of the attributes that a caption names whether the reading agrees with it.
+
+    Raises:
+      ValueError: the caption is outside of the grammar.
+    """
+    expected = parse_values(caption)
+    return {name: reading.values[name] == expected[name] for name in attributes if expected[name] is not None}
 
 
 def summarize(scores: Iterable[Mapping[str, bool]]) -> dict[str, float]:
-    """The fraction of clips with each attribute right, of those that have it, and with `all` of theirs right."""
+    """Return the fraction of clips with each attribute right, of those that have it, and with `all` of theirs right."""
     scores = list(scores)
     if not scores:
         raise ValueError("scores must hold at least one clip's score")

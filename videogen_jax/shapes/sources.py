@@ -24,7 +24,7 @@ from videogen_jax.weights.tokenizer import tokenize
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-LABELS = {  # attribute of a caption -> its values, in the order of their numbers
+LABELS = {  # attribute of a caption -> its values, in the order of their indices
     "size": tuple(SIZES),
     "colour": tuple(COLOURS),
     "shape": SHAPES,
@@ -36,7 +36,11 @@ LABELS = {  # attribute of a caption -> its values, in the order of their number
 
 @dataclasses.dataclass(frozen=True)
 class ShapesFrames:
-    """Single frames, each of its own clip at a random time: `images` uint8 `(R, R, 3)`; emphasis: see `sample_clip`."""
+    """Single frames, each of its own clip at a random time: `images` uint8 `(R, R, 3)`.
+
+    Attributes:
+      emphasis: see `sample_clip`.
+    """
 
     split: str
     seed: int
@@ -57,9 +61,9 @@ class ShapesFrames:
 class ShapesCaptionedClips:
     """Groups of captioned clips that differ in one attribute: `video` uint8 `(K, T, R, R, 3)`, `tokens` `(K, L)`.
 
-    Every other clip comes in each of the K shapes, the others with each of the K motions that stay in their place. For
-    a contrastive objective these are the hard negatives: a batch of clips that differ in everything can be told apart
-    by colour and background, and leaves alike the words for shapes and the two for the sense of circling.
+    Every second group has each of the K shapes, the others each of the K motions that stay in place. For a contrastive
+    objective these are the hard negatives: clips that differ in everything can be distinguished by colour and
+    background, which would leave the words for shapes and for the two senses of circling with one embedding.
     """
 
     split: str
@@ -83,7 +87,7 @@ class ShapesCaptionedClips:
 
 @dataclasses.dataclass(frozen=True)
 class ShapesLabelledClips:
-    """Clips and what they show: `video` uint8 `(T, R, R, 3)`, `labels` int32, a number in each of `LABELS`."""
+    """Clips and their attributes: `video` uint8 `(T, R, R, 3)`, `labels` int32, an index into each of `LABELS`."""
 
     split: str
     seed: int
@@ -96,7 +100,7 @@ class ShapesLabelledClips:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         clip = sample_clip(self.seed, index, self.split)
-        said = parse_caption(clip.caption)
-        labels = [values.index(getattr(said, name)) for name, values in LABELS.items()]
+        attributes = parse_caption(clip.caption)
+        labels = [values.index(getattr(attributes, name)) for name, values in LABELS.items()]
         video = render(clip, frame_times(self.num_frames), self.resolution)
         return {"video": video, "labels": np.asarray(labels, np.int32)}

@@ -1,8 +1,8 @@
 """The shapes world: captioned clips rendered from a description, at any resolution and frame rate.
 
 Lengths are fractions of the side of the square frame, the origin is the top left corner, x to the right, y down.
-A clip lasts `DURATION` seconds; frame k of an n-frame clip shows the time 2 k / (n - 1) s. A clip's
-(colour, shape, motion) triple belongs either to the training split or to the held-out split, by a checksum.
+A clip lasts `DURATION` seconds; frame k of n is at time 2 k / (n - 1) s. A clip's (colour, shape, motion) triple
+belongs either to the training split or to the held-out split, by a checksum.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
+
+from videogen_jax.data.world import RenderedClip
 
 DURATION = 2.0
 SIZES = {"small": 0.11, "large": 0.19}
@@ -71,7 +73,7 @@ SPLITS = ("train", "held_out", "all")
 
 @dataclasses.dataclass(frozen=True)
 class Attributes:
-    """What a caption says. `direction` and `speed` are None unless `motion_kind` is "moving"."""
+    """The attributes that a caption names. `direction` and `speed` are None unless `motion_kind` is "moving"."""
 
     size: str
     colour: str
@@ -102,10 +104,11 @@ class Attributes:
 class ShapesClip:
     """One clip, fully described.
 
-    size, colour, shape, motion, background: as in the caption ("moving up left slowly", "striped gray").
-    x, y: the shape's centre at time 0, in [0, 1].
-    phase: for circling motions the angle in radians, from x towards y, at which the shape stands on its
-        orbit at time 0; without meaning for the others.
+    Attributes:
+      size, colour, shape, motion, background: as in the caption ("moving up left slowly", "striped gray").
+      x, y: the shape's centre at time 0, in [0, 1].
+      phase: for circling motions the angle in radians, from x towards y, of the shape on its orbit at time 0; unused
+        by the others.
     """
 
     size: str
@@ -123,12 +126,12 @@ class ShapesClip:
         return f"a {self.size} {self.colour} {self.shape} {self.motion} on a {self.background} background"
 
     def radius(self, time: np.ndarray | float) -> np.ndarray:
-        """The radius at `time` (seconds, in [0, DURATION]), as a fraction of the frame's side."""
+        """Return the radius at `time` (seconds, in [0, DURATION]), as a fraction of the frame's side."""
         progress = np.asarray(time, np.float64) / DURATION
         return SIZES[self.size] * (1.0 + (GROWTH.get(self.motion, 1.0) - 1.0) * progress)
 
     def centre(self, time: np.ndarray | float) -> np.ndarray:
-        """The centre (..., 2) as (x, y) at `time` (...) seconds."""
+        """Return the centre `(..., 2)` as (x, y) at `time` `(...)` seconds."""
         progress = np.asarray(time, np.float64) / DURATION
         dx, dy = np.zeros_like(progress), np.zeros_like(progress)
         if self.motion in CIRCLING:
@@ -142,7 +145,7 @@ class ShapesClip:
 
 
 def _motion_parts(motion: str) -> tuple[str, str | None, str | None]:
-    """A motion of `MOTIONS` as (motion kind, direction or None, speed or None)."""
+    """Split a motion of `MOTIONS` into (motion kind, direction or None, speed or None)."""
     if not motion.startswith("moving "):
         return motion, None, None
     direction, speed = motion.removeprefix("moving ").rsplit(" ", 1)
@@ -150,9 +153,10 @@ def _motion_parts(motion: str) -> tuple[str, str | None, str | None]:
 
 
 def parse_caption(caption: str) -> Attributes:
-    """Read a caption of the world's grammar; case and repeated blanks do not matter.
+    """Parse a caption of the world's grammar; case and repeated blanks do not matter.
 
-    Raises ValueError that names the first word which the grammar does not allow at its place.
+    Raises:
+      ValueError: names the first word that does not follow the grammar.
     """
     words = caption.lower().split()
     position = 0
@@ -186,13 +190,13 @@ def parse_caption(caption: str) -> Attributes:
 
 
 def is_held_out(colour: str, shape: str, motion: str) -> bool:
-    """Whether the triple, its motion written as in the caption, is kept out of all training."""
+    """Return whether the triple, its motion written as in the caption, is excluded from all training."""
     return zlib.crc32(f"{colour} {shape} {motion}".encode()) % 10 == 0
 
 
 @functools.cache
 def all_triples(split: str = "all") -> tuple[tuple[str, str, str], ...]:
-    """The (colour, shape, motion) triples of a split of `SPLITS`, in a fixed order."""
+    """Return the (colour, shape, motion) triples of a split of `SPLITS`, in a fixed order."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
     triples = ((colour, shape, motion) for colour in COLOURS for shape in SHAPES for motion in MOTIONS)
@@ -224,11 +228,11 @@ def _generator(*entropy: int) -> np.random.Generator:
 def sample_clip(seed: int, index: int, split: str = "train", emphasis: Sequence[str] = ()) -> ShapesClip:
     """Draw clip number `index` of the stream `seed`: a function of its arguments alone.
 
-    Uniform over the split's triples, the sizes, the backgrounds and the places where the shape stays inside.
+    Uniform over the split's triples, the sizes, the backgrounds and the positions where the shape stays inside.
 
     Args:
-      emphasis: words that the captions of every second clip have, all of them; these clips are uniform over those that
-        have them.
+      emphasis: words that the captions of every second clip contain, all of them; these clips are uniform over those
+        whose captions contain them.
 
     Raises:
       ValueError: there is no such split, or no caption of it has these words.
@@ -249,10 +253,11 @@ def _draw(rng: np.random.Generator, split: str) -> ShapesClip:
 
 
 def similar_clips(seed: int, index: int, split: str, attribute: str) -> list[ShapesClip]:
-    """Clip number `index` of the stream `seed` with each of the `SHAPES`, or each of the motions `IN_PLACE`.
+    """Draw clip number `index` of the stream `seed` with each of the `SHAPES`, or each of the motions `IN_PLACE`.
 
-    A clip of another split stands there as it was drawn; of other motions they start elsewhere, since the places where
-    a shape stays inside the frame are others, but the two senses of circling start at the same.
+    Where a variant belongs to another split, the clip as drawn takes its place. Clips of different motions start at
+    different positions, since they depend on where the shape stays inside the frame; the two senses of circling start
+    at the same.
 
     Args:
       attribute: "shape" or "motion".
@@ -261,29 +266,23 @@ def similar_clips(seed: int, index: int, split: str, attribute: str) -> list[Sha
     if attribute == "shape":
         clips = [dataclasses.replace(drawn, shape=shape) for shape in SHAPES]
     elif attribute == "motion":
-        who = drawn.size, drawn.colour, drawn.shape
-        clips = [_place(*who, motion, drawn.background, _generator(seed, index, 0)) for motion in IN_PLACE]
+        subject = drawn.size, drawn.colour, drawn.shape
+        clips = [_place(*subject, motion, drawn.background, _generator(seed, index, 0)) for motion in IN_PLACE]
     else:
         raise ValueError(f"attribute must be shape or motion; got {attribute!r}")
     allowed = all_triples(split)
     return [clip if (clip.colour, clip.shape, clip.motion) in allowed else drawn for clip in clips]
 
 
-def clip_from_caption(caption: str, seed: int = 0) -> ShapesClip:
-    """A clip that shows what `caption` says, its start drawn by `seed`. Raises as `parse_caption`."""
-    said = parse_caption(caption)
-    return _place(said.size, said.colour, said.shape, said.motion, said.background, _generator(seed))
-
-
 def frame_times(num_frames: int) -> np.ndarray:
-    """The times (num_frames,) in seconds that the frames of a clip show: from 0 to DURATION, both included."""
+    """Return the times `(num_frames,)` of a clip's frames in seconds, from 0 to DURATION, both included."""
     if num_frames < 2:
         raise ValueError(f"num_frames must be at least 2; got {num_frames}")
     return DURATION * np.arange(num_frames) / (num_frames - 1)
 
 
 def render_background(background: str, resolution: int) -> np.ndarray:
-    """The background (R, R, 3) float64 in [0, 255], each pixel the exact mean over its area."""
+    """Render a background, `(R, R, 3)` float64 in [0, 255], each pixel the exact mean over its area."""
     attributes = background.split()
     first, second = (np.asarray(tone, np.float64) for tone in TONES[attributes[-1]])
     edges = np.arange(resolution + 1) / resolution
@@ -303,7 +302,7 @@ def render_background(background: str, resolution: int) -> np.ndarray:
 
 @functools.cache
 def _outline(shape: str) -> np.ndarray:
-    """The corners (N, 2) of a polygonal shape of radius 1 about the origin, in order."""
+    """Return the corners `(N, 2)` of a polygonal shape of radius 1 about the origin, in order."""
     if shape == "square":
         return SQUARE_HALF_SIDE * np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
     count = 3 if shape == "triangle" else 10
@@ -316,11 +315,13 @@ _CIRCLE_ARCS = 48  # half a circle is cut into this many chords, besides the cut
 
 
 def shape_coverage(shape: str, x: float, y: float, radius: float, resolution: int) -> tuple[int, int, np.ndarray]:
-    """The share of each pixel's area that a shape covers.
+    """Compute the share of each pixel's area that a shape covers.
 
-    Returns (top, left, coverage): coverage (h, w) float64 in [0, 1] is that of the pixel block whose first
-    pixel is (top, left), and all pixels outside of the block are uncovered. Exact for polygons: along a
-    row, an edge that crosses it from (xa, ya) to (xb, yb) bounds an area that is integrated in closed form.
+    Exact for polygons: within a row of pixels, an edge that crosses it from (xa, ya) to (xb, yb) bounds an area that is
+    integrated in closed form.
+
+    Returns: (top, left, coverage), the coverage `(h, w)` float64 in [0, 1] of the block of pixels that begins at
+      (top, left); the pixels outside of the block are uncovered.
     """
     cx, cy, r = x * resolution, y * resolution, radius * resolution
     left, right = max(math.floor(cx - r), 0), min(math.ceil(cx + r), resolution)
@@ -366,13 +367,13 @@ def shape_coverage(shape: str, x: float, y: float, radius: float, resolution: in
 
 
 def _ramp_integral(u: np.ndarray) -> np.ndarray:
-    """The integral of clip(u, 0, 1) from 0 to u."""
+    """Integrate clip(u, 0, 1) from 0 to u."""
     ramp = np.clip(u, 0.0, 1.0)
     return ramp * (0.5 * ramp) + np.maximum(u - 1.0, 0.0)
 
 
 def render(clip: ShapesClip, times: Sequence[float] | np.ndarray, resolution: int) -> np.ndarray:
-    """Render the moments `times` (T,) in seconds of a clip: uint8 (T, R, R, 3), sRGB, R = resolution."""
+    """Render a clip at `times` `(T,)` in seconds: uint8 `(T, R, R, 3)`, sRGB, R = resolution."""
     if resolution < 1:
         raise ValueError(f"resolution must be at least 1; got {resolution}")
     times = np.asarray(times, np.float64)
@@ -387,14 +388,24 @@ def render(clip: ShapesClip, times: Sequence[float] | np.ndarray, resolution: in
     return frames
 
 
+def render_clip(seed: int, index: int, split: str, num_frames: int, resolution: int) -> RenderedClip:
+    """Render all frames of clip number `index` of `sample_clip`'s stream."""
+    clip = sample_clip(seed, index, split)
+    return RenderedClip(clip.caption, render(clip, frame_times(num_frames), resolution))
+
+
 class ShapesSource:
     """Clips of the shapes world as a grain random-access source, each a function of (seed, index).
 
-    split: one of `SPLITS`; seed: >= 0; num_clips: length of the source; num_frames: at least 2;
-    resolution: side of the square frames in pixels, at least 8.
-
     An element is {"video": uint8 (num_frames, resolution, resolution, 3), "caption": str, "fps": float32}, where
     fps is (num_frames - 1) / DURATION.
+
+    Args:
+      split: one of `SPLITS`.
+      seed: at least 0.
+      num_clips: length of the source.
+      num_frames: at least 2.
+      resolution: side of the square frames in pixels, at least 8.
     """
 
     def __init__(self, split: str, seed: int, num_clips: int, num_frames: int, resolution: int):
@@ -415,7 +426,7 @@ class ShapesSource:
         return self.num_clips
 
     def clip(self, index: int) -> ShapesClip:
-        """The description of element `index`; negative indices count from the end. Raises IndexError outside."""
+        """Return the description of element `index`; negative indices count from the end. IndexError: outside."""
         index = operator.index(index)
         if not -self.num_clips <= index < self.num_clips:
             raise IndexError(f"index {index} is outside of a source of {self.num_clips} clips")

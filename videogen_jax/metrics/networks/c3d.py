@@ -38,7 +38,7 @@ class C3D(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array) -> jax.Array:
-        """video: `(B, 16, 112, 112, 3)` as `preprocess` gives it -> logits `(B, num_classes)`."""
+        """Return logits `(B, num_classes)` of videos `(B, 16, 112, 112, 3)` from `preprocess`."""
         x = video
         for name, features, pool in _LAYERS:
             x = nn.relu(nn.Conv(features, (3, 3, 3), padding=1, name=name)(x))
@@ -52,18 +52,21 @@ class C3D(nn.Module):
 
 
 def preprocess(video: jax.Array, mean: jax.Array) -> jax.Array:
-    """Videos as TGAN's score (Saito et al. 2017) gives them to the network.
+    """Preprocess videos as TGAN's score does (Saito et al. 2017).
 
-    video: uint8 `(B, 16, H, W, 3)` in RGB; mean: `(16, 112, 112, 3)` in BGR and [0, 255], the middle of the training
-    set's mean cube. Returns float32 `(B, 16, 112, 112, 3)` in BGR, the mean taken off.
+    Args:
+      video: uint8 `(B, 16, H, W, 3)` in RGB.
+      mean: `(16, 112, 112, 3)` in BGR and [0, 255], the centre crop of the training set's mean cube.
+
+    Returns: float32 `(B, 16, 112, 112, 3)` in BGR, minus the mean.
     """
-    # As there, [0, 255] is taken to [-1, 1], and [-1, 1] to [0, 256].
+    # As there, [0, 255] is mapped to [-1, 1], and [-1, 1] to [0, 256].
     scaled = (video.astype(jnp.float32) / 127.5 - 1.0) * 128.0 + 128.0
     return resize_bilinear(scaled[..., ::-1], (SIDE, SIDE), align_corners=True) - mean
 
 
 def read_mean(tensor: np.ndarray) -> np.ndarray:
-    """The mean of a weights file, `(3, 16, 128, 171)`, `(3, 16, 112, 112)` or `(3,)`, as `(16, 112, 112, 3)`.
+    """Convert the mean of a weights file, `(3, 16, 128, 171)`, `(3, 16, 112, 112)` or `(3,)`, to `(16, 112, 112, 3)`.
 
     As published it is BGR, channels first and 128 by 171 pixels, of which the protocol takes rows and columns 8 to 120.
 
@@ -82,7 +85,7 @@ def read_mean(tensor: np.ndarray) -> np.ndarray:
 
 
 def public_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors under the names of this module: those of Chainer (`conv1a/W`, `conv1a/b`) and PyTorch ports (`conv1`)."""
+    """Rename the tensors of Chainer (`conv1a/W`, `conv1a/b`) and of PyTorch ports (`conv1`) as in this module."""
     alone = {"conv1": "conv1a", "conv2": "conv2a"}
     renamed = {}
     for name, tensor in tensors.items():

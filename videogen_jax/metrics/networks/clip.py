@@ -115,11 +115,11 @@ class CLIP:
     tokenizer: "CLIPTokenizer | None"
 
     def embed_images(self, images: np.ndarray) -> np.ndarray:
-        """uint8 `(B, H, W, 3)` -> `(B, P)` float32."""
+        """Embed images, uint8 `(B, H, W, 3)`, as `(B, P)` float32."""
         return np.asarray(self._images(self.vision_params, preprocess(images, self.image_size)))
 
     def embed_texts(self, captions: Sequence[str]) -> np.ndarray:
-        """Captions, cut to the longest text that the tower takes -> `(B, P)` float32."""
+        """Embed captions, truncated to the longest text that the tower takes, as `(B, P)` float32."""
         return np.asarray(self._texts(self.text_params, jnp.asarray(tokenize(self.tokenizer, list(captions)))))
 
     @functools.cached_property
@@ -136,9 +136,9 @@ def _unit(x: jax.Array) -> jax.Array:
 
 
 def preprocess(images: np.ndarray, size: int) -> np.ndarray:
-    """uint8 `(B, H, W, 3)` -> float32 `(B, size, size, 3)`, as CLIP's image processor does.
+    """Preprocess images, uint8 `(B, H, W, 3)`, to float32 `(B, size, size, 3)` as CLIP's image processor does.
 
-    The shorter side is resized to `size` by Pillow's bicubic filter, the middle cut out, each channel normalised.
+    The shorter side is resized to `size` by Pillow's bicubic filter, the centre cropped, each channel normalised.
     """
     height, width = images.shape[1:3]
     short = min(height, width)
@@ -153,7 +153,7 @@ def preprocess(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def load_clip(folder: str | Path) -> CLIP:
-    """CLIP from a folder in transformers' layout, as `openai/clip-vit-base-patch32` is: config, safetensors, tokenizer.
+    """Load CLIP from a folder in transformers' layout (`openai/clip-vit-base-patch32`): config, safetensors, tokenizer.
 
     Raises:
       ValueError: the folder lacks a file, or its tensors do not fit its config.

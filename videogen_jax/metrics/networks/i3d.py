@@ -96,10 +96,13 @@ class I3D(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """video: `(B, T, H, W, 3)` in [-1, 1], T at least 9, H and W at least 193.
+        """Classify videos.
 
-        Returns: the logits `(B, num_classes)`, which the Fréchet video distance is taken on, and the pooled features
-          `(B, 1024)` before them; both averaged over time (and the features over places).
+        Args:
+          video: `(B, T, H, W, 3)` in [-1, 1], T at least 9, H and W at least 193.
+
+        Returns: the logits `(B, num_classes)`, on which the Fréchet video distance is taken, and the pooled features
+          `(B, 1024)` before them; both averaged over time (and the features over positions).
         """
 
         def unit(features, kernel, stride, name):
@@ -123,12 +126,12 @@ class I3D(nn.Module):
 
 
 def preprocess(video: jax.Array) -> jax.Array:
-    """uint8 `(B, T, H, W, 3)` -> `(B, T, 224, 224, 3)` in [-1, 1], the aspect ratio not kept, as in the FVD's code."""
+    """Resize videos, uint8 `(B, T, H, W, 3)`, to `(B, T, 224, 224, 3)` in [-1, 1] whatever the aspect, as FVD does."""
     return resize_bilinear(unit_range(video), (SIDE, SIDE))
 
 
 def public_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors of a public I3D under the names of this module; surplus names stay as they are."""
+    """Rename the tensors of a public I3D as in this module; surplus names stay as they are."""
 
     def rename(name: str) -> str:
         name = re.sub(r"^(module|model|i3d)\.", "", name)

@@ -1,4 +1,4 @@
-"""Inception-v3 as the Fréchet inception distance has it (Szegedy et al. 2016; Heusel et al. 2017).
+"""Inception-v3 of the Fréchet inception distance (Szegedy et al. 2016; Heusel et al. 2017).
 
 The weights are those of TensorFlow's `inception-2015-12-05` graph, as pytorch-fid publishes them
 (`pt_inception-2015-12-05-6726825d.pth`); torch-fidelity's file has the same names and tensors. The graph differs from
@@ -75,7 +75,7 @@ class InceptionB(nn.Module):
 
 
 class InceptionC(nn.Module):
-    """7x7 convolutions taken apart into 1x7 and 7x1."""
+    """7x7 convolutions factorized into 1x7 and 7x1."""
 
     width: int
 
@@ -152,19 +152,19 @@ class InceptionV3(nn.Module):
 
 
 def preprocess(images: jax.Array) -> jax.Array:
-    """uint8 `(B, H, W, 3)` -> `(B, 299, 299, 3)` in [-1, 1], resized as pytorch-fid does.
+    """Resize images, uint8 `(B, H, W, 3)`, to `(B, 299, 299, 3)` in [-1, 1] as pytorch-fid does.
 
-    TensorFlow's own resize of that time held the top left corner fixed and not the pixels' centres; torch-fidelity
-    repeats it, pytorch-fid does not. The scores differ a little, so they are to be compared within one of the two.
+    TensorFlow's own resize of that time aligned the top left corner and not the pixels' centres; torch-fidelity
+    reproduces it, pytorch-fid does not. The scores differ a little, so only those of one of the two are comparable.
     """
     return resize_bilinear(unit_range(images), (SIDE, SIDE))
 
 
 def public_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors of a public file under the names that `naming.from_public` computes for this module.
+    """Rename the tensors of a public file as `naming.from_public` names them for this module.
 
-    There `branch3x3dbl_1` reads as an entry of a list, `branch3x3dbl.1`. The auxiliary classifier of other Inception-v3
-    files is left out.
+    There `branch3x3dbl_1` is an entry of a list, `branch3x3dbl.1`. The auxiliary classifier of other Inception-v3 files
+    is left out.
     """
     return {
         re.sub(r"\.(branch\dx\ddbl)_(\d)\.", r".\1.\2.", name): tensor

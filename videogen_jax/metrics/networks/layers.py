@@ -23,14 +23,14 @@ class FrozenBatchNorm(nn.Module):
 
 
 def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool = False) -> jax.Array:
-    """Bilinear resize without antialiasing: `(..., H, W, C)` -> `(..., h, w, C)`.
+    """Resize bilinearly without antialiasing: `(..., H, W, C)` -> `(..., h, w, C)`.
 
     It is `torch.nn.functional.interpolate(mode="bilinear", align_corners=...)`, by which the published numbers were
-    made; a well-made resize, which filters before it shrinks, would give others.
+    measured; a resize with antialiasing would change them.
 
     Args:
       size: (h, w).
-      align_corners: the centres of the corner pixels keep their places; else the corners of the image do.
+      align_corners: align the centres of the corner pixels; else the corners of the image.
     """
     shape = (*x.shape[:-3], *size, x.shape[-1])
     if not align_corners:
@@ -42,5 +42,5 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool = F
 
 
 def unit_range(frames: jax.Array) -> jax.Array:
-    """uint8 `[0, 255]` -> float32 `[-1, 1]`."""
+    """Scale uint8 `[0, 255]` to float32 `[-1, 1]`."""
     return frames.astype(jnp.float32) / 127.5 - 1.0
