@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPModel
 import videogen_jax
 from configs.webvid.evaluate_msrvtt import get_config as get_msrvtt
 from configs.webvid.evaluate_ucf101 import get_config as get_ucf101
-from tests.data.made_videos import write_video
+from tests.data.synthetic_videos import write_video
 from tests.shapes.tiny_classifier import write_tiny_classifier
 from videogen_jax.data.entries import Item
 from videogen_jax.data.excerpts import Excerpt, read_excerpt

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.made_videos import read_time, write_video
+from tests.data.synthetic_videos import read_time, write_video
 from videogen_jax.interpolation.files import default_output
 from videogen_jax.video_io import read_video
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.made_videos import draw, read_time, write_video
+from tests.data.synthetic_videos import draw, read_time, write_video
 from videogen_jax.data.clips import ClipRules, read_clips
 from videogen_jax.data.corpora import build_corpus
 from videogen_jax.data.decoding import BadVideo
@@ -13,23 +13,23 @@ from videogen_jax.data.entries import Item
 RULES = ClipRules(num_frames=8, fps=(8.0,), resolution=64)
 
 
-def video(path, seconds=4.0, **how):
-    write_video(path, np.arange(0.0, seconds, 1 / 24), codec="h264", size=(96, 128), **how)
+def video(path, seconds=4.0, **options):
+    write_video(path, np.arange(0.0, seconds, 1 / 24), codec="h264", size=(96, 128), **options)
     return Item(path.stem, None, str(path), path.suffix)
 
 
-def test_a_video_gives_one_clip_after_the_other(tmp_path):
+def test_a_video_is_cut_into_consecutive_clips(tmp_path):
     scan = read_clips(video(tmp_path / "a.mp4"), RULES)
     assert [clip.start for clip in scan.clips] == [0.0, 1.0, 2.0, 3.0]
     for clip in scan.clips:
         assert clip.frames.shape == (8, 64, 64, 3)
-        shown = [read_time(frame) for frame in clip.frames]
-        np.testing.assert_allclose(shown, clip.start + np.arange(8) / 8, atol=1 / 48 + 0.001)
+        times = [read_time(frame) for frame in clip.frames]
+        np.testing.assert_allclose(times, clip.start + np.arange(8) / 8, atol=1 / 48 + 0.001)
         assert (clip.fps, clip.motion > 2) == (8.0, True)
     assert scan.seconds == pytest.approx(4.0, abs=0.01)
 
 
-def test_clips_do_not_reach_over_scene_changes(tmp_path):
+def test_clips_do_not_span_scene_changes(tmp_path):
     scan = read_clips(video(tmp_path / "a.mp4", scene_changes=(1.5, 2.0), clock=False), RULES)
     assert scan.counts == {"cuts": 2, "still": 0, "short": 1}  # the scene of half a second
     assert [clip.start for clip in scan.clips] == [0.0, 2.0, 3.0]
@@ -39,12 +39,12 @@ def test_still_clips_are_dropped(tmp_path):
     still = video(tmp_path / "a.mp4", moving=False, clock=False)
     scan = read_clips(still, RULES)
     assert (scan.clips, scan.counts["still"]) == ([], 4)
-    kept = read_clips(still, ClipRules(num_frames=8, fps=(8.0,), resolution=64, min_motion=0.0))
-    assert len(kept.clips) == 4
-    assert max(clip.motion for clip in kept.clips) < 0.2
+    with_still = read_clips(still, ClipRules(num_frames=8, fps=(8.0,), resolution=64, min_motion=0.0))
+    assert len(with_still.clips) == 4
+    assert max(clip.motion for clip in with_still.clips) < 0.2
 
 
-def test_how_much_of_a_video_is_taken(tmp_path):
+def test_limits_on_clips_and_seconds_per_video(tmp_path):
     item = video(tmp_path / "a.mp4")
     assert len(read_clips(item, ClipRules(8, (8.0,), 32, max_clips=2)).clips) == 2
     assert len(read_clips(item, ClipRules(8, (8.0,), 32, max_seconds=1.95)).clips) == 2
@@ -57,19 +57,19 @@ def test_how_much_of_a_video_is_taken(tmp_path):
 
 
 def test_short_and_broken_videos_are_refused(tmp_path):
-    with pytest.raises(BadVideo, match=r"shorter than asked: its frames end at 0.71 s, but a clip lasts 0.88 s"):
+    with pytest.raises(BadVideo, match=r"too short: its last frame is at 0.71 s, but a clip spans 0.88 s"):
         read_clips(video(tmp_path / "a.mp4", seconds=0.75), RULES)
-    with pytest.raises(BadVideo, match="too few frames a second"):
+    with pytest.raises(BadVideo, match="frame rate too low"):
         read_clips(video(tmp_path / "b.mp4"), ClipRules(8, (60.0,), 32))
     item = video(tmp_path / "c.mp4", faststart=True)
     content = (tmp_path / "c.mp4").read_bytes()
     (tmp_path / "c.mp4").write_bytes(content[: len(content) * 2 // 3])
-    with pytest.raises(BadVideo, match=r"damaged at|not whole"):
+    with pytest.raises(BadVideo, match=r"damaged at|truncated"):
         read_clips(item, RULES)
 
 
 def test_every_kind_of_entry_gives_clips(tmp_path):
-    """A member of a tar shard gives what the file gives; an image one frame, cut to a square; TFDS has its own test."""
+    """A member of a tar shard has the clips of the file; an image has one square frame. TFDS has its own test."""
     item = video(tmp_path / "a.mp4")
     Image.fromarray(draw(0.0, (96, 160))).save(tmp_path / "b.png")
     for name in ("a.mp4", "b.png"):
@@ -93,7 +93,7 @@ def read_all(settings):
     return [read_clips(corpus.item(index), RULES) for index in range(len(corpus))]
 
 
-def test_rules_that_make_no_clip_are_refused():
+def test_impossible_rules_are_refused():
     with pytest.raises(ValueError, match=r"config.clips.num_frames is 0; it must be at least 1"):
         ClipRules(0, (8.0,), 32)
     with pytest.raises(ValueError, match=r"config.clips.fps is \(\); it must be one or more rates above 0"):

@@ -1,4 +1,4 @@
-"""Listing of tables, folders and tar shards."""
+"""Listing of CSV tables, folders and tar shards."""
 
 import gzip
 import io
@@ -24,7 +24,7 @@ HEADER = "videoid,contentUrl,duration,page_dir,name"
 
 
 def write_files(folder, **contents):
-    """Files by their paths in the folder; None stands for the path's own bytes."""
+    """Write files by their paths in the folder; for None the content is derived from the path."""
     for path, content in contents.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(f"bytes of {path}".encode() if content is None else content)
@@ -41,7 +41,7 @@ def content(item):
 
 
 def read_all(corpus):
-    """Of each entry, what is said of it and its bytes; of a bad one, its id and the reason."""
+    """Return the id, caption and bytes of each entry; of a bad one, the id and the reason."""
     entries = []
     for index in range(len(corpus)):
         try:
@@ -85,7 +85,7 @@ def test_table(tmp_path, mark, end):
         corpus.item(3)
 
 
-def test_bad_rows_say_what_is_wrong(tmp_path):
+def test_bad_rows_have_a_reason(tmp_path):
     folder = write_files(tmp_path / "videos", **{f"p/{i}.mp4": None for i in range(12)}, **{"secret.mp4": b""})
     write_files(tmp_path, **{"beside.mp4": b""})
     (tmp_path / "videos/p/12.mp4").mkdir()
@@ -102,9 +102,9 @@ def test_bad_rows_say_what_is_wrong(tmp_path):
         ("1", "its caption is not UTF-8"),
         ("2", "its caption is empty"),
         ("3", "its caption is empty"),
-        ("4", "its row has 3 columns, but the header 5"),
-        ("5", "its row has 6 columns, but the header 5"),
-        ("0", "its id is that of an earlier entry"),
+        ("4", "its row has 3 columns, but the header has 5"),
+        ("5", "its row has 6 columns, but the header has 5"),
+        ("0", "an earlier entry has the same id"),
         ("99", f"its file {folder}/p/99.mp4 is missing"),
         ("../../beside", f"its file p/../../beside.mp4 is not in {folder}"),
         ("\\udce96", "its id is not UTF-8"),
@@ -156,7 +156,7 @@ def test_table_is_not_kept_in_memory(tmp_path):
         ),
         ("page_dir,name\n1,x\n", r"table.csv lacks the column 'videoid' of config.corpus.id_column"),
         ("", r"lacks the column 'videoid' of config.corpus.id_column; found: none"),
-        ("a\rb\r", r"table.csv has no header that can be parsed \(new-line"),
+        ("a\rb\r", r"the header of .*table.csv cannot be parsed \(new-line"),
         (HEADER + "\n\n", r"table.csv holds no entries"),
     ],
 )
@@ -186,7 +186,7 @@ def test_folder(tmp_path):
     corpus = build_corpus({"kind": "folder", "folder": folder})
     assert read_all(corpus) == [
         ("a", "a.mov", b"bytes of a.mov"),
-        ("a", "its id is that of an earlier entry"),
+        ("a", "an earlier entry has the same id"),
         ("b-1/x", "b-1/x.mp4", b"bytes of b-1/x.mp4"),
         ("b", "b.mp4", b"bytes of b.mp4"),
         ("b/10", "b/10.gif", b"bytes of b/10.gif"),
@@ -212,18 +212,18 @@ def test_folder(tmp_path):
 
 
 def test_folder_is_sorted_as_its_paths_are(tmp_path):
-    drawn = random.Random(0)
-    paths = {"/".join(drawn.choices(["a", "a-", "a.b", "A", "a/b", "é"], k=drawn.randint(1, 3))) for _ in range(60)}
+    rng = random.Random(0)
+    paths = {"/".join(rng.choices(["a", "a-", "a.b", "A", "a/b", "é"], k=rng.randint(1, 3))) for _ in range(60)}
     folder = write_files(tmp_path, **{f"{path}.mp4": b"" for path in paths})
     (tmp_path / os.fsdecode(b"\xe9.mp4")).touch()
     corpus = build_corpus({"kind": "folder", "folder": folder, "captions": None})
-    listed = [f"{corpus.id(index)}.mp4" for index in range(len(corpus))]
-    assert listed[:-1] == sorted(f"{path}.mp4" for path in paths)
+    names = [f"{corpus.id(index)}.mp4" for index in range(len(corpus))]
+    assert names[:-1] == sorted(f"{path}.mp4" for path in paths)
     assert read_all(corpus)[-1] == ("\\udce9", "its id is not UTF-8")
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_lines_of_json(tmp_path, mark):
+def test_json_lines(tmp_path, mark):
     folder = write_files(tmp_path / "in", **{"a/b.mp4": None, "c.webm": None, "d.jpg": None})
     no_video = f"its file {folder}/d.jpg ends in none of {', '.join(corpora.VIDEO_SUFFIXES)}"
     not_json = "its line is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"
@@ -233,9 +233,9 @@ def test_lines_of_json(tmp_path, mark):
         b'{"path": "d.jpg", "text": "x"}': ("d", no_video),
         b'{"path": "c.webm", "text": "\xe9"}': ("c", "its caption is not UTF-8"),
         b'{"id": "8", "file": "c.webm", "text": "\\ud800"}': ("8", "its caption is not UTF-8"),
-        b'{"id": "9", "file": "c.webm", "text": ["x"]}': ("9", "its caption is not a text"),
+        b'{"id": "9", "file": "c.webm", "text": ["x"]}': ("9", "its caption is not a string"),
         b'{"id": "10", "file": "c.webm", "text": null}': ("10", "it has no caption"),
-        b'{"file": "a/b.webm", "caption": "again"}': ("a/b", "its id is that of an earlier entry"),
+        b'{"file": "a/b.webm", "caption": "again"}': ("a/b", "an earlier entry has the same id"),
         b"{": ("captions.jsonl@%d", not_json),
         b"[]": ("captions.jsonl@%d", "its line names no file (file, video or path)"),
         b'{"path": 5}': ("captions.jsonl@%d", "its line names no file (file, video or path)"),
@@ -262,8 +262,8 @@ def write_shard(path, members, format=tarfile.GNU_FORMAT):
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_shards(tmp_path, format):
-    drawn = np.random.default_rng(0)
-    first, second = (drawn.bytes(n) for n in (70_000, 513))
+    rng = np.random.default_rng(0)
+    first, second = (rng.bytes(n) for n in (70_000, 513))
     long = "folder/" * 16 + "4"
     shards = [
         {"./a.b/1.mp4": first, "./a.b/1.txt": b"one\n", "./a.b/1.json": b'{"caption": "other"}', "./a.b/1.jpg": b""},
@@ -279,7 +279,7 @@ def test_shards(tmp_path, format):
         ("a.b/1", "one", first),
         ("2", "two", second),
         (long, "vier 🐟", b""),
-        ("a.b/1", "its id is that of an earlier entry"),
+        ("a.b/1", "an earlier entry has the same id"),
         ("3", none),
     ]
     assert [corpus.item(index).suffix for index in range(3)] == [".mp4", ".webm", ".mp4"]
@@ -313,12 +313,12 @@ def test_bad_captions_of_shards(tmp_path):
     assert [reason for _, reason in read_all(build_corpus(config))] == [
         "its .json has no caption or text",
         "its .json is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))",
-        "its caption is not a text",
+        "its caption is not a string",
         "its caption is not UTF-8",
         "its caption is empty",
         f"its sample in {tmp_path}/0.tar has no .txt or .json",
     ]
-    assert read_all(build_corpus({**config, "caption_key": "said"}))[0][1] == "its .json has no said"
+    assert read_all(build_corpus({**config, "caption_key": "title"}))[0][1] == "its .json has no title"
     corpus = build_corpus(config)
     (tmp_path / "0.tar").unlink()
     assert read_all(corpus)[0][1] == f"its shard {tmp_path}/0.tar cannot be read (No such file or directory)"
@@ -326,7 +326,7 @@ def test_bad_captions_of_shards(tmp_path):
 
 def test_broken_shards(tmp_path):
     members = {f"{index}.{ending}": bytes(2000) for index in range(3) for ending in ("mp4", "txt")}
-    members = {name: b"said" if name.endswith("txt") else data for name, data in members.items()}
+    members = {name: b"caption" if name.endswith("txt") else data for name, data in members.items()}
     write_shard(tmp_path / "whole.tar", members)
     whole = (tmp_path / "whole.tar").read_bytes()
     sample = 512 + 2048 + 512 + 512
@@ -344,23 +344,23 @@ def test_broken_shards(tmp_path):
     for size, (samples, reason) in cuts.items():
         (tmp_path / "cut.tar").write_bytes(whole[:size])
         corpus = build_corpus({"kind": "webdataset", "shards": [f"{tmp_path}/{name}.tar" for name in ("cut", "next")]})
-        *good, broken, behind = read_all(corpus)
-        assert good == [(str(index), "said", bytes(2000)) for index in range(samples)], size
-        assert broken == (f"{tmp_path}/cut.tar", f"it is not a whole, uncompressed tar file ({reason})")
-        assert behind == ("next", "text", b"video")
+        *good, broken, following = read_all(corpus)
+        assert good == [(str(index), "caption", bytes(2000)) for index in range(samples)], size
+        assert broken == (f"{tmp_path}/cut.tar", f"it is not a complete, uncompressed tar file ({reason})")
+        assert following == ("next", "text", b"video")
     damaged = bytearray(whole)
     damaged[sample : sample + 100] = b"x" * 100
     (tmp_path / "cut.tar").write_bytes(damaged)
     entries = read_all(build_corpus({"kind": "webdataset", "shards": f"{tmp_path}/{{cut,no}}.tar"}))
     assert [entry[0] for entry in entries] == ["0", f"{tmp_path}/cut.tar", f"{tmp_path}/no.tar"]
-    assert entries[1][1] == "it is not a whole, uncompressed tar file (it has no end mark)"
+    assert entries[1][1] == "it is not a complete, uncompressed tar file (it has no end mark)"
     assert entries[2][1] == "it cannot be read (No such file or directory)"
     (tmp_path / "cut.tar").write_bytes(gzip.compress(whole))
     (entry,) = read_all(build_corpus({"kind": "webdataset", "shards": f"{tmp_path}/cut.tar"}))
-    assert entry[1].startswith("it is not a whole, uncompressed tar file (")
+    assert entry[1].startswith("it is not a complete, uncompressed tar file (")
 
 
-def test_names_of_shards(tmp_path):
+def test_shard_patterns(tmp_path):
     assert expand_shards("s/{08..11}-{a,b}.tar") == [f"s/{n}-{c}.tar" for n in ("08", "09", "10", "11") for c in "ab"]
     assert expand_shards(["{9..10}.tar", "x.tar"]) == ["9.tar", "10.tar", "x.tar"]
     write_files(tmp_path, **dict.fromkeys(("b.tar", "a.tar", "c.txt", "d/e.tar"), b""))
@@ -380,7 +380,7 @@ def test_a_decoder_reads_a_video_within_a_shard(tmp_path):
     np.testing.assert_array_equal(decoded[0], decoded[1])
 
 
-def test_threads_and_pickles_read_the_same(tmp_path):
+def test_threads_and_pickled_corpora_read_the_same(tmp_path):
     contents = {f"{index}.mp4": os.urandom(3000) for index in range(20)}
     captions = {f"{index}.txt": b"caption %d" % index for index in range(20)}
     folder = write_files(tmp_path / "videos", **contents, **captions)
@@ -432,12 +432,12 @@ def test_threads_and_pickles_read_the_same(tmp_path):
         ),
     ],
 )
-def test_fields_that_are_wrong_are_named(config, message):
+def test_errors_name_the_wrong_field(config, message):
     with pytest.raises(ValueError, match=message):
         build_corpus(config)
 
 
-def test_workers_need_not_import_much():
+def test_workers_import_little():
     code = "import sys, videogen_jax.data.corpora; print([m for m in sys.modules if m in sys.argv])"
     names = ["jax", "PIL", "av", "absl", "tensorflow_datasets", "array_record"]
     assert subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True).stdout == "[]\n"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.made_videos import RATES, draw, is_upright, make_corpus, read_time, write_video
-from videogen_jax.data.decoding import BadVideo, FrameArray, Framing, Timing, VideoFile, at_times, read_frames
+from tests.data.synthetic_videos import RATES, draw, is_upright, make_corpus, read_time, write_video
+from videogen_jax.data.decoding import BadVideo, FrameArray, Framing, Timing, VideoFile, nearest_frames, read_frames
 
-HALF_A_MILLISECOND = 0.0006  # the clock in the pictures counts milliseconds
+ROUNDING = 0.0006  # the clock in the images counts milliseconds
 
 
 @pytest.fixture(scope="module")
@@ -17,27 +17,27 @@ def corpus(tmp_path_factory):
     return make_corpus(tmp_path_factory.mktemp("corpus"), count=60, faulty=12)
 
 
-def nearest(times, wanted):
-    return [min(times, key=lambda time: abs(time - w)) for w in wanted]
+def nearest(frame_times, times):
+    return [min(frame_times, key=lambda frame: abs(frame - time)) for time in times]
 
 
-def test_frames_of_any_file_are_the_nearest_and_upright(corpus):
+def test_frames_are_the_nearest_in_time_and_upright(corpus):
     good = [video for video in corpus if video.fault is None]
     assert len({(video.codec, video.rate) for video in good}) == 12
     assert {video.rotation for video in good} > {0, 90}
     for number, video in enumerate(good):
         start = np.random.default_rng(number).uniform(0.0, video.times[-1] - 0.9)
-        wanted = start + np.arange(8) / 9
+        times = start + np.arange(8) / 9
         with VideoFile(str(video.path)) as file:
-            frames = read_frames(file, wanted, Framing(64))
+            frames = read_frames(file, times, Framing(64))
         assert frames.shape == (8, 64, 64, 3)
-        shown = [read_time(frame) for frame in frames]
-        found, best = np.abs(shown - wanted), np.abs(np.array(nearest(video.times, wanted)) - wanted)
-        np.testing.assert_allclose(found, best, atol=2 * HALF_A_MILLISECOND, err_msg=str(video))
+        decoded = [read_time(frame) for frame in frames]
+        error, smallest = np.abs(decoded - times), np.abs(np.array(nearest(video.times, times)) - times)
+        np.testing.assert_allclose(error, smallest, atol=2 * ROUNDING, err_msg=str(video))
         assert all(is_upright(frame) for frame in frames), video
 
 
-def test_reading_from_memory_is_reading_the_file(corpus):
+def test_reading_from_memory_equals_reading_the_file(corpus):
     video = next(video for video in corpus if video.fault is None)
     with VideoFile(str(video.path)) as file:
         frames = read_frames(file, [0.2, 0.4], Framing(48))
@@ -48,13 +48,13 @@ def test_reading_from_memory_is_reading_the_file(corpus):
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("index lost", "not a video that can be read"),
+        ("index lost", "not a readable video"),
         ("truncated", "damaged at"),
         ("zero bytes", "the file is empty"),
-        ("audio only", "no pictures in it, only audio"),
-        ("not a video", "not a video that can be read"),
+        ("audio only", "it has no video stream, only audio"),
+        ("not a video", "not a readable video"),
         ("missing file", "the file does not exist"),
-        ("too short", "shorter than asked: it ends at"),
+        ("too short", "too short: it ends at"),
     ],
 )
 def test_faults_are_named(corpus, fault, reason):
@@ -67,14 +67,14 @@ def test_faults_are_named(corpus, fault, reason):
                 read_frames(file, times, Framing(32))
 
 
-def test_a_square_may_lie_anywhere_and_be_mirrored(tmp_path):
+def test_a_square_may_be_anywhere_and_mirrored(tmp_path):
     write_video(tmp_path / "a.mp4", [0.0, 0.1], codec="h264", size=(64, 128))
 
     def read(**framing):
         with VideoFile(str(tmp_path / "a.mp4")) as file:
             return read_frames(file, [0.0], Framing(64, **framing))[0].astype(int)
 
-    centre, left, right = read(), read(place=0.0), read(place=1.0)
+    centre, left, right = read(), read(position=0.0), read(position=1.0)
     np.testing.assert_array_equal(left[:, 32:], centre[:, :32])
     np.testing.assert_array_equal(right[:, :32], centre[:, 32:])
     np.testing.assert_array_equal(read(flip=True), centre[:, ::-1])
@@ -98,7 +98,7 @@ def test_shrinking_averages_areas(tmp_path):
     assert np.abs(picture[::4, ::4] - truth).mean() > 20
 
 
-def test_colours_of_unmarked_files_go_by_their_height(tmp_path):
+def test_the_colour_space_of_unmarked_files_depends_on_their_height(tmp_path):
     """The same numbers mean BT.709 in a high-definition file and BT.601 in a smaller one."""
     for height, matrix in ((360, "bt601"), (720, "bt709")):
         colour = {"bt601": (0.299, 0.587), "bt709": (0.2126, 0.7152)}[matrix]
@@ -122,56 +122,56 @@ def test_colours_of_unmarked_files_go_by_their_height(tmp_path):
         np.testing.assert_allclose(middle, (200, 40, 40), atol=4)
 
 
-def test_times_between_frames_take_the_nearer_one():
+def test_times_between_frames_select_the_nearer_one():
     frames = [(0.0, "a"), (1.0, "b"), (1.2, "c")]
-    assert [x for _, x in at_times(frames, [0.0, 0.49, 0.51, 1.09, 1.11, 1.29, 1.31])] == list("aabbcc")
-    assert list(at_times(frames, [2.0])) == []
-    assert list(at_times([], [0.0])) == []
+    assert [x for _, x in nearest_frames(frames, [0.0, 0.49, 0.51, 1.09, 1.11, 1.29, 1.31])] == list("aabbcc")
+    assert list(nearest_frames(frames, [2.0])) == []
+    assert list(nearest_frames([], [0.0])) == []
 
 
-def test_too_few_frames_a_second_is_refused():
+def test_too_low_a_frame_rate_is_refused():
     video = FrameArray(np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8), fps=4.0)
     np.testing.assert_array_equal(read_frames(video, [0.25, 0.75], Framing(4))[:, 0, 0, 0], [1, 3])
-    with pytest.raises(BadVideo, match=r"too few frames a second: 4 different ones where 8 are asked for, 8 a second"):
+    with pytest.raises(BadVideo, match=r"frame rate too low: 4 distinct frames for 8 samples at 8 per second"):
         read_frames(video, np.arange(8) / 8, Framing(4))
 
 
-def test_frames_in_memory_have_to_be_frames():
+def test_frames_in_memory_must_be_uint8_images():
     with pytest.raises(BadVideo, match=r"frames are \(3, 4, 4\) float32, not \(T, H, W, 3\) uint8"):
         FrameArray(np.zeros((3, 4, 4), np.float32), 8.0)
 
 
-def test_timing_is_that_of_the_frames_and_constant_rates_are_exact(corpus):
+def test_timing_matches_the_frames_and_constant_rates_are_exact(corpus):
     for video in corpus:
         if video.fault is not None:
             continue
         with VideoFile(str(video.path)) as file:
             timing = file.timing()
-            found = [time for time, _ in file.frames()]
+            times = [time for time, _ in file.frames()]
             assert float(file.start) == pytest.approx(video.start_time, abs=0.001)
         assert timing.rate == RATES[video.rate]
-        assert [timing.nearest(time) for time in found] == list(range(len(timing)))
+        assert [timing.nearest(time) for time in times] == list(range(len(timing)))
         exact = [float(timing.time(number)) for number in range(len(timing))]
         assert exact == pytest.approx(video.times, abs=1e-9 if timing.rate else 0.001)
 
 
-def test_a_rate_is_constant_to_within_a_tick():
+def test_a_constant_rate_may_be_off_by_a_tick():
     tick = Fraction(1, 1000)
     rounded = [round(Fraction(1000 * 1001 * k, 24000)) for k in range(500)]
-    assert Timing.of(rounded, tick).rate == Fraction(24000, 1001)
-    assert Timing.of(rounded, tick, [Fraction(24), Fraction(24000, 1001)]).rate == Fraction(24000, 1001)
-    uneven = Timing.of([0, 40, 80, 130], tick)
+    assert Timing.from_stamps(rounded, tick).rate == Fraction(24000, 1001)
+    assert Timing.from_stamps(rounded, tick, [Fraction(24), Fraction(24000, 1001)]).rate == Fraction(24000, 1001)
+    uneven = Timing.from_stamps([0, 40, 80, 130], tick)
     assert uneven.rate is None
-    assert [uneven.lasts(number) for number in range(4)] == [40 * tick, 40 * tick, 50 * tick, 50 * tick]
-    assert Timing.of([0], tick).rate is None
+    assert [uneven.duration(number) for number in range(4)] == [40 * tick, 40 * tick, 50 * tick, 50 * tick]
+    assert Timing.from_stamps([0], tick).rate is None
 
 
-def test_a_whole_frame_keeps_its_pixels_and_has_square_ones(corpus):
+def test_a_full_image_keeps_its_resolution_and_has_square_pixels(corpus):
     for video in corpus:
         if video.fault is not None:
             continue
         with VideoFile(str(video.path)) as file:
-            picture = file.whole(next(file.frames())[1])
+            picture = file.full_image(next(file.frames())[1])
         assert picture.shape[1] / picture.shape[0] == pytest.approx(video.size[1] / video.size[0], abs=0.01)
         assert picture.shape >= (*video.size, 3)  # no column or row of what is coded is lost
         assert is_upright(picture)

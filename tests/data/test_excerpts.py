@@ -1,9 +1,9 @@
-"""Clips out of videos for measuring, known by the times that stand in their frames."""
+"""Clips for metrics, identified by the times encoded in their frames."""
 
 import numpy as np
 import pytest
 
-from tests.data.made_videos import draw, is_upright, read_time, write_video
+from tests.data.synthetic_videos import draw, is_upright, read_time, write_video
 from videogen_jax.data.decoding import BadVideo
 from videogen_jax.data.entries import Item
 from videogen_jax.data.excerpts import Excerpt, read_excerpt
@@ -32,18 +32,18 @@ def test_the_first_frames(item):
 
 
 def test_the_middle(item):
-    shown = times(read_excerpt(item, Excerpt(16, None, 64, "middle"), seed=1))
-    np.testing.assert_allclose(shown, np.arange(17, 33) / FPS, atol=1e-3)  # of frames 0 to 49
+    middle = times(read_excerpt(item, Excerpt(16, None, 64, "middle"), seed=1))
+    np.testing.assert_allclose(middle, np.arange(17, 33) / FPS, atol=1e-3)  # of frames 0 to 49
 
 
 def test_a_random_window(item):
     starts = set()
     for seed in range(12):
         for excerpt in (Excerpt(16, None, 64, "random"), Excerpt(16, 25.0, 64, "random")):
-            shown = times(read_excerpt(item, excerpt, seed))
-            np.testing.assert_allclose(np.diff(shown), 1 / FPS, atol=2e-3)
-            assert 0 <= shown[0] <= shown[-1] <= 2.0 - 1 / FPS + 1e-3
-            starts.add(shown[0])
+            clip_times = times(read_excerpt(item, excerpt, seed))
+            np.testing.assert_allclose(np.diff(clip_times), 1 / FPS, atol=2e-3)
+            assert 0 <= clip_times[0] <= clip_times[-1] <= 2.0 - 1 / FPS + 1e-3
+            starts.add(clip_times[0])
     assert len(starts) > 8
     assert max(starts) > 1.0 > min(starts)
     again = read_excerpt(item, Excerpt(16, None, 64, "random"), 11)
@@ -54,18 +54,18 @@ def test_whole_frames(item):
     frames = read_excerpt(item, Excerpt(4, None, None, "first"), seed=0)
     assert frames.shape == (4, 96, 128, 3)
     assert all(is_upright(frame) for frame in frames)
-    drawn = np.stack([draw(k / FPS, (96, 128)) for k in range(4)]).astype(int)
-    assert np.abs(frames - drawn).mean() < 6
+    expected = np.stack([draw(k / FPS, (96, 128)) for k in range(4)]).astype(int)
+    assert np.abs(frames - expected).mean() < 6
 
 
 @pytest.mark.parametrize(
     ("excerpt", "message"),
     [
-        (Excerpt(51, None, 64, "random"), "shorter than asked: it has 50 frames where 51 are needed"),
-        (Excerpt(16, 5.0, 64, "random"), "shorter than asked: it ends at 1.80 s where frames up to 3.00 s"),
-        (Excerpt(16, 60.0, 64, "first"), "too few frames a second"),
+        (Excerpt(51, None, 64, "random"), "too short: it has 50 frames, but 51 are needed"),
+        (Excerpt(16, 5.0, 64, "random"), "too short: it ends at 1.80 s, but frames up to 3.00 s"),
+        (Excerpt(16, 60.0, 64, "first"), "frame rate too low"),
     ],
 )
-def test_what_does_not_fit(item, excerpt, message):
+def test_excerpts_that_do_not_fit_are_refused(item, excerpt, message):
     with pytest.raises(BadVideo, match=message):
         read_excerpt(item, excerpt, seed=0)

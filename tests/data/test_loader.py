@@ -42,18 +42,18 @@ def test_order_does_not_depend_on_threads():
 
 
 @pytest.mark.parametrize("stop", [0, 1, 4])
-def test_restored_loader_goes_on_with_the_very_next_batch(stop):
-    whole = draw(make_loader(Numbers(10), 4, seed=0), 9)  # batches reach over the ends of epochs
+def test_a_restored_loader_continues_with_the_next_batch(stop):
+    whole = draw(make_loader(Numbers(10), 4, seed=0), 9)  # batches span the ends of epochs
     loader = make_loader(Numbers(10), 4, seed=0)
     assert draw(loader, stop) == whole[:stop]
-    state = loader.get_state()  # what has been read ahead is not counted as drawn
+    state = loader.get_state()  # examples read ahead do not count as drawn
     draw(loader, 2)
     again = make_loader(Numbers(10), 4, seed=0)
     again.set_state(state)
     assert draw(again, 9 - stop) == whole[stop:]
 
 
-def test_processes_draw_together_what_one_would_draw_alone():
+def test_processes_together_draw_what_one_alone_would():
     alone = draw(make_loader(Numbers(10), 4, seed=0), 5)
     for rows in ((0, 1), (2, 3), (0, 2, 3), (1,)):
         share = draw(make_loader(Numbers(10), 4, 0, rows), 5)
@@ -64,13 +64,13 @@ class Dice(Numbers):
     num_workers = 1
 
     def draw(self, index, rng):
-        return {"index": np.int64(index), "thrown": rng.integers(10**9)}
+        return {"index": np.int64(index), "value": rng.integers(10**9)}
 
 
-def test_a_source_may_give_another_view_each_epoch_and_the_same_in_every_run():
+def test_a_source_may_draw_new_views_each_epoch_but_the_same_in_every_run():
     def views(loader, batches):
-        drawn = [next(loader) for _ in range(batches)]
-        return [(int(i), int(t)) for batch in drawn for i, t in zip(batch["index"], batch["thrown"], strict=True)]
+        views = [next(loader) for _ in range(batches)]
+        return [(int(i), int(t)) for batch in views for i, t in zip(batch["index"], batch["value"], strict=True)]
 
     loader = make_loader(Dice(8), 4, seed=0)
     first, state, second = views(loader, 2), loader.get_state(), views(loader, 2)
@@ -95,14 +95,14 @@ def test_images_come_in_batches_of_their_own():
         return make_loader(Numbers(8), 4, 0, images=Images(6), image_fraction=0.25)
 
     loader = make()
-    drawn = kinds(loader, 8)
-    assert drawn.count("image") == 2
+    names = kinds(loader, 8)
+    assert names.count("image") == 2
     state, rest = loader.get_state(), kinds(loader, 12)
     again = make()
     again.set_state(state)
     assert kinds(again, 12) == rest
     assert rest.count("image") == 3
-    with pytest.raises(ValueError, match=r"config.image_fraction is 0.0; with config.image_data it is between 0 and 1"):
+    with pytest.raises(ValueError, match=r"config.image_fraction is 0.0; with config.image_data it must be within \(0"):
         make_loader(Numbers(8), 4, 0, images=Images(6))
 
 

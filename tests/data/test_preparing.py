@@ -1,4 +1,4 @@
-"""A corpus of broken and whole videos through `videogen_jax.prepare`, and from there into training."""
+"""A corpus of good and broken videos through `videogen_jax.prepare`, and from there into training."""
 
 import hashlib
 import json
@@ -15,26 +15,26 @@ import pytest
 import tensorflow_datasets as tfds
 
 from configs.webvid.prepare import get_config
-from tests.data.made_videos import make_corpus, read_time
+from tests.data.synthetic_videos import make_corpus, read_time
 from videogen_jax.data.clips import ClipRules, read_clips
 from videogen_jax.data.corpora import build_corpus
 from videogen_jax.data.encoding import load_encoder
 from videogen_jax.data.prepared import PreparedClips
-from videogen_jax.data.preparing import NOTES, prepare_from
+from videogen_jax.data.preparing import SUMMARIES, prepare_from
 from videogen_jax.data.skipped import TooManySkipped
 from videogen_jax.weights.model_folder import ModelFolder
 
 REASONS = {
-    "index lost": "not a video that can be read",
+    "index lost": "not a readable video",
     "truncated": "damaged at",
     "zero bytes": "the file is empty",
-    "audio only": "no pictures in it, only audio",
-    "not a video": "not a video that can be read",
-    "too short": "shorter than asked",
+    "audio only": "it has no video stream, only audio",
+    "not a video": "not a readable video",
+    "too short": "too short",
     "empty caption": "its caption is empty",
     "blank caption": "its caption is empty",
     "wrong encoding": "its caption is not UTF-8",
-    "duplicate id": "its id is that of an earlier entry",
+    "duplicate id": "an earlier entry has the same id",
     "missing file": "is missing",
 }
 
@@ -51,7 +51,7 @@ def corpus(tmp_path_factory):
 
 
 def make_config(corpus, model, output, entries=None):
-    """The project's own config, at the size of the tiny model; `entries` takes the first of the corpus alone."""
+    """Return the project's own config at the size of the tiny model, for the first `entries` of the corpus."""
     folder = corpus[0]
     table = folder / "table.csv"
     if entries is not None:
@@ -78,7 +78,7 @@ def prepared(corpus, tiny_model, tmp_path_factory):
 
 
 def contents(folder):
-    """File -> digest."""
+    """Return the digest of each file."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -106,40 +106,40 @@ def test_every_good_video_is_in_and_every_bad_one_is_named(corpus, prepared):
 
 
 def test_frames_of_all_clips_agree_with_the_truth(corpus):
-    """What is handed to the encoder: right times to half a frame."""
+    """Frames passed to the encoder are those nearest to their times."""
     rules = ClipRules(num_frames=4, fps=(8.0,), resolution=64)
     folder, videos = corpus
-    listed = build_corpus(
+    entries = build_corpus(
         {"kind": "csv", "file": str(folder / "table.csv"), "folder": f"{folder}/videos", "suffix": ""}
     )
     for index, video in enumerate(videos):
         if video.fault is not None or index % 3:
             continue
-        clips = read_clips(listed.item(index), rules).clips
+        clips = read_clips(entries.item(index), rules).clips
         assert clips
         for clip in clips:
-            wanted = clip.start + np.arange(4) / 8
-            best = np.array([min(abs(t - w) for t in video.times) for w in wanted])
-            shown = np.array([read_time(frame) for frame in clip.frames])
-            np.testing.assert_allclose(np.abs(shown - wanted), best, atol=0.0012)
+            times = clip.start + np.arange(4) / 8
+            smallest = np.array([min(abs(t - time) for t in video.times) for time in times])
+            decoded = np.array([read_time(frame) for frame in clip.frames])
+            np.testing.assert_allclose(np.abs(decoded - times), smallest, atol=0.0012)
 
 
 def test_latents_and_text_states_are_those_of_the_networks(corpus, prepared, tiny_model):
     folder, videos = corpus
     source = PreparedClips(str(prepared), resolution=8, lower_resolution=4)
     encoder, params = load_encoder(ModelFolder(tiny_model), {"latents": 8, "lower": 4}, text=True)
-    listed = build_corpus(
+    entries = build_corpus(
         {"kind": "csv", "file": str(folder / "table.csv"), "folder": f"{folder}/videos", "suffix": ""}
     )
     index = next(index for index, video in enumerate(videos) if video.fault is None)
-    clip = read_clips(listed.item(index), ClipRules(4, (8.0,), encoder.pixels)).clips[0]
+    clip = read_clips(entries.item(index), ClipRules(4, (8.0,), encoder.pixels)).clips[0]
     batch = {"video": clip.frames[None], "tokens": encoder.tokens([videos[index].caption.decode()])}
-    made = jax.jit(encoder.encode)(params, batch)
+    encoded = jax.jit(encoder.encode)(params, batch)
     example = source[0]
     assert set(example) == {"latents", "lower", "reference", "context", "fps"}
     for name in ("latents", "lower", "context"):
         assert example[name].dtype == np.float16
-        np.testing.assert_allclose(example[name], made[name][0], atol=2e-3, rtol=2e-3)
+        np.testing.assert_allclose(example[name], encoded[name][0], atol=2e-3, rtol=2e-3)
     np.testing.assert_array_equal(example["reference"], example["latents"][:1])
     assert example["fps"] == 8.0
     assert source.caption(0) == videos[index].caption.decode()
@@ -152,7 +152,7 @@ def test_a_finished_data_set_is_left_alone(corpus, prepared, tiny_model, compila
     assert {path: path.stat().st_mtime_ns for path in prepared.glob("*array_record*")} == times
     config = make_config(corpus, tiny_model, prepared.parents[1])
     config.clips.num_frames = 3
-    with pytest.raises(ValueError, match=r"was begun with another arrays .* give config.name another value, or remove"):
+    with pytest.raises(ValueError, match=r"was started with another value of arrays .* give config.name another val"):
         prepare_from(config)
 
 
@@ -166,7 +166,7 @@ def test_three_processes_write_what_one_writes(corpus, tiny_model, tmp_path):
     assert contents(together) == contents(alone)
 
 
-def test_killed_again_and_again_it_ends_the_same(corpus, tiny_model, tmp_path):
+def test_repeated_kills_do_not_change_the_result(corpus, tiny_model, tmp_path):
     config = make_config(corpus, tiny_model, tmp_path / "alone", entries=24)
     config.entries_per_shard = 2
     assert prepare_from(config, num_cores=2)
@@ -194,7 +194,7 @@ def test_killed_again_and_again_it_ends_the_same(corpus, tiny_model, tmp_path):
         deadline, before = time.monotonic() + 60, shards
         while shards == before and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)  # it imports, compiles, and finishes the next of 12 shards
-            shards = len(list((folder / NOTES).glob("*.json")))
+            shards = len(list((folder / SUMMARIES).glob("*.json")))
         time.sleep(rng.uniform(0.0, 0.1))  # in the middle of the one after it
         process.kill()
         process.wait()
@@ -212,10 +212,10 @@ def test_too_many_bad_entries_stop_it(corpus, tiny_model, tmp_path):
         prepare_from(config, num_cores=2)
 
 
-def test_what_cannot_be_prepared_is_refused_at_once(corpus, tiny_model, tmp_path):
+def test_impossible_settings_are_refused_at_once(corpus, tiny_model, tmp_path):
     config = make_config(corpus, tiny_model, tmp_path)
     config.name = "Web Vid"
-    with pytest.raises(ValueError, match=r"config.name is 'Web Vid'; TFDS wants lower-case letters"):
+    with pytest.raises(ValueError, match=r"config.name is 'Web Vid'; TFDS requires lower-case letters"):
         prepare_from(config)
     config = make_config(corpus, "", tmp_path)
     with pytest.raises(ValueError, match=r"config.model_folder must name a folder or hub id"):
@@ -235,18 +235,18 @@ def test_a_random_frame_may_be_the_reference(corpus, tiny_model, tmp_path):
     config.reference_frame = "random"
     prepare_from(config)
     source = PreparedClips(str(tmp_path / "webvid" / "1.0.0"), resolution=8, text=False)
-    places = [
-        next(at for at in range(4) if np.array_equal(example["reference"][0], example["latents"][at]))
+    indices = [
+        next(k for k in range(4) if np.array_equal(example["reference"][0], example["latents"][k]))
         for example in (source[index] for index in range(len(source)))
     ]
-    assert len(set(places)) > 1
+    assert len(set(indices)) > 1
 
 
 def test_an_unfinished_data_set_is_not_trained_on(prepared, tmp_path):
-    with pytest.raises(ValueError, match=r"holds no finished data set made by videogen_jax.prepare"):
+    with pytest.raises(ValueError, match=r"has no finished data set from videogen_jax.prepare"):
         PreparedClips(str(tmp_path), 8)
     (tmp_path / "prepare.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"start videogen_jax.prepare again to finish it"):
+    with pytest.raises(ValueError, match=r"run videogen_jax.prepare again to finish it"):
         PreparedClips(str(tmp_path), 8)
     with pytest.raises(ValueError, match=r"has no latents_16; it has context, latents_4, latents_8, reference_4"):
         PreparedClips(str(prepared), 16)

@@ -28,7 +28,7 @@ VIDEO = {
 
 
 def write_records(folder, types, examples, shards=2):
-    """Writes a data set as TFDS prepares it; gives the examples in its order."""
+    """Write a data set as TFDS prepares it; return the examples in its order."""
     folder.mkdir(parents=True)
     types = features.FeaturesDict(types)
     parts = [examples[shard::shards] for shard in range(shards)]
@@ -50,7 +50,7 @@ def write_records(folder, types, examples, shards=2):
 
 
 def declare(folder, **types):
-    """Changes what features.json says of some features."""
+    """Change the declarations of some features in features.json."""
     declared = json.loads((folder / "features.json").read_text())
     declared["featuresDict"]["features"].update(types)
     (folder / "features.json").write_text(json.dumps(declared))
@@ -58,11 +58,11 @@ def declare(folder, **types):
 
 @pytest.fixture(scope="module")
 def tfds_tensors(tmp_path_factory):
-    """A data set of tensors: the folder that it is in, and its examples in their order."""
-    drawn = np.random.default_rng(0)
+    """A data set of tensors: its data_dir and its examples in order."""
+    rng = np.random.default_rng(0)
     examples = [
         {
-            "video": drawn.integers(0, 255, (2 + index, 6, 8, 3), np.uint8),
+            "video": rng.integers(0, 255, (2 + index, 6, 8, 3), np.uint8),
             "plain": np.full((2, 4, 4, 3), index, np.uint8),
             "caption": [" a clip 🐟", b"\xff", "", "d", "e"][index],
             "fps": [8.0, 25.0, 5.0, 0.0, 2.5][index],
@@ -91,7 +91,7 @@ def test_tfds(tfds_tensors):
     reasons = {
         "two": "its caption is not UTF-8",
         "three": "its caption is empty",
-        "four": "its fps is 0.0, but frames a second are above zero",
+        "four": "its fps is 0.0; it must be above zero",
     }
     assert [corpus.id(index) for index in range(5)] == ["one", "three", "one", "two", "four"]
     item = corpus.item(0)
@@ -102,7 +102,7 @@ def test_tfds(tfds_tensors):
     for index in (1, 3, 4):
         with pytest.raises(BadItem, match=f"^{reasons[corpus.id(index)]}$"):
             corpus.item(index)
-    with pytest.raises(BadItem, match="its id is that of an earlier entry"):
+    with pytest.raises(BadItem, match="an earlier entry has the same id"):
         corpus.item(2)
     with pytest.raises(ValueError, match=r"one is a record of .*1.0.0, not a file"):
         item.open()
@@ -131,8 +131,8 @@ def encoded(image, format):
 
 
 def test_tfds_video_without_tensorflow(tmp_path):
-    drawn = np.random.default_rng(0)
-    frames = drawn.integers(0, 255, (3, 6, 8, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (3, 6, 8, 3), np.uint8)
     palette = Image.fromarray(frames[0]).quantize(16)
     stored = [
         [encoded(Image.fromarray(frame), "png") for frame in frames],
@@ -174,16 +174,19 @@ def test_tfds_video_without_tensorflow(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"frames_feature": "caption"}, r"frames_feature is 'caption', of type Text and shape \(\); needed are uint8"),
+        (
+            {"frames_feature": "caption"},
+            r"frames_feature is 'caption', of type Text and shape \(\); it must hold uint8",
+        ),
         ({"frames_feature": "clip"}, r"frames_feature is 'clip'; .*1.0.0 has caption, fps, id, number, plain, video$"),
         (
             {"caption_feature": "video"},
-            r"caption_feature is 'video', of type Tensor and shape \(None, 6, 8, 3\); needed is",
+            r"caption_feature is 'video', of type Tensor and shape \(None, 6, 8, 3\); it must hold a",
         ),
         ({"split": "test"}, r"split is 'test', which .*1.0.0 does not have \(Unknown split 'test'"),
         ({"split": "train[:0]"}, r"split is 'train\[:0\]', which .*1.0.0 does not have"),
-        ({"fps": None}, r"^one of config.corpus.fps and config.corpus.fps_feature is needed, and not both$"),
-        ({"fps_feature": "fps"}, r"^one of config.corpus.fps and config.corpus.fps_feature is needed, and not both$"),
+        ({"fps": None}, r"^exactly one of config.corpus.fps and config.corpus.fps_feature is needed$"),
+        ({"fps_feature": "fps"}, r"^exactly one of config.corpus.fps and config.corpus.fps_feature is needed$"),
         ({"fps": 0}, r"^config.corpus.fps is 0; it must be above zero$"),
         ({"name": None}, r"^config.corpus.folder is needed, or config.corpus.name and config.corpus.data_dir$"),
         ({"folder": "."}, r"^config.corpus.folder is needed, or config.corpus.name and config.corpus.data_dir$"),
@@ -191,7 +194,7 @@ def test_tfds_video_without_tensorflow(tmp_path):
         ({"data_dir": "/no"}, r"^config.corpus.data_dir is '/no', but there is no such folder$"),
     ],
 )
-def test_fields_that_are_wrong_are_named(tfds_tensors, fields, message):
+def test_errors_name_the_wrong_field(tfds_tensors, fields, message):
     config = {"kind": "tfds", "split": "train", "frames_feature": "video", "fps": 1}
     with pytest.raises(ValueError, match=message):
         build_corpus({**config, "data_dir": str(tfds_tensors[0]), "name": "my_set:1.0.0", **fields})

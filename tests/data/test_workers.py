@@ -1,4 +1,4 @@
-"""What the worker processes call has to be importable there: it is written into a module on their path."""
+"""Worker processes. The functions that they call must be importable there, so a module on their path is written."""
 
 import pickle
 import sys
@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.data.made_videos import read_time, write_video
+from tests.data.synthetic_videos import read_time, write_video
 from videogen_jax.data.clips import ClipRules
 from videogen_jax.data.decoding import BadVideo
 from videogen_jax.data.entries import BadItem, Item
@@ -19,17 +19,17 @@ import os, time
 from videogen_jax.data.decoding import BadVideo
 from videogen_jax.data.videos import read_window
 
-def work(what):
-    if what == "crash":
+def work(task):
+    if task == "crash":
         os.abort()
-    if what == "hang":
+    if task == "hang":
         while True:
             time.sleep(1)
-    if what == "bad":
+    if task == "bad":
         raise BadVideo("it is bad")
-    if what == "bug":
-        raise KeyError("unheard of")
-    return what * 2
+    if task == "bug":
+        raise KeyError("unknown")
+    return task * 2
 
 def read(item, window, seed):
     if item.id in ("crash", "hang"):
@@ -40,15 +40,15 @@ def read(item, window, seed):
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    (tmp_path / "made_for_workers.py").write_text(MODULE)
+    (tmp_path / "worker_functions.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    import made_for_workers
+    import worker_functions
 
-    yield made_for_workers
-    del sys.modules["made_for_workers"]
+    yield worker_functions
+    del sys.modules["worker_functions"]
 
 
-def test_nothing_that_one_file_does_ends_the_others(module):
+def test_a_broken_file_does_not_affect_others(module):
     tasks = [(1,), ("crash",), ("hang",), ("bad",), BadVideo("known before"), ("bug",), (2,)]
     with Workers(module.work, 2, time_limit=1.5) as workers:
         outcomes = list(workers.map(iter(tasks)))
@@ -58,14 +58,14 @@ def test_nothing_that_one_file_does_ends_the_others(module):
         "decoding took longer than 1.5 s",
         "it is bad",
         "known before",
-        "KeyError: 'unheard of'",
+        "KeyError: 'unknown'",
     ]
     with pytest.raises(ValueError, match="the number of decoding processes is 0; it must be at least 1"):
         Workers(module.work, 0, 1.0)
 
 
-class Listed:
-    """A corpus of items and of errors in the place of items."""
+class ListCorpus:
+    """A corpus of items, and of errors in place of items."""
 
     def __init__(self, entries):
         self.entries = entries
@@ -91,28 +91,28 @@ def entries(tmp_path):
     return [good[0], hanging, good[1], BadItem("empty", "its caption is empty"), crashing]
 
 
-def test_training_goes_on_past_what_cannot_be_used(module, entries, tmp_path):
+def test_training_continues_past_bad_entries(module, entries, tmp_path):
     def make():
         window = Window(4, (8.0,), 32, crop=True, flip=True)
         file = tmp_path / "run" / "skipped.jsonl"
         limits = {"time_limit": 2.0, "max_skipped_fraction": 0.6}
-        return VideoClips(Listed(entries), window, **limits, skipped_file=file, read=module.read)
+        return VideoClips(ListCorpus(entries), window, **limits, skipped_file=file, read=module.read)
 
     source = make()
     drawn = [source[index] for index in range(5)]
     assert [(example["video"].shape, example["fps"]) for example in drawn] == [((4, 32, 32, 3), 8.0)] * 5
     lines = (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()
     source[1], source[3]
-    again = make()  # what is known is not tried again
+    again = make()  # known bad entries are not tried again
     np.testing.assert_array_equal(again[3]["video"], drawn[3]["video"])
     assert (tmp_path / "run" / "skipped.jsonl").read_text().splitlines() == lines
     reasons = ["decoding took longer than 2 s", "its caption is empty", "the decoder crashed (exit code -6)"]
     assert [reason in line for reason, line in zip(reasons, lines, strict=True)] == [True] * 3
-    captions = ["it is a", "it is b", "it is b", "it is a", "it is a"]  # of what stands in for the others
+    captions = ["it is a", "it is b", "it is b", "it is a", "it is a"]  # including those of the replacements
     assert [again.caption(index) for index in range(5)] == captions
 
 
-def test_a_rate_is_drawn_that_the_file_can_give(tmp_path):
+def test_a_drawn_rate_is_one_that_the_file_supports(tmp_path):
     write_video(tmp_path / "v.mp4", np.arange(0, 1.5, 1 / 24), codec="h264", size=(64, 64))
     item = Item("v", None, str(tmp_path / "v.mp4"), ".mp4")
     rates = []
@@ -121,20 +121,20 @@ def test_a_rate_is_drawn_that_the_file_can_give(tmp_path):
         rates.append(fps)
         np.testing.assert_allclose(np.diff([read_time(frame) for frame in frames]), 1 / fps, atol=1 / 24 + 1e-3)
     assert set(rates) == {8.0, 12.0}
-    with pytest.raises(BadVideo, match="shorter than asked"):
+    with pytest.raises(BadVideo, match="too short"):
         read_window(item, Window(6, (2.0, 3.0), 64), 0)
 
 
-def test_too_many_that_cannot_be_used_end_the_run(module, entries):
+def test_too_many_bad_entries_end_the_run(module, entries):
     source = VideoClips(
-        Listed(entries), Window(4, (8.0,), 32), max_skipped_fraction=0.2, time_limit=1.0, read=module.read
+        ListCorpus(entries), Window(4, (8.0,), 32), max_skipped_fraction=0.2, time_limit=1.0, read=module.read
     )
     source[1]
     with pytest.raises(TooManySkipped, match=r"2 of 3 entries cannot be used, more than max_skipped_fraction 0.2"):
         source[3]
 
 
-def test_the_account_of_what_was_skipped():
+def test_counting_of_skipped_entries():
     def bad(number, reason="damaged at 1.00 s (broken)"):
         return {"id": f"v{number}", "reason": reason}
 
@@ -152,6 +152,6 @@ def test_the_account_of_what_was_skipped():
         SkippedEntries(1.5, 10)
 
 
-def test_rules_travel_to_processes():
+def test_rules_can_be_pickled():
     rules = ClipRules(8, (8.0,), 32)
     assert pickle.loads(pickle.dumps(rules)) == rules

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.made_videos import FAULTS, is_upright, make_corpus, read_time, write_video
+from tests.data.synthetic_videos import FAULTS, is_upright, make_corpus, read_time, write_video
 from videogen_jax.interpolation.files import Plan, interpolate_file
 from videogen_jax.video_io import read_video
 
@@ -219,11 +219,11 @@ def test_subtitles_are_left_out_with_a_word(tmp_path, clip):
 def test_what_is_no_whole_video_is_refused_before_anything_is_decoded(tmp_path):
     made = {video.fault: video.path for video in make_corpus(tmp_path / "corpus", 14, len(FAULTS))}
     reasons = {
-        "index lost": "not a video that can be read",
-        "truncated": "not whole: it breaks off in frame 2[0-9]",
+        "index lost": "not a readable video",
+        "truncated": "truncated: it breaks off in frame 2[0-9]",
         "zero bytes": "the file is empty",
-        "audio only": "no pictures in it, only audio",
-        "not a video": "not a video that can be read",
+        "audio only": "it has no video stream, only audio",
+        "not a video": "not a readable video",
         "missing file": "the file does not exist",
     }
     for fault, reason in reasons.items():
@@ -278,7 +278,7 @@ def test_damage_found_while_decoding_leaves_nothing(tmp_path, raise_rate):
     content[begin : begin + 2000] = bytes(2000)
     source.write_bytes(content)
     (tmp_path / "out").mkdir()
-    with pytest.raises(ValueError, match=r"a\.avi: (damaged|not whole|no frame)"):
+    with pytest.raises(ValueError, match=r"a\.avi: (damaged|truncated|none of its frames)"):
         raise_rate(source, tmp_path / "out" / "b.mp4")
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -152,7 +152,7 @@ def test_blank_captions_of_msrvtt_are_left_out(tmp_path):
         ("a.csv", "video_id,words\n1,a\n", r"a\.csv has the columns video_id, words, but needs one of caption"),
         ("a.csv", "video_id,caption\n1\n", r"a\.csv, line 2: it has no caption"),
         ("a.jsonl", '{"caption": "a"}\nb\n', r"a\.jsonl, line 2 is not JSON"),
-        ("a.jsonl", '{"caption": 3}\n', r"a\.jsonl, line 1: its caption is not a text"),
+        ("a.jsonl", '{"caption": 3}\n', r"a\.jsonl, line 1: its caption is not a string"),
         ("a.docx", "a", r"must end in one of \.json, \.txt, \.csv, \.jsonl"),
     ],
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs.webvid import cascade, decoder, prepare, temporal
-from tests.data.made_videos import make_corpus
+from tests.data.synthetic_videos import make_corpus
 from videogen_jax.data.preparing import prepare_from
 from videogen_jax.training.exporting import export_stage
 from videogen_jax.training.run import run

@@ -1,1 +1,1 @@
-"""Training data: the embedded shapes world, its vocabulary, video files and loaders."""
+"""Training data: corpora of video files, decoding, prepared data sets and loaders."""

@@ -1,8 +1,8 @@
-"""What there is to train on: videos, images and their captions, listed with random access and little memory.
+"""Corpora of videos or images with captions, listed for random access in little memory.
 
-A corpus of ten million entries takes a few hundred megabytes: kept are positions in files, and what stands there is
-read when it is asked for. Nothing here imports JAX, so that worker processes start quickly. Corpora and items can be
-pickled, hold no open files, and may be used from several threads.
+A corpus of ten million entries takes a few hundred megabytes: it holds positions in files, whose contents are read on
+access. Nothing here imports JAX, so that worker processes start quickly. Corpora and items can be pickled, hold no open
+files and may be used from several threads.
 """
 
 import codecs
@@ -27,8 +27,8 @@ from videogen_jax.data.entries import (
     Item,
     Listing,
     Strings,
+    absolute_path,
     clean_caption,
-    existing,
     first_of,
     media_suffixes,
     printable,
@@ -39,10 +39,13 @@ from videogen_jax.data.tfds_records import TfdsCorpus
 
 
 def build_corpus(config: Mapping[str, Any]) -> Corpus:
-    """The corpus of plain settings: `kind` (csv, folder, webdataset or tfds) and the fields of that kind.
+    """Build a corpus from its settings.
+
+    Args:
+      config: `kind` (csv, folder, webdataset or tfds) and the fields of that kind.
 
     Raises:
-      ValueError: naming the field that is unknown, missing or wrong, or the file that cannot be listed.
+      ValueError: a field is unknown, missing or wrong, or a file cannot be listed; the message names it.
     """
     kinds = {"csv": CsvCorpus, "folder": folder_corpus, "webdataset": WebdatasetCorpus, "tfds": TfdsCorpus}
     fields = dict(config)
@@ -60,15 +63,18 @@ def build_corpus(config: Mapping[str, Any]) -> Corpus:
 
 
 class CsvCorpus(Listing):
-    """Rows of a table with a header, as WebVid's: the file of a row is `folder/<page_dir>/<videoid><suffix>`.
+    """The rows of a CSV table such as WebVid's; the file of a row is `folder/<page_dir>/<videoid><suffix>`.
 
     Args:
-      file: the table, UTF-8.
-      folder: that the files are in.
-      suffix: of the files; "" where the id column holds it.
-      id_column: of the entries' ids, which are the files' names.
-      page_column: of the folders within `folder`; None or "" if there are none.
-      caption_column: None or "" for an unlabelled corpus.
+      file: the table, UTF-8, with a header.
+      folder: contains the files.
+      suffix: suffix of the files; "" if the id column includes it.
+      id_column: column of the entries' ids, which are the file names.
+      page_column: column of the sub-folders of `folder`; None or "" if there are none.
+      caption_column: column of the captions; None or "" for an unlabelled corpus.
+
+    Raises:
+      ValueError: the table cannot be listed, or lacks a column; the message names the field or file.
     """
 
     def __init__(
@@ -80,7 +86,7 @@ class CsvCorpus(Listing):
         page_column: str | None = "page_dir",
         caption_column: str | None = "name",
     ):
-        self._file, self._folder = existing("file", file, "file"), existing("folder", folder, "folder")
+        self._file, self._folder = absolute_path("file", file, "file"), absolute_path("folder", folder, "folder")
         self._suffix = suffix
         if suffix and suffix.lower() not in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
             allowed = ", ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)
@@ -92,7 +98,7 @@ class CsvCorpus(Listing):
             try:
                 header = [column.strip() for column in next(rows, [])]
             except csv.Error as error:
-                raise ValueError(f"{file} has no header that can be parsed ({error})") from error
+                raise ValueError(f"the header of {file} cannot be parsed ({error})") from error
             for field, column in (("id", id_column), ("page", page_column), ("caption", caption_column)):
                 if column not in header and (column or field == "id"):
                     found = printable(", ".join(header)) or "none"
@@ -100,9 +106,9 @@ class CsvCorpus(Listing):
                         f"{file} lacks the column {column!r} of config.corpus.{field}_column; found: {found}"
                     )
             self._width = len(header)
-            self._id_at = header.index(id_column)
-            self._page_at = header.index(page_column) if page_column else None
-            self._caption_at = header.index(caption_column) if caption_column else None
+            self._id_index = header.index(id_column)
+            self._page_index = header.index(page_column) if page_column else None
+            self._caption_index = header.index(caption_column) if caption_column else None
             while True:
                 start = lines.position
                 try:
@@ -110,18 +116,18 @@ class CsvCorpus(Listing):
                 except StopIteration:
                     break
                 except csv.Error:
-                    row = None  # _read meets the error again
-                if row != []:  # as a blank line is
+                    row = None  # _read raises the error again
+                if row != []:  # blank lines are skipped
                     offsets.append(start)
                     hashes.append(hash(self._name(row, start)))
         offsets.append(lines.position)
         self._rows = np.array(offsets)
-        self._close_list(file, hashes)
+        self._finish_listing(file, hashes)
 
     def _name(self, row: list[str] | None, start: int) -> str:
-        if row is None or len(row) <= self._id_at:
+        if row is None or len(row) <= self._id_index:
             return f"{os.path.basename(self._file)}@{start}"
-        return row[self._id_at].strip()
+        return row[self._id_index].strip()
 
     def _read(self, index: int) -> tuple[str, list[str] | BadItem]:
         start = int(self._rows[index])
@@ -133,24 +139,27 @@ class CsvCorpus(Listing):
             return name, BadItem(name, f"its row cannot be parsed ({error})")
         name = self._name(row, start)
         if len(row) != self._width:
-            return name, BadItem(name, f"its row has {len(row)} columns, but the header {self._width}")
+            return name, BadItem(name, f"its row has {len(row)} columns, but the header has {self._width}")
         return name, row
 
     def _item(self, name: str, row: list[str]) -> Item:
-        caption = None if self._caption_at is None else clean_caption(name, row[self._caption_at])
-        page = "" if self._page_at is None else row[self._page_at].strip()
+        caption = None if self._caption_index is None else clean_caption(name, row[self._caption_index])
+        page = "" if self._page_index is None else row[self._page_index].strip()
         path = _existing_media(name, self._folder, os.path.join(page, name + self._suffix), *MEDIA.values())
         return Item(name, caption, path, suffix_of(path))
 
 
 def folder_corpus(folder: str, media: str = "videos", captions: str | None = "txt") -> Corpus:
-    """The videos or images in a folder and in the folders within it.
+    """List the videos or images of a folder and its sub-folders.
 
     Args:
-      folder: hidden files, and links to other folders, are passed over.
+      folder: hidden files and links to other folders are skipped.
       media: "videos" or "images".
-      captions: "txt": `a/b.txt` is the caption of `a/b.mp4`. A file (.jsonl): its lines are the entries. None or
-        "": the corpus is unlabelled.
+      captions: "txt": `a/b.txt` is the caption of `a/b.mp4`. A .jsonl file: its lines are the entries. None or "":
+        the corpus is unlabelled.
+
+    Raises:
+      ValueError: a field is wrong, or there are no entries.
     """
     if not captions or captions == "txt":
         return FolderCorpus(folder, media, labelled=bool(captions))
@@ -160,14 +169,14 @@ def folder_corpus(folder: str, media: str = "videos", captions: str | None = "tx
 
 
 class FolderCorpus(Listing):
-    """Files of a folder, sorted by their path in it, which without its suffix is their id; see `folder_corpus`."""
+    """The files of a folder, sorted by their path in it; the path without its suffix is the id. See `folder_corpus`."""
 
     def __init__(self, folder: str, media: str, labelled: bool):
-        self._folder, self._suffixes = existing("folder", folder, "folder"), media_suffixes(media)
+        self._folder, self._suffixes = absolute_path("folder", folder, "folder"), media_suffixes(media)
         self._labelled = labelled
         self._paths = Strings(_walk(self._folder, "", self._suffixes))
         names = (self._read(i)[0] for i in range(len(self._paths)))
-        self._close_list(f"{folder}, searched for {', '.join(self._suffixes)},", array("q", map(hash, names)))
+        self._finish_listing(f"{folder}, searched for {', '.join(self._suffixes)},", array("q", map(hash, names)))
 
     def _read(self, index: int) -> tuple[str, str]:
         path = self._paths[index]
@@ -176,22 +185,23 @@ class FolderCorpus(Listing):
     def _item(self, name: str, path: str) -> Item:
         caption, path = None, _existing_media(name, self._folder, path, self._suffixes)
         if self._labelled:
-            beside = os.path.splitext(path)[0] + ".txt"
-            if not os.path.isfile(beside):
-                raise BadItem(name, f"its caption {beside} is missing")
-            with open(beside, "rb") as stream:
+            caption_path = os.path.splitext(path)[0] + ".txt"
+            if not os.path.isfile(caption_path):
+                raise BadItem(name, f"its caption {caption_path} is missing")
+            with open(caption_path, "rb") as stream:
                 caption = clean_caption(name, stream.read())
         return Item(name, caption, path, suffix_of(path))
 
 
 class JsonLinesCorpus(Listing):
-    """Lines `{"file": "a/b.mp4", "caption": "..."}`, also "video" or "path", and "text"; see `folder_corpus`.
+    """The lines `{"file": "a/b.mp4", "caption": "..."}` of a .jsonl file; see `folder_corpus`.
 
-    The id of a line is its "id", or else the path without the suffix.
+    "video" and "path" are read as "file", and "text" as "caption". The id of a line is its "id" if there is one,
+    otherwise the path without the suffix.
     """
 
     def __init__(self, file: str, folder: str, media: str):
-        self._file, self._folder = existing("captions", file, "file"), existing("folder", folder, "folder")
+        self._file, self._folder = absolute_path("captions", file, "file"), absolute_path("folder", folder, "folder")
         self._suffixes = media_suffixes(media)
         offsets, hashes = array("q"), array("q")
         with open(self._file, "rb") as stream:
@@ -204,7 +214,7 @@ class JsonLinesCorpus(Listing):
                 start = lines.position
         offsets.append(start)
         self._lines = np.array(offsets)
-        self._close_list(file, hashes)
+        self._finish_listing(file, hashes)
 
     def _parse(self, line: str, start: int) -> tuple[str, dict[str, Any] | BadItem]:
         name = f"{os.path.basename(self._file)}@{start}"
@@ -215,8 +225,8 @@ class JsonLinesCorpus(Listing):
         path = first_of(fields, ("file", "video", "path"))
         if not isinstance(path, str):
             return name, BadItem(name, "its line names no file (file, video or path)")
-        given = first_of(fields, ("id",))
-        return (os.path.splitext(path)[0] if given is None else str(given)), {**fields, "file": path}
+        explicit_id = first_of(fields, ("id",))
+        return (os.path.splitext(path)[0] if explicit_id is None else str(explicit_id)), {**fields, "file": path}
 
     def _read(self, index: int) -> tuple[str, dict[str, Any] | BadItem]:
         line = _read_between(self._file, self._lines, index).decode("utf-8", "surrogateescape")
@@ -229,11 +239,15 @@ class JsonLinesCorpus(Listing):
 
 
 class _TextLines:
-    """Lines of a file of UTF-8 and the byte position behind them; bytes that are not UTF-8 become surrogates."""
+    """The lines of a UTF-8 file, iterated while tracking the byte position; invalid bytes become surrogates.
+
+    Attributes:
+      position: of the byte after the last line that was read.
+    """
 
     def __init__(self, stream: BinaryIO):
-        mark = stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
-        self.position = stream.seek(len(codecs.BOM_UTF8) if mark else 0)
+        has_mark = stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+        self.position = stream.seek(len(codecs.BOM_UTF8) if has_mark else 0)
         self._stream = stream
 
     def __iter__(self) -> Iterator[str]:
@@ -243,37 +257,45 @@ class _TextLines:
 
 
 def _existing_media(name: str, folder: str, path: str, *suffixes: Sequence[str]) -> str:
-    """The whole path of an entry's file; raises BadItem if there is no such file of these suffixes in the folder."""
-    whole, allowed = os.path.normpath(os.path.join(folder, path)), [s for some in suffixes for s in some]
-    if not whole.startswith(os.path.join(folder, "")):
+    """Return the absolute path of an entry's file.
+
+    Raises:
+      BadItem: the file is missing, is outside the folder, or has none of the suffixes.
+    """
+    full_path, allowed = os.path.normpath(os.path.join(folder, path)), [s for group in suffixes for s in group]
+    if not full_path.startswith(os.path.join(folder, "")):
         raise BadItem(name, f"its file {path} is not in {folder}")
-    if suffix_of(whole) not in allowed:
-        raise BadItem(name, f"its file {whole} ends in none of {', '.join(allowed)}")
-    if not os.path.isfile(whole):
-        raise BadItem(name, f"its file {whole} is missing")
-    return whole
+    if suffix_of(full_path) not in allowed:
+        raise BadItem(name, f"its file {full_path} ends in none of {', '.join(allowed)}")
+    if not os.path.isfile(full_path):
+        raise BadItem(name, f"its file {full_path} is missing")
+    return full_path
 
 
-def _walk(root: str, inside: str, suffixes: Sequence[str]) -> Iterator[str]:
-    """Paths within `root` of the files with these suffixes, sorted as strings."""
+def _walk(root: str, subfolder: str, suffixes: Sequence[str]) -> Iterator[str]:
+    """Yield the paths, relative to `root`, of the files with these suffixes, sorted as strings."""
     names = []
-    with os.scandir(os.path.join(root, inside)) as entries:
+    with os.scandir(os.path.join(root, subfolder)) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                names.append(entry.name + "/")  # so that the folder's files stand where their paths belong
+                names.append(entry.name + "/")  # sorts the folder's files by their paths
             elif suffix_of(entry.name) in suffixes and entry.is_file():
                 names.append(entry.name)
     for name in sorted(names):
         if name.endswith("/"):
-            yield from _walk(root, inside + name, suffixes)
+            yield from _walk(root, subfolder + name, suffixes)
         else:
-            yield inside + name
+            yield subfolder + name
 
 
 def _read_between(path: str, offsets: np.ndarray, index: int) -> bytes:
-    """The bytes from one offset to the next, of a file that ends at the last of them."""
+    """Read the bytes from offset `index` to the next; the last offset is the end of the file.
+
+    Raises:
+      ValueError: the file's size has changed.
+    """
     with open(path, "rb") as stream:
         if os.fstat(stream.fileno()).st_size != offsets[-1]:
             raise ValueError(f"{path} has changed since it was listed")

@@ -1,4 +1,4 @@
-"""What the stages read, made by the frozen networks from frames and captions: latents and text states."""
+"""The inputs of the stages, computed from frames and captions by the frozen networks: latents and text states."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ from videogen_jax.weights.tokenizer import tokenize
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """Frozen networks, without their parameters, which `encode` is handed.
+    """The frozen networks that encode clips; their parameters are passed to `encode`.
 
     Attributes:
-      autoencoder: makes latents.
+      autoencoder: encodes frames as latents.
       resolutions: name of an array of latents -> side of the latents.
-      text: makes text states; None where there are no captions.
+      text: encodes captions as text states; None if there are no captions.
     """
 
     autoencoder: FrozenAutoencoder
@@ -32,17 +32,18 @@ class Encoder:
 
     @property
     def pixels(self) -> int:
-        """The side of the frames that the largest latents are made from."""
+        """Side in pixels of the frames that the largest latents are encoded from."""
         return max(self.resolutions.values()) * self.autoencoder.network.downsampling
 
     def encode(self, params: Params, batch: Batch) -> dict[str, jax.Array]:
-        """The arrays of a batch with its pictures and words turned into what a stage reads.
+        """Encode a batch of clips and captions.
 
         Args:
-          params: {"vae": ..., "text_encoder": ...}, as `load_encoder` gives them.
-          batch: `video` uint8 `(B, T, H, W, 3)`; `tokens` int32 `(B, L)`, if there is text.
+          params: {"vae": ..., "text_encoder": ...}, from `load_encoder`.
+          batch: `video` uint8 `(B, T, H, W, 3)` and, with a text encoder, `tokens` int32 `(B, L)`.
 
-        Returns: `latents...` `(B, T, h, w, C)` for each of `resolutions`, `context` `(B, L, D)`, float32.
+        Returns: float32 latents `(B, T, h, w, C)` under each name in `resolutions` and, with a text encoder,
+        `context` `(B, L, D)`.
         """
         frames = to_unit(batch["video"])
         arrays = {name: self.autoencoder.encode(params["vae"], frames, side) for name, side in self.resolutions.items()}
@@ -51,7 +52,7 @@ class Encoder:
         return arrays
 
     def shapes(self, num_frames: int) -> dict[str, tuple[int, ...]]:
-        """The shapes of what `encode` gives of one clip."""
+        """Return the shapes of the arrays that `encode` returns, without the batch axis."""
         channels = self.autoencoder.network.latent_channels
         shapes: dict[str, tuple[int, ...]] = {
             name: (num_frames, side, side, channels) for name, side in self.resolutions.items()
@@ -61,17 +62,23 @@ class Encoder:
         return shapes
 
     def tokens(self, captions: list[str]) -> np.ndarray:
-        """int32 `(B, L)`; long captions are cut without a word."""
+        """Tokenize captions to int32 `(B, L)`; long ones are truncated without a warning."""
         return tokenize(self.text.tokenizer, captions, warn=False)
 
 
 def load_encoder(
     model: ModelFolder, resolutions: Mapping[str, int], text: bool, dtype: Any = None
 ) -> tuple[Encoder, dict[str, Params]]:
-    """The encoder of a model (`vae`, and `tokenizer` and `text_encoder` with `text`), and its parameters.
+    """Load an encoder and its parameters of a model.
+
+    Args:
+      model: has the parts `vae` and, with `text`, `tokenizer` and `text_encoder`.
+      resolutions: see `Encoder`.
+      text: whether to load the text encoder.
+      dtype: in which the networks compute; None for float32.
 
     Raises:
-      ValueError: a part is missing or does not fit.
+      ValueError: a part is missing, or its weights do not fit its config.
     """
     autoencoder = model.autoencoder(dtype)
     params = {"vae": model.autoencoder_params}
@@ -83,6 +90,6 @@ def load_encoder(
     return Encoder(autoencoder, dict(resolutions), part), params
 
 
-def as_stored(array: jax.Array) -> jax.Array:
-    """Half precision, as latents and text states lie on disk."""
+def to_storage_dtype(array: jax.Array) -> jax.Array:
+    """Cast to half precision, in which latents and text states are stored on disk."""
     return array.astype(jnp.float16)

@@ -1,5 +1,8 @@
-"""Entries of a corpus, and what all kinds of corpora share. Nothing here imports JAX, so that worker processes start
-quickly; corpora and items can be pickled, hold no open files, and may be used from several threads."""
+"""Entries of a corpus, and the parts that all kinds of corpora share.
+
+Nothing here imports JAX, so that worker processes start quickly. Corpora and items can be pickled, hold no open files
+and may be used from several threads.
+"""
 
 import dataclasses
 import io
@@ -21,7 +24,7 @@ TFDS_SUFFIX = ".tfds"
 
 
 class BadItem(ValueError):
-    """An entry that cannot be used; `str(error)` is the reason, without the entry's `id`."""
+    """An error for an entry that cannot be used; `str(error)` is the reason, without the entry's `id`."""
 
     def __init__(self, id: str, reason: str):
         self.id, self.reason = printable(id), printable(reason)
@@ -33,16 +36,16 @@ class BadItem(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One entry of a corpus: where its pictures are and what is said of them.
+    """One entry of a corpus: the location of its video or image, and its caption.
 
     Attributes:
       id: unique in the corpus.
       caption: None in an unlabelled corpus.
-      path: the file, the tar shard that holds it, or the folder of a prepared TFDS data set.
-      suffix: such as ".mp4", lower case; ".tfds" for a record of a TFDS data set.
-      offset, size: of the bytes within the file; size None is the whole file.
-      split, record, feature: of a TFDS data set, where the frames are.
-      fps: frames a second of a TFDS record; None where the file says it.
+      path: the file, the tar shard that contains it, or the folder of a prepared TFDS data set.
+      suffix: lower case, such as ".mp4"; ".tfds" for a record of a TFDS data set.
+      offset, size: byte range within the file; size None for the whole file.
+      split, record, feature: location of the frames in a TFDS data set.
+      fps: frames per second of a TFDS record; None if the file states it.
     """
 
     id: str
@@ -61,7 +64,11 @@ class Item:
         return self.suffix in IMAGE_SUFFIXES
 
     def open(self) -> str | BinaryIO:
-        """What a decoder opens: the path; or of a tar's member a file, to be closed, that reads on demand."""
+        """Return what a decoder opens: the path, or for a member of a tar shard a file, which the caller closes.
+
+        Raises:
+          ValueError: the entry is a record of a TFDS data set.
+        """
         if self.suffix == TFDS_SUFFIX:
             raise ValueError(f"{self.id} is a record of {self.path}, not a file")
         if self.size is None:
@@ -70,7 +77,7 @@ class Item:
 
 
 class FileRange(io.RawIOBase):
-    """A range of a file as a file of its own, for reading: `size` bytes from `offset`."""
+    """A read-only file that consists of `size` bytes of another file, from `offset` on."""
 
     def __init__(self, path: str, offset: int, size: int):
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (close() closes it)
@@ -90,11 +97,11 @@ class FileRange(io.RawIOBase):
         return position
 
     def readinto(self, buffer: memoryview) -> int:
-        wanted = max(0, min(len(buffer), self._size - self._position))
+        remaining = max(0, min(len(buffer), self._size - self._position))
         self._file.seek(self._offset + self._position)
-        got = self._file.readinto(memoryview(buffer)[:wanted])
-        self._position += got
-        return got
+        count = self._file.readinto(memoryview(buffer)[:remaining])
+        self._position += count
+        return count
 
     def close(self) -> None:
         self._file.close()
@@ -107,19 +114,31 @@ class Corpus(Protocol):
     def __len__(self) -> int: ...
 
     def item(self, index: int) -> Item:
-        """Raises BadItem for an entry that cannot be used."""
+        """Return an entry.
+
+        Raises:
+          BadItem: the entry cannot be used.
+        """
 
     def id(self, index: int) -> str:
-        """The name of an entry, be it bad or not, in characters that can be printed."""
+        """Return the id of an entry, usable or not, in printable characters."""
 
 
 class Listing:
-    """What all corpora share: an entry is refused if its id is that of an earlier one, or no name at all."""
+    """The base class of all corpora, which refuses entries whose id is empty, not UTF-8, or that of an earlier one."""
 
-    def _close_list(self, where: str, hashes: Sequence[int]) -> None:
-        """Ends the listing; `hashes` are those of the ids, in order, 64 bits each."""
+    def _finish_listing(self, source: str, hashes: Sequence[int]) -> None:
+        """Record the number of entries and find duplicate ids.
+
+        Args:
+          source: what was listed, for messages.
+          hashes: 64-bit hashes of the ids, in order.
+
+        Raises:
+          ValueError: there are no entries.
+        """
         if not len(hashes):
-            raise ValueError(f"{where} holds no entries")
+            raise ValueError(f"{source} holds no entries")
         self._length = len(hashes)
         self._duplicates = _find_duplicates(np.asarray(hashes, np.int64), self.id)
 
@@ -135,7 +154,7 @@ class Listing:
         name, entry = self._read(index)
         place = np.searchsorted(self._duplicates, index)
         if place < len(self._duplicates) and self._duplicates[place] == index:
-            raise BadItem(name, "its id is that of an earlier entry")
+            raise BadItem(name, "an earlier entry has the same id")
         if isinstance(entry, BadItem):
             raise entry
         if not name:
@@ -145,7 +164,7 @@ class Listing:
         return self._item(name, entry)
 
     def _read(self, index: int) -> tuple[str, Any]:
-        """The id, and what `_item` needs of the entry; or its place as a name, and a BadItem."""
+        """Return an entry's id and the data that `_item` needs, or its position as an id and a BadItem."""
         raise NotImplementedError
 
     def _item(self, name: str, entry: Any) -> Item:
@@ -153,7 +172,7 @@ class Listing:
 
 
 class Strings:
-    """Strings as their bytes end to end, where a list of objects would take several times the memory."""
+    """A sequence of strings stored as their concatenated bytes, in a fraction of the memory of a list."""
 
     def __init__(self, strings: Iterable[str]):
         self._text, ends = bytearray(), array("q", [0])
@@ -175,8 +194,17 @@ def media_suffixes(media: str) -> tuple[str, ...]:
     return MEDIA[media]
 
 
-def existing(field: str, path: str, kind: str) -> str:
-    """The whole path of the file or folder (`kind`) that a field of the config names."""
+def absolute_path(field: str, path: str, kind: str) -> str:
+    """Return the absolute path of a file or folder that `config.corpus` names.
+
+    Args:
+      field: the config field.
+      path: its value.
+      kind: "file" or "folder".
+
+    Raises:
+      ValueError: there is no such file or folder.
+    """
     exists = {"file": os.path.isfile, "folder": os.path.isdir}[kind]
     if not isinstance(path, (str, os.PathLike)) or not exists(os.path.expanduser(path)):
         raise ValueError(f"config.corpus.{field} is {str(path)!r}, but there is no such {kind}")
@@ -184,11 +212,19 @@ def existing(field: str, path: str, kind: str) -> str:
 
 
 def clean_caption(name: str, caption: Any) -> str:
-    """A caption, given as text or bytes, without blanks around it; raises BadItem if there is none."""
+    """Decode a caption and strip the whitespace around it.
+
+    Args:
+      name: the entry's id, for the error.
+      caption: a string or UTF-8 bytes.
+
+    Raises:
+      BadItem: the caption is missing, empty, not a string or not UTF-8.
+    """
     if isinstance(caption, bytes):
         caption = caption.decode("utf-8-sig", "surrogateescape")
     if not isinstance(caption, str):
-        raise BadItem(name, "it has no caption" if caption is None else "its caption is not a text")
+        raise BadItem(name, "it has no caption" if caption is None else "its caption is not a string")
     if printable(caption) != caption:
         raise BadItem(name, "its caption is not UTF-8")
     if not caption.strip():
@@ -197,12 +233,12 @@ def clean_caption(name: str, caption: Any) -> str:
 
 
 def first_of(fields: Any, keys: Sequence[str]) -> Any:
-    """What a JSON object has under the first of the keys that it has; None if that is none, or it is no object."""
+    """Return the value of the first of `keys` that a JSON object has; None if it has none or is not an object."""
     return next((fields[key] for key in keys if isinstance(fields, dict) and fields.get(key) is not None), None)
 
 
 def printable(text: str) -> str:
-    """Text that can be written as UTF-8: what stands for other bytes is spelled out."""
+    """Escape the surrogates of `text`, so that it can be encoded as UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -211,16 +247,16 @@ def suffix_of(path: str) -> str:
 
 
 def _find_duplicates(hashes: np.ndarray, id_of: Callable[[int], str]) -> np.ndarray:
-    """Indices, sorted, of the entries whose id an earlier one has; ids are compared where their hashes are equal."""
+    """Return the sorted indices of entries with the id of an earlier one; only ids of equal hashes are compared."""
     order = np.argsort(hashes, kind="stable")
     ranked = hashes[order]
-    duplicates, seen, before = [], set(), -2
+    duplicates, names, previous = [], set(), -2  # names: ids with the current hash
     for place in np.flatnonzero(ranked[1:] == ranked[:-1]).tolist():
-        if place != before + 1:  # the first pair with this hash
-            seen = {id_of(order[place])}
+        if place != previous + 1:  # the first pair with this hash
+            names = {id_of(order[place])}
         name = id_of(order[place + 1])
-        if name in seen:
+        if name in names:
             duplicates.append(order[place + 1])
-        seen.add(name)
-        before = place
+        names.add(name)
+        previous = place
     return np.sort(np.array(duplicates, np.int64))

@@ -1,6 +1,6 @@
-"""One clip out of a video file, for measuring: its beginning, its middle or any place, cut to a square or whole.
+"""One clip of a video file, for metrics: from its beginning, its middle or a random position, square or full-frame.
 
-Runs in worker processes, like all that reads videos.
+Runs in worker processes, like all code that reads videos.
 """
 
 import dataclasses
@@ -15,13 +15,13 @@ WINDOWS = ("random", "first", "middle")
 
 @dataclasses.dataclass(frozen=True)
 class Excerpt:
-    """What is taken of a video.
+    """Which clip is taken from a video.
 
     Attributes:
       num_frames: at least 1.
-      fps: frames a second, above 0; None: the file's own frames, one after another.
-      resolution: the centre is cut to a square of this side; None: whole frames in the file's size.
-      window: one of WINDOWS, where in the video.
+      fps: frames per second, above 0; None for consecutive frames of the file.
+      resolution: side in pixels of the central square crop; None for full frames at the file's size.
+      window: position in the video, one of WINDOWS.
     """
 
     num_frames: int
@@ -31,31 +31,31 @@ class Excerpt:
 
 
 def read_excerpt(item: Item, excerpt: Excerpt, seed: int) -> np.ndarray:
-    """The frames, uint8 `(T, H, W, 3)`; the place of a random window depends on `seed` alone.
+    """Read the clip's frames, uint8 `(T, H, W, 3)`; the position of a random window depends on `seed` alone.
 
     Raises:
-      BadVideo: the file cannot be read, is shorter than asked, or has too few frames a second.
+      BadVideo: the file cannot be read, is too short, or has too low a frame rate.
     """
     framing = None if excerpt.resolution is None else Framing(excerpt.resolution)
-    share = {"first": 0.0, "middle": 0.5, "random": np.random.default_rng(seed).uniform()}[excerpt.window]
-    failure: BadVideo | None = None
-    for place in dict.fromkeys((share, 0.0)):  # a file may end, or break, before the end that its packets state
+    position = {"first": 0.0, "middle": 0.5, "random": np.random.default_rng(seed).uniform()}[excerpt.window]
+    first_error: BadVideo | None = None
+    for attempt in dict.fromkeys((position, 0.0)):  # a file may end or be damaged before the last of its packets
         try:
             with VideoFile(item.open()) as video:
-                return read_frames(video, _times(video, excerpt, place), framing)
+                return read_frames(video, _times(video, excerpt, attempt), framing)
         except BadVideo as error:
-            failure = failure or error
-    raise failure
+            first_error = first_error or error
+    raise first_error
 
 
-def _times(video: VideoFile, excerpt: Excerpt, place: float) -> np.ndarray:
-    """When the frames are shown, in seconds; `place` is 0 at the beginning and 1 for the last that fit."""
+def _times(video: VideoFile, excerpt: Excerpt, position: float) -> np.ndarray:
+    """Return the times of the frames in seconds; `position` runs from 0, the beginning, to 1, the last that fit."""
     timing, count = video.timing(), excerpt.num_frames
     if excerpt.fps is None:
         if len(timing) < count:
-            raise BadVideo(f"shorter than asked: it has {len(timing)} frames where {count} are needed")
-        first = round(place * (len(timing) - count))
-        return np.array([float(timing.time(number)) for number in range(first, first + count)])
+            raise BadVideo(f"too short: it has {len(timing)} frames, but {count} are needed")
+        first = round(position * (len(timing) - count))
+        return np.array([float(timing.time(index)) for index in range(first, first + count)])
     times = np.arange(count) / excerpt.fps
-    latest = max(0.0, float(timing.time(len(timing) - 1)) - times[-1])
-    return place * latest + times
+    latest_start = max(0.0, float(timing.time(len(timing) - 1)) - times[-1])
+    return position * latest_start + times

@@ -1,4 +1,4 @@
-"""Where a run stands in its data, independent of how many processes and threads read them."""
+"""The position of a training run in its data, independent of the number of processes and threads that read it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from absl import logging
 
 @dataclasses.dataclass(frozen=True)
 class DataOrder:
-    """What the order of the examples depends on. Processes, threads and workers are not among it: see `make_loader`.
+    """The settings that determine the order of the examples; processes, threads and workers do not (see `make_loader`).
 
     Attributes:
-      seed: of the shuffle.
-      batch_size: over all processes.
-      examples: the number of examples of each source.
-      image_fraction: share of the batches from the second source.
+      seed: seed of the shuffle.
+      batch_size: examples per batch over all processes.
+      examples: number of examples of each source.
+      image_fraction: share of the batches that come from the second source.
     """
 
     seed: int
@@ -25,46 +25,55 @@ class DataOrder:
     image_fraction: float = 0.0
 
 
-def position(loader: grain.DatasetIterator, rows: int, order: DataOrder) -> dict[str, Any]:
-    """As JSON: how many batches have been drawn from each source, and the order that they came in.
+def position(loader: grain.DatasetIterator, local_batch_size: int, order: DataOrder) -> dict[str, Any]:
+    """Return a loader's position for JSON: the number of batches drawn from each source, and the order of the examples.
 
     Args:
       loader: from `make_loader`.
-      rows: of a batch that this process draws.
-      order: of the examples.
+      local_batch_size: examples of each batch that this process draws.
+      order: the order of the examples.
     """
-    states = _sources(loader.get_state())
-    return {"batches": [state["next_index"] // rows for state in states], **dataclasses.asdict(order)}
+    states = _source_states(loader.get_state())
+    return {"batches": [state["next_index"] // local_batch_size for state in states], **dataclasses.asdict(order)}
 
 
-def go_to(loader: grain.DatasetIterator, rows: int, order: DataOrder, saved: dict[str, Any]) -> None:
-    """Has `loader` go on where `saved`, from `position`, says, whatever the number of processes was then.
+def restore_position(
+    loader: grain.DatasetIterator, local_batch_size: int, order: DataOrder, saved: dict[str, Any]
+) -> None:
+    """Continue a loader from a saved position, whatever the number of processes was when it was saved.
 
-    With another batch size it goes on at the same example, with other shares of images in both sources where they are.
+    With another batch size the loader continues at the same example; with another share of images, each source
+    continues at its own position.
+
+    Args:
+      loader: a new one, from `make_loader`.
+      local_batch_size: examples of each batch that this process draws.
+      order: the present order of the examples.
+      saved: from `position`.
 
     Raises:
-      ValueError: with this `order` the run cannot go on at the same example; names the field.
+      ValueError: with this order the run cannot continue at the same example; the message names the field.
     """
     former = DataOrder(saved["seed"], saved["batch_size"], tuple(saved["examples"]), saved["image_fraction"])
-    back = "; set it back, or train in another --workdir"
+    remedy = "; set it back, or train in another --workdir"
     if former.seed != order.seed:
         raise ValueError(
-            f"config.seed is {order.seed}, but this run shuffles its examples with seed {former.seed}{back}"
+            f"config.seed is {order.seed}, but this run shuffles its examples with seed {former.seed}{remedy}"
         )
     if len(former.examples) != len(order.examples):
         raise ValueError(
             f"config.image_fraction is {order.image_fraction}, but this run has {former.image_fraction}; "
-            f"image batches can neither be added nor left out later{back}"
+            f"image batches can be neither added nor removed later{remedy}"
         )
     for field, now, then in zip(("config.data", "config.image_data"), order.examples, former.examples, strict=False):
         if now != then:
             raise ValueError(
-                f"{field} gives {now} examples, but this run shuffles {then}: its order cannot go on{back}"
+                f"{field} gives {now} examples, but this run shuffles {then}: their order cannot be continued{remedy}"
             )
     batches = _rescaled(saved["batches"], former.batch_size, order.batch_size)
     if former != order:
-        logging.info("The data go on at the same example as before, now with %s (before: %s)", order, former)
-    states = [{"next_index": count * rows} for count in batches]
+        logging.info("The data continue at the same example, now with %s (before: %s)", order, former)
+    states = [{"next_index": count * local_batch_size} for count in batches]
     if len(states) == 1:
         loader.set_state(states[0])
     else:
@@ -72,7 +81,7 @@ def go_to(loader: grain.DatasetIterator, rows: int, order: DataOrder, saved: dic
 
 
 def _rescaled(batches: Sequence[int], then: int, now: int) -> list[int]:
-    """As many batches of the size `now` as hold the examples of `batches` of the size `then`."""
+    """Convert numbers of batches of size `then` to the numbers of batches of size `now` with as many examples."""
     for count in batches:
         if count * then % now:
             raise ValueError(
@@ -82,5 +91,5 @@ def _rescaled(batches: Sequence[int], then: int, now: int) -> list[int]:
     return [count * then // now for count in batches]
 
 
-def _sources(state: Any) -> list[dict[str, int]]:
+def _source_states(state: Any) -> list[dict[str, int]]:
     return state.get("parents", [state])

@@ -1,4 +1,4 @@
-"""Prepared data sets: TFDS folders of ArrayRecord shards with each clip's latents, text states and story.
+"""Prepared data sets: TFDS folders of ArrayRecord shards with the latents, text states and metadata of each clip.
 
 A record holds `id`, `caption`, `start` (seconds into the video), `fps`, `motion` (see `clips.ClipRules`) and arrays as
 raw little-endian float16 bytes, whose shapes are in the folder's `prepare.json`: `latents_R` `(T, R, R, C)` and
@@ -19,12 +19,12 @@ import numpy as np
 RECIPE_NAME = "prepare.json"
 STORED = np.dtype("<f2")
 VERSION = "1.0.0"
-# One record a chunk, as clips are read in random order; latents are noise to a compressor.
+# One record per chunk, because clips are read in random order; latents do not compress.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 def features(arrays: Mapping[str, tuple[int, ...]]):
-    """The TFDS features of a record with these arrays."""
+    """Return the TFDS features of a record with these arrays (name -> shape)."""
     import tensorflow_datasets as tfds
 
     scalars = {name: tfds.features.Scalar(np.float32) for name in ("start", "fps", "motion")}
@@ -36,7 +36,12 @@ def features(arrays: Mapping[str, tuple[int, ...]]):
 
 
 class ShardWriter:
-    """Writes one shard, for use in a `with` statement; the file appears whole or not at all."""
+    """A writer of one shard, for use in a `with` statement; the file appears complete or not at all.
+
+    Args:
+      path: of the shard.
+      arrays: name -> shape of the arrays of a record.
+    """
 
     def __init__(self, path: Path, arrays: Mapping[str, tuple[int, ...]]):
         from array_record.python.array_record_module import ArrayRecordWriter
@@ -51,13 +56,13 @@ class ShardWriter:
         return self
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Adds a record; arrays are stored as float16."""
-        plain = {
+        """Append a record; arrays are stored as float16."""
+        fields = {
             name: np.asarray(value, STORED).tobytes() if isinstance(value, np.ndarray) else value
             for name, value in record.items()
         }
-        example = self._serializer.get_tf_example(self._features.encode_example(plain))
-        self._writer.write(example.SerializeToString(deterministic=True))  # else the order of fields changes by chance
+        example = self._serializer.get_tf_example(self._features.encode_example(fields))
+        self._writer.write(example.SerializeToString(deterministic=True))  # otherwise the order of fields is random
 
     def __exit__(self, kind: type[BaseException] | None, *unused: Any) -> None:
         self._writer.close()
@@ -68,7 +73,15 @@ class ShardWriter:
 
 
 def write_metadata(folder: Path, name: str, split: str, arrays: Mapping[str, tuple[int, ...]], lengths: list[int]):
-    """Writes `dataset_info.json` and `features.json`, by which TFDS knows the folder."""
+    """Write `dataset_info.json` and `features.json`, by which TFDS recognizes the folder.
+
+    Args:
+      folder: contains the shards.
+      name: name of the data set.
+      split: name of the split.
+      arrays: name -> shape of the arrays of a record.
+      lengths: number of records of each shard.
+    """
     import tensorflow_datasets as tfds
 
     template = tfds.core.ShardedFileTemplate(
@@ -79,35 +92,35 @@ def write_metadata(folder: Path, name: str, split: str, arrays: Mapping[str, tup
     split_info = tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
         for path in shards:
-            (Path(temporary) / path.name).touch()  # TFDS looks for the names
+            (Path(temporary) / path.name).touch()  # TFDS checks that files of these names exist
         tfds.folder_dataset.write_metadata(
             data_dir=temporary,
             features=features(arrays),
             split_infos=[split_info],
             version=VERSION,
-            check_data=False,  # it would read with TensorFlow
+            check_data=False,  # the check needs TensorFlow
             description="Latents of clips and text states of their captions, made by videogen_jax.prepare.",
         )
-        for name in ("features.json", "dataset_info.json"):  # the last by which a finished data set is known
+        for name in ("features.json", "dataset_info.json"):  # the last marks the data set as finished
             os.replace(Path(temporary) / name, folder / name)
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedClips:
-    """A finished data set as a source of training examples, float16.
+    """A finished data set as a source of training examples.
 
-    `latents` `(T, h, w, C)` of one resolution, `reference` `(1, h, w, C)`, `fps`, and, where asked for, `lower`
-    `(T, h', w', C)` and `context` `(L, D)`.
+    An example has float16 `latents` `(T, h, w, C)` of one resolution, `reference` `(1, h, w, C)`, optionally `lower`
+    `(T, h', w', C)` and `context` `(L, D)`, and `fps`.
 
     Attributes:
-      folder: of the data set, `<data_dir>/<name>/1.0.0`.
+      folder: the data set, `<data_dir>/<name>/1.0.0`.
       resolution: side of the latents.
-      lower_resolution: side of the latents of the stage below, or None.
-      text: give the text states.
-      split: of the data set.
+      lower_resolution: side of the latents of the stage below (`lower`), or None.
+      text: whether examples have `context`.
+      split: name of the split.
 
     Raises:
-      ValueError: the folder holds no finished data set, or not these arrays.
+      ValueError: the folder has no finished data set, or the data set lacks one of these arrays.
     """
 
     folder: str
@@ -121,22 +134,22 @@ class PreparedClips:
 
         folder = Path(self.folder)
         if not (folder / "dataset_info.json").is_file():
-            begun = (folder / RECIPE_NAME).is_file()
+            started = (folder / RECIPE_NAME).is_file()
             raise ValueError(
-                f"config.data.folder: {folder} holds no finished data set"
-                + ("; start videogen_jax.prepare again to finish it" if begun else " made by videogen_jax.prepare")
+                f"config.data.folder: {folder} has no finished data set"
+                + ("; run videogen_jax.prepare again to finish it" if started else " from videogen_jax.prepare")
             )
         shapes = json.loads((folder / RECIPE_NAME).read_text())["arrays"]
-        wanted = {"latents": f"latents_{self.resolution}", "reference": f"reference_{self.resolution}"}
+        stored_names = {"latents": f"latents_{self.resolution}", "reference": f"reference_{self.resolution}"}
         if self.lower_resolution is not None:
-            wanted["lower"] = f"latents_{self.lower_resolution}"
+            stored_names["lower"] = f"latents_{self.lower_resolution}"
         if self.text:
-            wanted["context"] = "context"
-        for stored in wanted.values():
+            stored_names["context"] = "context"
+        for stored in stored_names.values():
             if stored not in shapes:
                 raise ValueError(f"{folder} has no {stored}; it has {', '.join(sorted(shapes))}")
         source = tfds.builder_from_directory(str(folder)).as_data_source(split=self.split)
-        arrays = {name: (stored, tuple(shapes[stored])) for name, stored in wanted.items()}
+        arrays = {name: (stored, tuple(shapes[stored])) for name, stored in stored_names.items()}
         object.__setattr__(self, "_arrays", arrays)
         object.__setattr__(self, "_source", source)
 

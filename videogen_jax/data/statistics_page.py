@@ -1,4 +1,4 @@
-"""What is in a prepared data set, counted while it is made and written as a page."""
+"""Statistics of a prepared data set, counted while it is written and reported as a Markdown page."""
 
 import itertools
 import math
@@ -9,21 +9,29 @@ from typing import Any, Self
 import numpy as np
 
 from videogen_jax.data.clips import Scan
-from videogen_jax.data.skipped import kind
+from videogen_jax.data.skipped import reason_kind
 
 MOTION_EDGES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, math.inf)
-BAR = 40  # characters
+BAR_WIDTH = 40  # characters
 
 
 class Tally:
-    """Counts of a shard, or of several."""
+    """The counts of one shard, or of several.
+
+    Attributes:
+      counts: numbers of videos, records, and the counts of `Scan`.
+      seconds: how much video was read.
+      motion: number of clips in each interval of MOTION_EDGES.
+      fps: number of clips for each frame rate.
+      moments: name of a latents array -> number, sum and sum of squares of its values.
+    """
 
     def __init__(self):
         self.counts: Counter[str] = Counter()
         self.seconds = 0.0
         self.motion = [0] * (len(MOTION_EDGES) - 1)
         self.fps: Counter[str] = Counter()
-        self.moments: dict[str, list[float]] = {}  # name -> number, sum and sum of squares of an array's values
+        self.moments: dict[str, list[float]] = {}
 
     def add_scan(self, scan: Scan) -> None:
         self.counts.update(videos=1, empty=not scan.clips, **scan.counts)
@@ -51,22 +59,29 @@ class Tally:
         }
 
     @classmethod
-    def merged(cls, notes: Iterable[Mapping[str, Any]]) -> Self:
-        """The sum of what `to_json` gave."""
+    def merged(cls, summaries: Iterable[Mapping[str, Any]]) -> Self:
+        """Sum up tallies in the form of `to_json`."""
         total = cls()
-        for note in notes:
-            total.counts.update(note["counts"])
-            total.seconds += note["seconds"]
-            total.motion = [a + b for a, b in zip(total.motion, note["motion"], strict=True)]
-            total.fps.update(note["fps"])
-            for name, moments in note["moments"].items():
+        for summary in summaries:
+            total.counts.update(summary["counts"])
+            total.seconds += summary["seconds"]
+            total.motion = [a + b for a, b in zip(total.motion, summary["motion"], strict=True)]
+            total.fps.update(summary["fps"])
+            for name, moments in summary["moments"].items():
                 old = total.moments.get(name, [0, 0.0, 0.0])
                 total.moments[name] = [a + b for a, b in zip(old, moments, strict=True)]
         return total
 
 
 def statistics_page(name: str, entries: int, tally: Tally, skipped: Sequence[Mapping[str, Any]]) -> str:
-    """The page in Markdown."""
+    """Write the page in Markdown.
+
+    Args:
+      name: name of the data set.
+      entries: number of entries of the corpus.
+      tally: counts of the whole data set.
+      skipped: the bad entries, with their `reason`.
+    """
     counts = tally.counts
     lines = [
         f"# {name}",
@@ -83,7 +98,7 @@ def statistics_page(name: str, entries: int, tally: Tally, skipped: Sequence[Map
         f"| **clips** | **{counts['records']}** |",
         "",
     ]
-    reasons = Counter(kind(entry["reason"]) for entry in skipped)
+    reasons = Counter(reason_kind(entry["reason"]) for entry in skipped)
     if reasons:
         lines += ["## Why entries were skipped", "", "| reason | entries |", "| --- | --- |"]
         lines += [f"| {reason} | {count} |" for reason, count in sorted(reasons.items(), key=lambda x: (-x[1], x[0]))]
@@ -100,6 +115,8 @@ def statistics_page(name: str, entries: int, tally: Tally, skipped: Sequence[Map
 
 
 def _bars(labels: Sequence[str], counts: Sequence[int]) -> list[str]:
-    most = max([1, *counts])
-    rows = [f"| {label} | {n} | {'#' * round(BAR * n / most)} |" for label, n in zip(labels, counts, strict=True)]
+    longest = max([1, *counts])
+    rows = [
+        f"| {label} | {n} | {'#' * round(BAR_WIDTH * n / longest)} |" for label, n in zip(labels, counts, strict=True)
+    ]
     return ["| | clips | |", "| --- | --- | --- |", *rows]

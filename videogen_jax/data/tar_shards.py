@@ -1,8 +1,8 @@
-"""Tar shards in the manner of webdataset: which samples they hold, and their members read in place.
+"""Tar shards in the format of webdataset, whose members are read in place.
 
-Members of one shard that follow each other and agree up to the first dot of their base name are one sample; what is
-behind the dot says what a member is. `clips/0007.mp4`, `clips/0007.txt` and `clips/0007.json` are the sample
-`clips/0007`. Listing reads the headers alone.
+Consecutive members of a shard whose names agree up to the first dot of the base name form one sample; the part after
+the dot is the member's ending. `clips/0007.mp4`, `clips/0007.txt` and `clips/0007.json` are the sample `clips/0007`.
+Listing reads the headers alone.
 """
 
 import glob
@@ -27,8 +27,8 @@ from videogen_jax.data.entries import (
     media_suffixes,
 )
 
-# A sample: where its video or image and its caption are, in bytes. `suffix` and `caption` are places in the tuples of
-# endings, ABSENT if the sample has no such member; BROKEN stands for a shard that cannot be read to its end.
+# The byte ranges of a sample's video or image and of its caption. `suffix` and `caption` are indices into the tuples of
+# endings, ABSENT if the sample has no such member; `suffix` is BROKEN for a shard that cannot be read to its end.
 SAMPLE = np.dtype(
     [
         ("shard", np.int32),
@@ -44,16 +44,19 @@ ABSENT, BROKEN = -1, -2
 
 
 class WebdatasetCorpus(Listing):
-    """Samples of tar shards, in their order; their keys are their ids.
+    """The samples of tar shards, in their order; the keys are the ids.
 
-    A shard that is missing, cut off or no tar gives one more entry, a bad one, whose id is its path. Of a shard that is
-    cut off, the last sample is listed only if it has all it needs.
+    A shard that is missing, truncated or not a tar file has one additional, bad entry, whose id is its path. The last
+    sample of a truncated shard is listed only if it is complete.
 
     Args:
       shards: a path with braces or wildcards ("shards/{000000..000012}.tar"), or several.
       media: "videos" or "images".
-      captions: endings of the members that hold captions, the best first; () or None for an unlabelled corpus.
-      caption_key: of the caption in a .json; None for "caption" or "text".
+      captions: endings of the members that hold captions, in order of preference; () or None for an unlabelled corpus.
+      caption_key: key of the caption in a .json; None for "caption" or "text".
+
+    Raises:
+      ValueError: a field is wrong, or none of the shards exists.
     """
 
     def __init__(
@@ -76,47 +79,48 @@ class WebdatasetCorpus(Listing):
         self._names = Strings(self._list(samples))
         self._samples = np.concatenate(samples)
         names = (self._names[i] for i in range(len(self._names)))
-        self._close_list(f"config.corpus.shards {shards!r}", array("q", map(hash, names)))
+        self._finish_listing(f"config.corpus.shards {shards!r}", array("q", map(hash, names)))
 
     def _list(self, samples: list[np.ndarray]) -> Iterator[str]:
-        """Gives the samples' names; appends the samples themselves, an array for each shard."""
+        """Yield the names of the samples, and append the samples of each shard as an array."""
         for shard, path in enumerate(self._shards):
-            rows = []
-            for name, row in self._list_shard(shard, path):
-                rows.append(row)
+            shard_samples = []
+            for name, sample in self._list_shard(shard, path):
+                shard_samples.append(sample)
                 yield name
-            samples.append(np.array(rows, SAMPLE))
+            samples.append(np.array(shard_samples, SAMPLE))
 
     def _list_shard(self, shard: int, path: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-        key, found = None, {}
+        """Yield the name and the fields of SAMPLE of each sample of a shard."""
+        key, members = None, {}
         try:
             for name, offset, size in _members(path):
-                this, ending = _split_name(name)
-                if this is None:
+                member_key, ending = _split_name(name)
+                if member_key is None:
                     continue
-                if this != key and key is not None:
-                    yield key, self._sample(shard, found)
-                    found = {}
-                key = this
-                found.setdefault(ending, (offset, size))
+                if member_key != key and key is not None:
+                    yield key, self._sample(shard, members)
+                    members = {}
+                key = member_key
+                members.setdefault(ending, (offset, size))
         except tarfile.TarError as error:
-            self._broken[shard] = f"it is not a whole, uncompressed tar file ({error})"
+            self._broken[shard] = f"it is not a complete, uncompressed tar file ({error})"
         except OSError as error:
             self._broken[shard] = f"it cannot be read ({error.strerror or error})"
         if key is not None:
-            sample = self._sample(shard, found)
+            sample = self._sample(shard, members)
             if shard not in self._broken or (sample[1] != ABSENT and (sample[4] != ABSENT or not self._captions)):
                 yield key, sample
         if shard in self._broken:
             yield path, (shard, BROKEN, 0, 0, ABSENT, 0, 0)
 
-    def _sample(self, shard: int, found: Mapping[str, tuple[int, int]]) -> tuple[int, ...]:
-        """The fields of SAMPLE; `found` are offset and size of the members by their endings."""
-        suffix = next((e for e in found if e in self._suffixes), None)
-        caption = next((e for e in self._captions if e in found), None)
+    def _sample(self, shard: int, members: Mapping[str, tuple[int, int]]) -> tuple[int, ...]:
+        """Return the fields of SAMPLE; `members` maps the members' endings to their offset and size."""
+        suffix = next((e for e in members if e in self._suffixes), None)
+        caption = next((e for e in self._captions if e in members), None)
         return (
-            *(shard, ABSENT if suffix is None else self._suffixes.index(suffix), *found.get(suffix, (0, 0))),
-            *(ABSENT if caption is None else self._captions.index(caption), *found.get(caption, (0, 0))),
+            *(shard, ABSENT if suffix is None else self._suffixes.index(suffix), *members.get(suffix, (0, 0))),
+            *(ABSENT if caption is None else self._captions.index(caption), *members.get(caption, (0, 0))),
         )
 
     def _read(self, index: int) -> tuple[str, np.void]:
@@ -152,10 +156,10 @@ class WebdatasetCorpus(Listing):
 
 
 def expand_shards(patterns: str | Sequence[str]) -> list[str]:
-    """Paths of shards, in order, from patterns with braces and wildcards.
+    """Expand patterns with braces and wildcards to the paths of shards, in order.
 
-    `{000..012}` counts, with as many digits as its beginning has; `{a,b}` chooses. Where there are wildcards (`*`, `?`,
-    `[0-9]`), the paths are those of the files that exist, sorted; else they are given whether they exist or not.
+    `{000..012}` is a range of numbers with as many digits as its first; `{a,b}` is a choice. A pattern with wildcards
+    (`*`, `?`, `[0-9]`) expands to the files that exist, sorted; other paths need not exist.
     """
     paths = []
     for pattern in [patterns] if isinstance(patterns, (str, os.PathLike)) else patterns:
@@ -173,12 +177,15 @@ def _expand_braces(pattern: str) -> list[str]:
         choices = [f"{i:0{digits}}" for i in range(int(numbers[1]), int(numbers[2]) + 1)]
     else:
         choices = braces[1].split(",")
-    before, behind = pattern[: braces.start()], pattern[braces.end() :]
-    return [path for choice in choices for path in _expand_braces(before + choice + behind)]
+    before, after = pattern[: braces.start()], pattern[braces.end() :]
+    return [path for choice in choices for path in _expand_braces(before + choice + after)]
 
 
 def _split_name(name: str) -> tuple[str | None, str]:
-    """A member's key and ending; None for one that is hidden, has no ending, or is webdataset's own (`__name__/`)."""
+    """Split a member's name into key and ending.
+
+    The key is None for a member that is hidden, has no ending, or is webdataset's own (`__name__/`).
+    """
     folder, slash, base = name.removeprefix("./").rpartition("/")
     stem, dot, ending = base.partition(".")
     if not stem or not dot or re.match(r"__[^/]*__/", name):
@@ -187,16 +194,20 @@ def _split_name(name: str) -> tuple[str | None, str]:
 
 
 def _members(path: str) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of the regular members; raises tarfile.ReadError behind the last that is whole."""
+    """Yield the name, offset and size of each regular member.
+
+    Raises:
+      tarfile.ReadError: after the last complete member of a truncated file.
+    """
     length = os.path.getsize(path)
     with tarfile.open(path, "r:") as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()  # else they stay in memory
+            tar.members.clear()  # otherwise tarfile keeps them in memory
             if not 0 <= member.size <= length - member.offset_data:
                 raise tarfile.ReadError(f"it ends within {member.name}")
             if member.isreg() and not member.issparse():
                 yield member.name, member.offset_data, member.size
-        # tarfile takes a broken header for the end, which is a block of zeros.
+        # tarfile takes a broken header for the end of the archive, which is a block of zeros.
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("it has no end mark")

@@ -1,7 +1,8 @@
 """Frames and captions of prepared TensorFlow Datasets, read without TensorFlow.
 
-TFDS reads Tensor, Text and Scalar features by itself, but its Video feature imports TensorFlow when it is made, so that
-a data set with one in it does not open. A Video is stored as the encoded images of its frames, which are read here.
+TFDS reads Tensor, Text and Scalar features without TensorFlow, but its Video feature imports TensorFlow when it is
+constructed, so a data set with a Video does not open. A Video is stored as the encoded images of its frames, which are
+read here.
 """
 
 import functools
@@ -16,24 +17,27 @@ from typing import Any
 
 import numpy as np
 
-from videogen_jax.data.entries import TFDS_SUFFIX, BadItem, Item, Listing, clean_caption, existing
+from videogen_jax.data.entries import TFDS_SUFFIX, BadItem, Item, Listing, absolute_path, clean_caption
 
 VIDEO_CLASS = "tensorflow_datasets.core.features.video_feature.Video"
 
 
 class TfdsCorpus(Listing):
-    """Records of one split of a prepared data set in ArrayRecord files, in the order of the files.
+    """The records of one split of a prepared data set in ArrayRecord files, in the order of the files.
 
-    An item reads its whole record for the caption; `read_frames` reads it again.
+    `item` reads the whole record for the caption; `read_frames` reads it again.
 
     Args:
-      name, data_dir: "my_set/1.0.0" and the folder it is in; without a version, the newest.
-      folder: instead, the folder that dataset_info.json is in.
-      split: as TFDS has it, such as "train" or "train[:90%]".
-      frames_feature: uint8 frames (T, H, W, 3): a Tensor, a Video, or a Sequence of Images.
+      split: in TFDS's notation, such as "train" or "train[:90%]".
+      frames_feature: uint8 frames `(T, H, W, 3)`: a Tensor, a Video, or a Sequence of Images.
+      name, data_dir: "my_set/1.0.0" and the folder that contains it; without a version, the newest is read.
+      folder: instead of `name` and `data_dir`, the folder that contains dataset_info.json.
       caption_feature: a Text; None for an unlabelled corpus.
-      fps, fps_feature: frames a second: a number, or the feature that holds it; one of the two.
-      id_feature: a Text or a whole number; then listing reads all records once. None for ids such as "train/17".
+      fps, fps_feature: frames per second, as a number or as the feature that holds it; exactly one of the two.
+      id_feature: a Text or an integer, for which all records are read once; None for ids such as "train/17".
+
+    Raises:
+      ValueError: a field is wrong or the data set cannot be read; the message names it.
     """
 
     def __init__(
@@ -49,18 +53,18 @@ class TfdsCorpus(Listing):
         id_feature: str | None = None,
     ):
         if (fps is None) == (fps_feature is None):
-            raise ValueError("one of config.corpus.fps and config.corpus.fps_feature is needed, and not both")
+            raise ValueError("exactly one of config.corpus.fps and config.corpus.fps_feature is needed")
         if fps is not None and not _is_rate(fps):
             raise ValueError(f"config.corpus.fps is {fps!r}; it must be above zero")
         if (folder is None) == (name is None) or (data_dir is None) != (name is None):
             raise ValueError("config.corpus.folder is needed, or config.corpus.name and config.corpus.data_dir")
         if folder is None:
-            folder = _prepared_folder(name, existing("data_dir", data_dir, "folder"))
+            folder = _prepared_folder(name, absolute_path("data_dir", data_dir, "folder"))
         else:
-            folder = _checked_folder("folder", folder, existing("folder", folder, "folder"))
+            folder = _checked_folder("folder", folder, absolute_path("folder", folder, "folder"))
         self._folder, self._split, self._fps = folder, split, fps
         self._frames, self._caption, self._rate, self._id = frames_feature, caption_feature, fps_feature, id_feature
-        self._about = tuple(dict.fromkeys(f for f in (caption_feature, fps_feature, id_feature) if f is not None))
+        self._metadata = tuple(dict.fromkeys(f for f in (caption_feature, fps_feature, id_feature) if f is not None))
         for field, feature in (
             ("frames_feature", frames_feature),
             ("caption_feature", caption_feature),
@@ -69,29 +73,29 @@ class TfdsCorpus(Listing):
         ):
             if feature is not None:
                 _check_feature(folder, field, feature)
-        places = range(len(_records(folder, split, (frames_feature,))))
-        hashes = places if id_feature is None else array("q", (hash(self._read(place)[0]) for place in places))
-        self._close_list(f"{folder} {split}", hashes)
+        indices = range(len(_records(folder, split, (frames_feature,))))
+        hashes = indices if id_feature is None else array("q", (hash(self._read(index)[0]) for index in indices))
+        self._finish_listing(f"{folder} {split}", hashes)
 
     def _read(self, index: int) -> tuple[str, tuple[int, Mapping[str, Any]] | BadItem]:
         name = f"{self._split}/{index}"
-        if not self._about:
+        if not self._metadata:
             return name, (index, {})
         try:
-            about = read_record(name, self._folder, self._split, self._about, index)
+            metadata = read_record(name, self._folder, self._split, self._metadata, index)
         except BadItem as error:
             return name, error
         if self._id is not None:
-            name = about[self._id]
+            name = metadata[self._id]
             name = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name)
-        return name, (index, about)
+        return name, (index, metadata)
 
     def _item(self, name: str, entry: tuple[int, Mapping[str, Any]]) -> Item:
-        index, about = entry
-        caption = None if self._caption is None else clean_caption(name, about[self._caption])
-        fps = self._fps if self._rate is None else about[self._rate]
+        index, metadata = entry
+        caption = None if self._caption is None else clean_caption(name, metadata[self._caption])
+        fps = self._fps if self._rate is None else metadata[self._rate]
         if not _is_rate(fps):
-            raise BadItem(name, f"its {self._rate} is {fps!r}, but frames a second are above zero")
+            raise BadItem(name, f"its {self._rate} is {fps!r}; it must be above zero")
         return Item(
             name,
             caption,
@@ -105,10 +109,10 @@ class TfdsCorpus(Listing):
 
 
 def read_frames(item: Item) -> np.ndarray:
-    """The frames of an item of a `TfdsCorpus`, uint8 (T, H, W, 3).
+    """Read the frames of an item of a `TfdsCorpus`, uint8 `(T, H, W, 3)`.
 
     Raises:
-      BadItem: the record cannot be read, or holds something else.
+      BadItem: the record cannot be read, or its frames cannot be decoded or differ in size.
     """
     from PIL import Image
 
@@ -128,17 +132,26 @@ def read_frames(item: Item) -> np.ndarray:
 
 
 def read_record(name: str, folder: str, split: str, features: tuple[str, ...], record: int) -> dict[str, Any]:
-    """Some features of a record; `name` is for the BadItem that is raised if it cannot be read."""
+    """Read some features of a record.
+
+    Args:
+      name: the entry's id, for the error.
+      folder, split, record: location of the record.
+      features: names of the features.
+
+    Raises:
+      BadItem: the record cannot be read.
+    """
     records = _records(folder, split, features)
     try:
         return records[record]
-    except (RuntimeError, ValueError, KeyError) as error:  # ArrayRecord's, and what does not fit the features
+    except (RuntimeError, ValueError, KeyError) as error:  # ArrayRecord's errors, and records that lack the features
         raise BadItem(name, f"its record cannot be read ({error})") from error
 
 
 @functools.lru_cache(maxsize=16)
 def _records(folder: str, split: str, features: tuple[str, ...]) -> Sequence[dict[str, Any]]:
-    """TFDS's source of a split, which decodes these features alone. Kept, because it takes long to open."""
+    """Open TFDS's data source of a split, decoding these features alone; cached, because opening takes long."""
     tfds = _tensorflow_datasets()
     from tensorflow_datasets.core import dataset_info, read_only_builder
 
@@ -159,7 +172,7 @@ def _records(folder: str, split: str, features: tuple[str, ...]) -> Sequence[dic
 
 
 def _feature(declared: Mapping[str, Any]) -> Any:
-    """The feature that an entry of features.json declares; a Video as the Sequence of Images that it is stored as."""
+    """Build the feature declared by an entry of features.json; a Video as the Sequence of Images it is stored as."""
     tfds = _tensorflow_datasets()
     if declared["pythonClassName"] != VIDEO_CLASS:
         return tfds.features.FeatureConnector.from_json(declared)
@@ -170,7 +183,7 @@ def _feature(declared: Mapping[str, Any]) -> Any:
 
 
 def _undecoded(feature: Any) -> Any:
-    """A feature that gives images as their bytes; decoded by TFDS, a palette's indices would pass for colours."""
+    """Make a feature yield images as their bytes: TFDS would decode a palette image to its indices."""
     tfds = _tensorflow_datasets()
     if isinstance(feature, tfds.features.Sequence) and isinstance(feature.feature, tfds.features.Image):
         return tfds.features.Sequence(tfds.features.Text())
@@ -194,11 +207,13 @@ def _check_feature(folder: str, field: str, name: str) -> None:
         is_frames = isinstance(shape, tuple) and len(shape) == 4 and shape[3] == 3 and feature.np_dtype == np.uint8
         if not is_frames:
             raise ValueError(
-                f"config.corpus.{field} is {name!r}, of type {kind} and shape {shape}; needed are uint8 "
+                f"config.corpus.{field} is {name!r}, of type {kind} and shape {shape}; it must hold uint8 "
                 "frames (T, H, W, 3): a Tensor, a Video, or a Sequence of Images"
             )
     elif shape != ():
-        raise ValueError(f"config.corpus.{field} is {name!r}, of type {kind} and shape {shape}; needed is one value")
+        raise ValueError(
+            f"config.corpus.{field} is {name!r}, of type {kind} and shape {shape}; it must hold a single value"
+        )
 
 
 def _declared_features(folder: str) -> Mapping[str, Any]:
@@ -210,7 +225,7 @@ def _declared_features(folder: str) -> Mapping[str, Any]:
 
 
 def _prepared_folder(name: str, data_dir: str) -> str:
-    """The folder of a data set by its name, of the newest version if the name has none."""
+    """Return the folder of a data set by its name; of the newest version if the name has none."""
     folder = os.path.join(data_dir, *name.replace(":", "/").split("/"))
     if os.path.isdir(folder) and not os.path.exists(os.path.join(folder, "dataset_info.json")):
         versions = [version for version in os.listdir(folder) if re.fullmatch(r"\d+\.\d+\.\d+", version)]
@@ -235,6 +250,6 @@ def _tensorflow_datasets() -> Any:
         import tensorflow_datasets
     except ImportError as error:
         raise ValueError(
-            f"config.corpus.kind is 'tfds', for which tensorflow_datasets and array_record are needed ({error})"
+            f"config.corpus.kind is 'tfds', which needs tensorflow_datasets and array_record ({error})"
         ) from error
     return tensorflow_datasets

@@ -1,4 +1,4 @@
-"""Clips and frames read from video files while training goes on: for small sets, and for stages that need pixels."""
+"""Clips and frames read from video files during training: for small data sets, and for stages that need pixels."""
 
 import dataclasses
 import json
@@ -20,13 +20,15 @@ from videogen_jax.weights.tokenizer import tokenize
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A clip at a random place of a video.
+    """A clip at a random position of a video.
 
     Attributes:
-      num_frames, resolution: of the clip.
-      fps: of the clip; of several one is drawn among those that the video is long enough and has frames enough for.
-      crop: cut the square at a random place, not in the centre.
-      flip: mirror every other clip, all of its frames alike. Captions that speak of left and right forbid it.
+      num_frames: frames per clip; 1 for still images.
+      fps: frame rates; one is drawn among those for which the video is long enough and has enough frames.
+      resolution: side of the square frames in pixels.
+      crop: whether the square is at a random position along the longer side rather than in the centre.
+      flip: whether to mirror half of the clips, all frames of a clip alike. Not for captions that mention left and
+        right.
     """
 
     num_frames: int
@@ -43,51 +45,55 @@ class Window:
 
 
 def read_window(item: Item, window: Window, seed: int) -> tuple[np.ndarray, float]:
-    """Frames uint8 `(T, R, R, 3)` and their rate (0 for a still image). What is random depends on `seed` alone.
+    """Read a window at a random position, which depends on `seed` alone.
+
+    Returns: the frames, uint8 `(T, R, R, 3)`, and their rate (0 for a still image).
 
     Raises:
-      BadVideo: the entry cannot be read, or is shorter than the window at each of its rates.
+      BadVideo: the entry cannot be read, or is too short at each of the window's rates.
     """
     rng = np.random.default_rng(seed)
-    rates, at, place, mirrored = rng.permutation(window.fps), rng.uniform(), rng.uniform(), rng.uniform() < 0.5
-    framing = Framing(window.resolution, place if window.crop else 0.5, mirrored and window.flip)
+    rates, start = rng.permutation(window.fps), rng.uniform()  # start: from 0, the beginning, to 1, the last that fits
+    crop_position, mirrored = rng.uniform(), rng.uniform() < 0.5
+    framing = Framing(window.resolution, crop_position if window.crop else 0.5, mirrored and window.flip)
     if item.is_image:
         return image_frames(item, framing), 0.0
 
-    def read(fps: float, share: float) -> tuple[np.ndarray, float]:
+    def read(fps: float, start: float) -> tuple[np.ndarray, float]:
         times = np.arange(window.num_frames) / fps
         with open_video(item) as video:
             latest = max(0.0, (video.duration or 0.0) - times[-1] - 1.0 / fps)
-            return read_frames(video, times + share * latest, framing), fps
+            return read_frames(video, times + start * latest, framing), fps
 
-    failure = None
-    for fps in rates:  # the first for which the file is long enough and has frames enough
-        for share in (at, 0.0):  # a file may end, or break, before the end that it states
+    first_error = None
+    for fps in rates:  # the first for which the file is long enough and has enough frames
+        for attempt in (start, 0.0):  # a file may end or be damaged before its stated end
             try:
-                return read(float(fps), share)
+                return read(float(fps), attempt)
             except BadVideo as error:
-                failure = failure or error
-    raise failure
+                first_error = first_error or error
+    raise first_error
 
 
 class VideoClips:
-    """A corpus as a source of training examples, a new window of each video every epoch.
+    """A corpus as a source of training examples, with a new window of each video every epoch.
 
-    Examples: `video` uint8 `(T, R, R, 3)`, `fps`, and with a tokenizer `tokens` int32 `(L,)`; with `images`, which
-    needs windows of one frame, `images` uint8 `(R, R, 3)` in the place of `video`.
+    An example has `video` uint8 `(T, R, R, 3)`, `fps` and, with a tokenizer, `tokens` int32 `(L,)`. With `images`, it
+    has `images` uint8 `(R, R, 3)` instead of `video` and `fps`.
 
-    Files are decoded in processes of their own. An entry that cannot be used is named once, in `skipped_file`, and
-    the next one of the corpus stands in for it, so what is drawn does not depend on the number of processes.
+    Files are decoded in worker processes. An entry that cannot be used is recorded once in `skipped_file` and replaced
+    by the next usable entry of the corpus, so the examples do not depend on the number of processes.
 
     Args:
-      corpus: where the files are.
-      window: what is taken of each.
+      corpus: the videos and captions.
+      window: which clips are taken.
       tokenizer: for the captions, or None.
-      images: give single frames.
-      num_workers, time_limit: decoding processes, and seconds that one entry may take in them.
-      max_skipped_fraction: of the corpus; more bad entries than that end the run.
-      skipped_file: receives a line for each bad entry; those in it are not tried again.
-      read: stands in for `read_window` in tests.
+      images: whether examples are single frames; needs windows of one frame.
+      num_workers: number of decoding processes.
+      time_limit: seconds that decoding one entry may take.
+      max_skipped_fraction: the run ends when a larger share of the corpus cannot be used.
+      skipped_file: receives a line for each bad entry; entries in it are not tried again.
+      read: function that reads a window.
     """
 
     def __init__(
@@ -115,39 +121,40 @@ class VideoClips:
         self._file = None if skipped_file is None else Path(skipped_file)
         if self._file is not None and self._file.exists():
             for line in self._file.read_text(encoding="utf-8").splitlines():
-                self._note(json.loads(line), known=True)
+                self._skip(json.loads(line), recorded=True)
 
     def __len__(self) -> int:
         return len(self._corpus)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Always the same window."""
+        """Read the same window of an entry on every call."""
         return self.draw(index, np.random.default_rng(index))
 
     def caption(self, index: int) -> str | None:
-        """The caption, if there is one, of entry `index`, or of the one known to stand in for it."""
-        used = (at % len(self) for at in range(index, index + len(self)) if at % len(self) not in self._bad)
-        return self._corpus.item(next(used)).caption
+        """Return the caption, if any, of entry `index`, or of the entry that is known to replace it."""
+        indices = ((index + offset) % len(self) for offset in range(len(self)))
+        return self._corpus.item(next(k for k in indices if k not in self._bad)).caption
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """A window drawn by `rng` of entry `index`, or of the next that can be used.
+        """Read a window, drawn by `rng`, of entry `index` or of the next entry that can be used.
 
         Raises:
-          TooManySkipped: more of the corpus is bad than was to be put up with.
+          TooManySkipped: more of the corpus is bad than `max_skipped_fraction` allows.
+          ValueError: no entry can be used, or there is a tokenizer but no captions.
         """
         seed = int(rng.integers(2**63))
         for offset in range(len(self)):
-            at = (index + offset) % len(self)
-            if at in self._bad:
+            current = (index + offset) % len(self)
+            if current in self._bad:
                 continue
             try:
-                item = self._corpus.item(at)
+                item = self._corpus.item(current)
                 if self._tokenizer is not None and item.caption is None:
                     raise ValueError("config.data.corpus has no captions, but the stage reads text")
-                workers = self._started()
+                workers = self._running_workers()
                 frames, fps = workers.result(workers.submit(item, self._window, seed))
             except (BadItem, BadVideo) as error:
-                self._note({"index": at, "id": self._corpus.id(at), "reason": str(error)})
+                self._skip({"index": current, "id": self._corpus.id(current), "reason": str(error)})
                 continue
             with self._lock:
                 self._skipped.add(None)
@@ -155,21 +162,21 @@ class VideoClips:
             if self._tokenizer is not None:
                 example["tokens"] = tokenize(self._tokenizer, [item.caption], warn=False)[0]
             return example
-        raise ValueError("no entry of the corpus can be used")
+        raise ValueError("none of the entries of config.data.corpus can be used")
 
-    def _started(self) -> Workers:
+    def _running_workers(self) -> Workers:
         with self._lock:
             if self._workers is None:
                 self._workers = self._make_workers()
                 weakref.finalize(self, self._workers.close)
             return self._workers
 
-    def _note(self, bad: dict[str, Any], known: bool = False) -> None:
+    def _skip(self, bad: dict[str, Any], recorded: bool = False) -> None:
         with self._lock:
             if bad["index"] in self._bad:
                 return
             self._bad.add(bad["index"])
-            if not known:
+            if not recorded:
                 logging.warning("skipped %s: %s", bad["id"], bad["reason"])
                 if self._file is not None:
                     self._file.parent.mkdir(parents=True, exist_ok=True)

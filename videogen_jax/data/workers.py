@@ -1,4 +1,4 @@
-"""Work on files that may be broken: in processes of its own, which may crash or hang without harm to this one."""
+"""Worker processes for reading files that may be broken: they may crash or hang without harm to this process."""
 
 import multiprocessing
 import os
@@ -17,17 +17,17 @@ class Workers:
     """A pool of processes that call one function, for use in a `with` statement.
 
     Args:
-      function: called in a worker; it and what goes in and out must be picklable.
-      count: processes.
-      time_limit: seconds that one call may take before its process is killed.
+      function: called in a worker; the function, its arguments and its result must be picklable.
+      count: number of processes.
+      time_limit: seconds after which the process of a call is killed.
     """
 
     def __init__(self, function: Callable[..., Any], count: int, time_limit: float):
         if count < 1:
             raise ValueError(f"the number of decoding processes is {count}; it must be at least 1")
         self._function, self._count, self._time_limit = function, count, time_limit
-        # In sessions of their own, a signal to this process and its group does not reach them: ended by it, they would
-        # leave good files behind as broken ones, and so change the data of the run that is saved and goes on later.
+        # Workers run in sessions of their own, so that a signal to this process's group does not reach them: files
+        # that they were reading would be recorded as broken, which would change the data of the resumed run.
         self._pool = ProcessPool(max_workers=count, context=multiprocessing.get_context("spawn"), initializer=os.setsid)
 
     def __enter__(self) -> Self:
@@ -37,7 +37,7 @@ class Workers:
         self.close()
 
     def close(self) -> None:
-        """Kills what still runs."""
+        """Kill calls that are still running, and end the processes."""
         self._pool.stop()
         self._pool.join()
 
@@ -45,7 +45,11 @@ class Workers:
         return self._pool.schedule(self._function, args=arguments, timeout=self._time_limit)
 
     def result(self, future: ProcessFuture) -> Any:
-        """What the function returned. BadVideo: it raised, took too long, or its process died."""
+        """Wait for the result of a call.
+
+        Raises:
+          BadVideo: the function raised an error or took too long, or its process died.
+        """
         try:
             return future.result()
         except FutureTimeout as error:
@@ -54,24 +58,25 @@ class Workers:
             raise BadVideo(f"the decoder crashed (exit code {error.exitcode})") from error
         except (BadVideo, BadItem) as error:
             raise BadVideo(str(error)) from error
-        except Exception as error:  # one file's trouble, whatever it is
+        except Exception as error:  # any error concerns this one file only
             raise BadVideo(f"{type(error).__name__}: {error}") from error
 
     def map(self, tasks: Iterable[tuple[Any, ...] | BadVideo]) -> Iterator[Any]:
-        """What the function returned for each task (its arguments), or the BadVideo, in order, a few of them ahead.
+        """Yield the result of each task, or its BadVideo, in order, with a few calls running ahead.
 
-        A task that is a BadVideo already comes out as it is.
+        Args:
+          tasks: the arguments of each call; a BadVideo is passed through.
         """
-        waiting: deque[ProcessFuture | BadVideo] = deque()
+        pending: deque[ProcessFuture | BadVideo] = deque()
         for task in tasks:
-            waiting.append(task if isinstance(task, BadVideo) else self.submit(*task))
-            if len(waiting) > 2 * self._count:
-                yield self._outcome(waiting.popleft())
-        while waiting:
-            yield self._outcome(waiting.popleft())
+            pending.append(task if isinstance(task, BadVideo) else self.submit(*task))
+            if len(pending) > 2 * self._count:
+                yield self._outcome(pending.popleft())
+        while pending:
+            yield self._outcome(pending.popleft())
 
-    def _outcome(self, waiting: ProcessFuture | BadVideo) -> Any:
+    def _outcome(self, pending: ProcessFuture | BadVideo) -> Any:
         try:
-            return waiting if isinstance(waiting, BadVideo) else self.result(waiting)
+            return pending if isinstance(pending, BadVideo) else self.result(pending)
         except BadVideo as error:
             return error

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from rich.progress import track
 
-from videogen_jax.data.encoding import as_stored, load_encoder
+from videogen_jax.data.encoding import load_encoder, to_storage_dtype
 from videogen_jax.shapes.world import DURATION, ShapesClip, frame_times, render, sample_clip
 from videogen_jax.weights.fingerprint import fingerprint
 from videogen_jax.weights.model_folder import ModelFolder
@@ -157,7 +157,7 @@ def _fill(folder: Path, model_folder: Path, recipe: LatentRecipe) -> None:
         resolutions["lower"] = recipe.lower_resolution
     encoder, params = load_encoder(ModelFolder(model_folder), resolutions, recipe.text)
     shapes = encoder.shapes(recipe.num_frames)
-    encode = jax.jit(lambda params, batch: jax.tree.map(as_stored, encoder.encode(params, batch)))
+    encode = jax.jit(lambda params, batch: jax.tree.map(to_storage_dtype, encoder.encode(params, batch)))
     part, progress = folder.with_name(folder.name + ".part"), 0
     progress_path = part / "progress.json"
     if progress_path.exists():

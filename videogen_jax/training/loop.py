@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from videogen_jax.data.loader import Source, make_loader, take
-from videogen_jax.data.position import DataOrder, go_to, position
+from videogen_jax.data.position import DataOrder, position, restore_position
 from videogen_jax.runtime.arrays import to_uint8
 from videogen_jax.stages.stage import Params, Stage
 from videogen_jax.training.checkpoints import Checkpoints, abstract_state, check_least, check_retention
@@ -108,7 +108,7 @@ def train(
     checkpoints = Checkpoints(workdir, config.keep_checkpoints, config.keep_every)
     if checkpoints.latest is not None:
         state, saved_position = checkpoints.restore(abstract_state(shapes, state_shardings))
-        go_to(loader, len(rows), order, saved_position)
+        restore_position(loader, len(rows), order, saved_position)
     else:
         create = jax.jit(lambda rng: init_state(stage, optimizer, rng, example), out_shardings=state_shardings)
         state = create(init_rng)

@@ -1,10 +1,9 @@
-"""Videos made on the spot, good and faulty, whose frames say when they are shown and which way is up.
+"""Synthetic videos, good and faulty, whose frames encode their time and orientation.
 
-Within the central square of every picture stand a barcode with the time, marks in three corners (red top left, green
-top right, blue bottom right), and around them a texture that moves. What a loader makes of a frame can so be checked
-from its pixels alone:
+The central square of every image has a barcode of the time, and marks in three corners (red top left, green top right,
+blue bottom right), on a moving texture. The output of a loader can thus be checked from its pixels alone:
 
-    from tests.data.made_videos import is_upright, make_corpus, read_time
+    from tests.data.synthetic_videos import is_upright, make_corpus, read_time
 
     for video in make_corpus(tmp_path):
         if video.fault is None:
@@ -26,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 RATES = {"24": Fraction(24), "29.97": Fraction(30000, 1001), "60": Fraction(60), "variable": None}
-# The ways a video of the corpus can be kept. An .avi has no variable rate.
+# The codec, suffix and frame rate of a video of the corpus. An .avi has no variable rate.
 FORMS = [
     (codec, suffix, rate)
     for rate in RATES
@@ -34,22 +33,22 @@ FORMS = [
     if (suffix, rate) != (".avi", "variable")
 ]
 FAULTS = (
-    "index lost",  # an .mp4 cut off before its index, which stands at its end: nothing can be read
+    "index lost",  # an .mp4 truncated before its index, which is at its end: nothing can be read
     "truncated",  # an .mp4 with its index in front and half its data: it opens, and decoding fails half way
     "zero bytes",
     "audio only",
     "not a video",  # text named .mp4
     "too short",  # 0.2 s
-    "one picture",  # a PNG named .mp4, which decodes as one frame; MadeVideo.fault is "too short"
+    "one picture",  # a PNG named .mp4, which decodes as one frame; SyntheticVideo.fault is "too short"
     "empty caption",
-    "blank caption",  # blanks and a tab
+    "blank caption",  # spaces and a tab
     "wrong encoding",  # a caption in Latin-1, not UTF-8; the video is good
     "duplicate id",  # a row with the id, and so the file, of an earlier good one, and another caption
     "missing file",
 )
 
-# The picture, in fractions of the side of the central square. The barcode stands off the middle, so that in a mirrored
-# or turned picture its blocks are not where they are looked for.
+# The layout of an image, in fractions of the side of the central square. The barcode is off-centre, so that it is not
+# found in a mirrored or rotated image.
 MARK = 0.2
 BARCODE_LEFT, BARCODE_RIGHT = 0.05, 0.89
 BARCODE_TOP, BARCODE_BOTTOM = 0.24, 0.68
@@ -70,7 +69,7 @@ _ENCODERS = {
     "mpeg4": ("mpeg4", {"b": "2000000"}),
 }
 _SIZES = ((96, 128), (112, 200), (129, 171), (144, 176), (128, 96), (120, 160), (171, 129), (99, 131))
-_ASPECT_SIZE = (96, 144)  # of the videos with pixels that are not square
+_ASPECT_SIZE = (96, 144)  # size of the videos with non-square pixels
 _CAPTIONS = (
     "A small boat crosses the harbour at dawn",
     'Woman says "hello", waves, and leaves',
@@ -85,21 +84,21 @@ _CAPTIONS = (
 
 
 @dataclass(frozen=True)
-class MadeVideo:
-    """One row of a corpus, and what is true of its file.
+class SyntheticVideo:
+    """One row of a corpus, and the properties of its file.
 
     Attributes:
       id: unique, unless the fault is "duplicate id".
-      path: of the file; there is none if the fault is "missing file".
-      caption: the bytes that stand in the caption file, CSV's quotes taken off.
-      codec: "h264", "vp9" or "mpeg4"; "png" for a picture, "" without pictures.
-      rate: a key of RATES; "" for what is no video.
+      path: path of the file, which does not exist if the fault is "missing file".
+      caption: the bytes in the caption file, without CSV's quotes.
+      codec: "h264", "vp9" or "mpeg4"; "png" for an image, "" without images.
+      rate: a key of RATES; "" if the file is not a video.
       size: (height, width) as displayed: upright, with square pixels.
-      rotation: 0, 90, 180 or 270: by how many degrees counter-clockwise the coded pictures have to be turned to be
-        upright, `np.rot90(coded, rotation // 90)`.
-      times: when each frame is shown, in seconds since the first. Of a truncated file: those of the whole one.
-      fault: None for a good one, or one of FAULTS.
-      sample_aspect_ratio: width of a coded pixel by its height.
+      rotation: 0, 90, 180 or 270 degrees counter-clockwise, by which the coded images are rotated to be upright:
+        `np.rot90(coded, rotation // 90)`.
+      times: display time of each frame, in seconds since the first; for a truncated file, those of the complete one.
+      fault: None for a good video, or one of FAULTS.
+      sample_aspect_ratio: width of a coded pixel divided by its height.
       start_time: the time stamp of the first frame in seconds.
     """
 
@@ -125,15 +124,15 @@ def draw(
     clock: bool = True,
     seed: int = 0,
 ) -> np.ndarray:
-    """The picture at a time, as it is displayed: uint8 (H, W, 3).
+    """Draw the image at a time, as displayed: uint8 (H, W, 3).
 
     Args:
       time: seconds since the first frame, from 0 to MAX_TIME; the barcode holds it in milliseconds.
       size: (height, width).
-      scene_changes: times from which the texture is another one, dark after light or light after dark.
-      moving: whether the texture moves, by SPEED_RIGHT and SPEED_DOWN. The barcode changes anyway.
-      clock: whether there is a barcode; without it, and not moving, all pictures of a scene are the same.
-      seed: of the textures.
+      scene_changes: times at which the texture changes, from light to dark or from dark to light.
+      moving: whether the texture moves, at SPEED_RIGHT and SPEED_DOWN. The barcode changes anyway.
+      clock: whether there is a barcode; without it, and without motion, all images of a scene are the same.
+      seed: seed of the textures.
     """
     if not 0 <= time <= MAX_TIME:
         raise ValueError(f"time is {time}, but must be from 0 to {MAX_TIME} seconds")
@@ -156,10 +155,10 @@ def draw(
 
 
 def read_time(frame: np.ndarray) -> float | None:
-    """The time in seconds that stands in a frame uint8 (H, W, 3); None if no barcode is where it belongs.
+    """Read the time in seconds from the barcode of a frame uint8 (H, W, 3).
 
-    The frame is an upright picture or its central square, of any size from 32x32. It is None too if the picture is
-    turned or mirrored, cut otherwise, or two laid over each other. One squeezed a little can be read; see `is_upright`.
+    The frame is an upright image or its central square, of at least 32x32 pixels. The result is None if the image is
+    rotated, mirrored, cropped otherwise, or a blend of two. A slightly squeezed image can be read; see `is_upright`.
     """
     square = _central_square(frame)
     height, width = (BARCODE_BOTTOM - BARCODE_TOP) / ROWS, (BARCODE_RIGHT - BARCODE_LEFT) / COLUMNS
@@ -176,9 +175,9 @@ def read_time(frame: np.ndarray) -> float | None:
 
 
 def is_upright(frame: np.ndarray) -> bool:
-    """Whether the three marks are in their corners of a frame uint8 (H, W, 3), a picture or its central square.
+    """Return whether the three marks are in their corners of a frame uint8 (H, W, 3), an image or its central square.
 
-    They are not if the picture is turned, mirrored, cut otherwise, or squeezed or stretched by a quarter.
+    They are not if the image is rotated, mirrored, cropped otherwise, or squeezed or stretched by a quarter.
     """
     square = _central_square(frame)
     for top, left, channel in _MARKS:
@@ -205,32 +204,32 @@ def write_video(
     faststart: bool = False,
     seed: int = 0,
 ) -> None:
-    """Writes a video of the pictures that `draw` gives.
+    """Write a video of the images that `draw` returns.
 
-    Time stamps are exact to 1/30000 s in an .mp4 and to 1/1000 s in a .webm. An odd side is kept as it is, in an .mp4
-    of H.264 by coding in 4:4:4.
+    Time stamps are exact to 1/30000 s in an .mp4 and to 1/1000 s in a .webm. Odd sides are kept, in an H.264 .mp4 by
+    coding in 4:4:4.
 
     Args:
       path: ends in .mp4, .webm (VP9) or .avi (MPEG-4).
-      times: when each frame is shown, in seconds, rising, from 0.
+      times: display time of each frame, in seconds, increasing, from 0.
       codec: "h264", "vp9" or "mpeg4".
       size: (height, width) as displayed.
-      rotation: 0, 90, 180 or 270, see `MadeVideo.rotation`.
-      sample_aspect_ratio: width of a coded pixel by its height; None: square, and not stated.
+      rotation: 0, 90, 180 or 270, see `SyntheticVideo.rotation`.
+      sample_aspect_ratio: width of a coded pixel divided by its height; None: square, and not stated in the file.
       scene_changes, moving, clock, seed: see `draw`.
-      start_time: added to the time stamps, not to the times in the pictures.
-      gop: frames from one key frame to the next, at most.
-      b_frames: the most frames in a row that are coded after one that is shown later; not for VP9.
+      start_time: added to the time stamps, not to the times in the images.
+      gop: maximum number of frames from one key frame to the next.
+      b_frames: maximum number of consecutive B-frames; not for VP9.
       faststart: whether an .mp4 has its index in front.
 
     Raises:
-      ValueError: the form cannot hold this.
+      ValueError: the format does not support these settings.
     """
     path, rate = Path(path), _mean_rate(times)
     ratio = sample_aspect_ratio or Fraction(1)
     height, width = size if rotation % 180 == 0 else size[::-1]
     if width % ratio:
-        raise ValueError(f"{width} columns are no whole number of pixels {ratio} wide")
+        raise ValueError(f"a width of {width} is not a whole number of pixels {ratio} wide")
     width = int(width / ratio)
     if path.suffix == ".avi":
         if rotation or start_time or b_frames:
@@ -265,17 +264,18 @@ def write_video(
         container.mux(stream.encode(None))
 
 
-def make_corpus(folder: Path, count: int = 200, faulty: int = 20, seed: int = 0) -> list[MadeVideo]:
-    """Writes videos and captions as WebVid lays them out, and gives the rows in the order of the caption file.
+def make_corpus(folder: Path, count: int = 200, faulty: int = 20, seed: int = 0) -> list[SyntheticVideo]:
+    """Write videos and captions in WebVid's layout, and return the rows in the order of the caption file.
 
     folder/captions.csv has the columns videoid, page_dir and name; folder/videos/ holds the files, named by their ids,
-    so that every page_dir is empty. The good ones go round FORMS, and round sizes (odd ones among them), rotations,
-    shapes of pixels and start times as far as their form has them.
+    so every page_dir is empty. The good ones cycle through FORMS, sizes (including odd ones), rotations, pixel aspect
+    ratios and start times, as far as their format supports these.
 
     Args:
-      count: rows, the faulty ones among them.
-      faulty: rows with a fault, each of FAULTS in turn; 0 or enough for each.
-      seed: of the order and the times.
+      folder: a new folder.
+      count: number of rows, including the faulty ones.
+      faulty: number of rows with a fault, which cycle through FAULTS; 0, or at least one per fault.
+      seed: seed of the order and the times.
     """
     if not (faulty == 0 < count or len(FAULTS) <= faulty < count):
         raise ValueError(f"faulty is {faulty}, but must be 0 or from {len(FAULTS)} to below count, {count}")
@@ -293,12 +293,12 @@ def make_corpus(folder: Path, count: int = 200, faulty: int = 20, seed: int = 0)
         elif fault in (None, "empty caption", "blank caption", "wrong encoding"):
             video = _write_good(path, whole, rng)
             whole += 1
-            bad = {
+            bad_captions = {
                 "empty caption": b"",
                 "blank caption": b"  \t ",
                 "wrong encoding": "Café à Orléans".encode("latin-1"),
             }
-            video = replace(video, caption=bad.get(fault, caption))
+            video = replace(video, caption=bad_captions.get(fault, caption))
         else:
             video = replace(_write_faulty(path.with_suffix(".mp4"), fault, row), caption=caption)
         videos.append(replace(video, fault="too short" if fault == "one picture" else fault))
@@ -307,9 +307,9 @@ def make_corpus(folder: Path, count: int = 200, faulty: int = 20, seed: int = 0)
     return videos
 
 
-def _write_good(path: Path, index: int, rng: np.random.Generator) -> MadeVideo:
-    """The good video number `index`, without a caption; the suffix of the path is added here."""
-    # The rounds have lengths without a common divisor, so that all pairs come up.
+def _write_good(path: Path, index: int, rng: np.random.Generator) -> SyntheticVideo:
+    """Write good video number `index`, without a caption; adds the suffix to the path."""
+    # The cycle lengths have no common divisor, so that all pairs occur.
     codec, suffix, rate = FORMS[index % len(FORMS)]
     size = _SIZES[index % 8]
     rotation = (0, 90, 0, 270, 0, 180, 0)[index % 7] if suffix != ".avi" else 0
@@ -339,14 +339,16 @@ def _write_good(path: Path, index: int, rng: np.random.Generator) -> MadeVideo:
         faststart=suffix == ".mp4" and index % 3 == 0,
         seed=index,
     )
-    return MadeVideo(path.stem, path, b"", codec, rate, size, rotation, times, None, ratio or Fraction(1), start_time)
+    return SyntheticVideo(
+        path.stem, path, b"", codec, rate, size, rotation, times, None, ratio or Fraction(1), start_time
+    )
 
 
-def _write_faulty(path: Path, fault: str, seed: int) -> MadeVideo:
-    """An .mp4 with a fault that lies in the file, without a caption."""
+def _write_faulty(path: Path, fault: str, seed: int) -> SyntheticVideo:
+    """Write an .mp4 with a fault in the file, without a caption."""
     size = (96, 128)
     times = tuple(number / 24 for number in range(5 if fault == "too short" else 48))
-    video = MadeVideo(path.stem, path, b"", "h264", "24", size, 0, times, fault)
+    video = SyntheticVideo(path.stem, path, b"", "h264", "24", size, 0, times, fault)
     if fault in ("index lost", "truncated", "too short"):
         write_video(path, times, codec="h264", size=size, faststart=fault == "truncated", seed=seed)
         whole = path.read_bytes()
@@ -368,7 +370,7 @@ def _write_faulty(path: Path, fault: str, seed: int) -> MadeVideo:
 
 
 def _write_tone(path: Path, seconds: float = 2.0, rate: int = 16000) -> None:
-    """A tone of 440 Hz in AAC, and no pictures."""
+    """Write a tone of 440 Hz in AAC, without images."""
     wave = 0.3 * np.sin(2 * np.pi * 440 / rate * np.arange(int(seconds * rate), dtype=np.float32))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=rate, layout="mono")
@@ -385,19 +387,19 @@ def _csv_field(text: bytes) -> bytes:
 
 
 def _mean_rate(times: Sequence[float]) -> Fraction:
-    """Frames a second; of one frame alone 24."""
+    """Return the frames per second; 24 for a single frame."""
     if len(times) < 2:
         return Fraction(24)
     return Fraction((len(times) - 1) / (times[-1] - times[0])).limit_denominator(1001)
 
 
 def _pixels(start: float, end: float, side: int) -> slice:
-    """The pixels whose centres lie between two fractions of a side."""
+    """Return the pixels whose centres lie between two fractions of a side."""
     return slice(math.ceil(start * side - 0.5), math.ceil(end * side - 0.5))
 
 
 def _central_square(picture: np.ndarray) -> np.ndarray:
-    """A view of the central square of a picture (H, W, 3)."""
+    """Return a view of the central square of an image (H, W, 3)."""
     height, width = picture.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -405,14 +407,14 @@ def _central_square(picture: np.ndarray) -> np.ndarray:
 
 
 def _inner_part(square: np.ndarray, top: float, left: float, height: float, width: float) -> np.ndarray:
-    """The inner half, each way, of a block of a square (S, S, 3), which is given in fractions of the side."""
+    """Return the inner half, in both directions, of a block of a square (S, S, 3), specified in fractions of a side."""
     rows = _pixels(top + height / 4, top + height * 3 / 4, len(square))
     columns = _pixels(left + width / 4, left + width * 3 / 4, len(square))
     return square[rows, columns]
 
 
 def _barcode(milliseconds: int) -> np.ndarray:
-    """The bits of a time and its check bits, the highest first: (ROWS * COLUMNS,)."""
+    """Return the bits of a time and its check bits, the highest first: (ROWS * COLUMNS,)."""
     check = zlib.crc32(b"%d" % milliseconds)
     shifts = np.arange(2 * COLUMNS)[::-1]
     return np.concatenate([milliseconds >> shifts & 1, check >> shifts[COLUMNS:] & 1]).astype(bool)
@@ -420,7 +422,7 @@ def _barcode(milliseconds: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=32)
 def _block_of_pixel(side: int) -> np.ndarray:
-    """Which block of the barcode each of its pixels belongs to, in a square with this side."""
+    """Return the barcode block that each pixel of the barcode belongs to, in a square with this side."""
     rows, columns = _pixels(BARCODE_TOP, BARCODE_BOTTOM, side), _pixels(BARCODE_LEFT, BARCODE_RIGHT, side)
     y = (np.arange(rows.start, rows.stop) + 0.5) / side - BARCODE_TOP
     x = (np.arange(columns.start, columns.stop) + 0.5) / side - BARCODE_LEFT
@@ -431,7 +433,7 @@ def _block_of_pixel(side: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _tiled_texture(height: int, width: int, seed: int, scene: int) -> np.ndarray:
-    """A smooth texture without a seam, two by two times: uint8 (2 * height, 2 * width, 3)."""
+    """Return a smooth, seamless texture tiled two by two: uint8 (2 * height, 2 * width, 3)."""
     rng = np.random.default_rng((seed, scene))
     y, x = np.mgrid[:height, :width]
     waves = 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.made_videos import (
+from tests.data.synthetic_videos import (
     FAULTS,
     FORMS,
     MAX_TIME,
@@ -50,7 +50,7 @@ def decoded(path):
 
 @pytest.mark.parametrize("side", [48, 64])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_picture_says_its_time_and_which_way_is_up(size, side):
+def test_an_image_encodes_its_time_and_orientation(size, side):
     for seed, time in enumerate(TIMES):
         frame = small(draw(time, size, seed=seed), side)
         assert read_time(frame) == round(time, 3)
@@ -63,7 +63,7 @@ def test_a_picture_says_its_time_and_which_way_is_up(size, side):
                     assert read_time(wrong) is None
 
 
-def test_what_is_no_single_whole_picture_has_no_time():
+def test_blended_or_cropped_images_have_no_time():
     one, other = (draw(time, (96, 160)).astype(int) for time in (0.5, 0.6))
     assert read_time(((one + other) // 2).astype(np.uint8)) is None
     assert read_time(one.astype(np.uint8)[:, :96]) is None
@@ -90,7 +90,7 @@ def test_the_texture_moves_and_changes_with_the_scene():
     ("codec", "suffix", "rate", "rotation"),
     [(*form, rotation) for form in FORMS for rotation in (0, 90, 180, 270) if rotation == 0 or form[1] != ".avi"],
 )
-def test_a_plain_read_gives_the_times(tmp_path, codec, suffix, rate, rotation):
+def test_decoded_times_are_the_written_ones(tmp_path, codec, suffix, rate, rotation):
     path = tmp_path / f"a{suffix}"
     times = (
         np.arange(0, 0.5, 1 / float(RATES[rate])) if RATES[rate] else np.cumsum([0, 15, 70, 33, 16, 41, 68, 20]) / 1e3
@@ -120,7 +120,7 @@ def test_a_plain_read_gives_the_times(tmp_path, codec, suffix, rate, rotation):
         ("a.avi", "mpeg4", {"size": (96, 144), "sample_aspect_ratio": Fraction(4, 3)}),
     ],
 )
-def test_odd_forms(tmp_path, name, codec, options):
+def test_unusual_formats(tmp_path, name, codec, options):
     times = np.arange(9) / 24
     options = {"size": (96, 128), **options}
     write_video(tmp_path / name, times, codec=codec, **options)
@@ -151,11 +151,11 @@ def test_pixels_taken_for_square_are_noticed(tmp_path, ratio):
             "a.mp4",
             "h264",
             {"sample_aspect_ratio": Fraction(5, 3)},
-            "128 columns are no whole number of pixels 5/3 wide",
+            "a width of 128 is not a whole number of pixels 5/3 wide",
         ),
     ],
 )
-def test_what_a_form_cannot_hold(tmp_path, name, codec, options, message):
+def test_unsupported_settings_are_refused(tmp_path, name, codec, options, message):
     with pytest.raises(ValueError, match=message):
         write_video(tmp_path / name, **{"times": [0.0, 0.1, 0.2], "codec": codec, "size": (96, 128), **options})
     assert not list(tmp_path.iterdir())
