@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from videogen_jax.metrics.prompts import sampling_settings
+from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.scaling.flops import count_flops
 from videogen_jax.stages.stage import InputSizes, batch_spec
 from videogen_jax.training.build import build_stage
@@ -53,7 +53,7 @@ def sampling_flops(model_folder: str | Path, sampling: Mapping[str, Any]) -> flo
     sampling: the section of an evaluation's config, or of its results.
     """
     index = ModelIndex.read(model_folder)
-    settings = index.settings(**sampling_settings(sampling, index.cascade))
+    settings = SamplingRequest.from_config(sampling, ["a video"]).resolve(index).stages
     text = load_config(Path(model_folder) / "text_encoder")
     total = 0
     for name in index.cascade:

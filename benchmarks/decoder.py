@@ -32,7 +32,7 @@ import numpy as np
 from side_by_side import in_turns, machine, relative_difference, report, write_json
 
 from videogen_jax.runtime.host_memory import keep_freed_memory
-from videogen_jax.sampling.pipeline import VideoGenPipeline, decoding_windows
+from videogen_jax.sampling.generate import OverArrays, decode_in_windows, decoding_windows
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.runtime.arrays import to_uint8
 from videogen_jax.weights.parts import load_stage
@@ -86,12 +86,8 @@ def their_decoder(folder: Path, channels_last: bool, compiled: bool) -> tuple[Wi
 
 def decode_video(window: Window, latents: np.ndarray, chunk: int, overlap: int) -> np.ndarray:
     """The pipeline's loop over windows: latents `(1, T, h, w, 4)` -> frames uint8 `(1, T, H, W, 3)`."""
-    count, scale = latents.shape[1], 2 ** (len(SIZES["svd"]) - 1)
-    frames = np.empty((1, count, *(scale * side for side in latents.shape[2:4]), 3), np.uint8)
-    run = lambda program, params, z: window(z)  # noqa: E731
-    for first, some in VideoGenPipeline._decode(run, (), None, latents, count, chunk, overlap):
-        frames[:, first : first + some.shape[1]] = some
-    return frames
+    pieces = decode_in_windows(OverArrays(None, None), window, latents, latents.shape[1], chunk, overlap)
+    return np.concatenate(list(pieces), axis=1)
 
 
 def make_latents(count: int, side: int) -> np.ndarray:

@@ -1,9 +1,10 @@
 """A program's time beside what it computes and moves, the peak memory of a process, and published peak rates."""
 
+import contextlib
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,13 @@ class MeasuredPrograms:
         self.programs: dict[str, dict[str, Any]] = {}
         self._compiled: dict[tuple, tuple[str, jax.stages.Compiled]] = {}
 
-    def prepare(self, key: tuple, function: Callable, *args: Any, donate: tuple[int, ...] = ()) -> None:
+    @contextlib.contextmanager
+    def prepared_by(self, walk: Callable) -> Iterator[None]:
+        """Nothing is prepared ahead."""
+        del walk
+        yield
+
+    def _prepare(self, key: tuple, function: Callable, args: tuple, donate: tuple[int, ...]) -> None:
         if key in self._compiled:
             return
         begun = time.perf_counter()
@@ -83,16 +90,21 @@ class MeasuredPrograms:
         self._compiled[key] = name, compiled
         self.programs[name] = {"compile_seconds": seconds, **describe(function, args, compiled), "seconds": []}
 
-    def run(self, key: tuple, *args: Any, waiting: Callable[[], None] | None = None) -> Any:
+    def run(
+        self,
+        key: tuple,
+        function: Callable,
+        *args: Any,
+        donate: tuple[int, ...] = (),
+        waiting: Callable[[], None] | None = None,
+    ) -> Any:
         del waiting
+        self._prepare(key, function, args, donate)
         name, compiled = self._compiled[key]
         begun = time.perf_counter()
         result = jax.block_until_ready(compiled(*args))
         self.programs[name]["seconds"].append(time.perf_counter() - begun)
         return result
-
-    def cancel(self) -> None:
-        """Nothing is left undone here."""
 
 
 def median(values: Sequence[float]) -> float | None:

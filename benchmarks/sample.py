@@ -31,11 +31,10 @@ def measure(asked: argparse.Namespace, batch: int, frames: int | None) -> dict[s
 
     from videogen_jax.runtime import compilation_cache
     from videogen_jax.sampling.pipeline import VideoGenPipeline
-    from videogen_jax.weights.hub import EMBEDDED, resolve
 
     if asked.scaling:
         compilation_cache.enable()
-    pipeline = VideoGenPipeline.from_pretrained(resolve(asked.model or EMBEDDED))
+    pipeline = VideoGenPipeline.from_pretrained(asked.model)
     if frames is not None:
         pipeline.index = dataclasses.replace(pipeline.index, num_frames=frames)
     pipeline.programs = measured = MeasuredPrograms()

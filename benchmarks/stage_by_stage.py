@@ -37,7 +37,7 @@ class Sampler:
     """The stages of a model's cascade, each compiled once for a batch."""
 
     def __init__(self, pipeline: VideoGenPipeline):
-        self.pipeline, self.settings = pipeline, pipeline.index.settings()
+        self.pipeline, self.settings = pipeline, pipeline.index.stage_settings
         encode = pipeline.autoencoder.encode
         self._encode = jax.jit(lambda params, frames, side: encode(params, to_unit(frames), side), static_argnums=2)
         self._text = jax.jit(pipeline.text.encode)

@@ -23,9 +23,8 @@ NEXT = f"""
 import time
 from videogen_jax.runtime import compilation_cache
 from videogen_jax.sampling.pipeline import VideoGenPipeline
-from videogen_jax.weights.hub import EMBEDDED, resolve
 compilation_cache.enable()
-pipeline = VideoGenPipeline.from_pretrained(resolve(EMBEDDED))
+pipeline = VideoGenPipeline.from_pretrained()
 pipeline({PROMPT!r})
 for seed in range(ROUNDS):
     begun = time.perf_counter()

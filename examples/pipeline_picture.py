@@ -19,7 +19,7 @@ from PIL import Image
 
 from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.video_io import check_writable
-from videogen_jax.weights.hub import EMBEDDED, resolve
+from videogen_jax.weights.hub import EMBEDDED
 
 SENTENCE = "a large orange star moving up left quickly on a striped navy background"
 SIDE, PITCH, LEFT, TOP = 96, 136, 176, 132  # pixels: pictures, columns, the first of them, their tops
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/pipeline.svg"), help="the .svg to write")
     args = parser.parse_args()
     check_writable(args.output, (".svg",))
-    pipeline, pictures = VideoGenPipeline.from_pretrained(resolve(args.model)), {}
+    pipeline, pictures = VideoGenPipeline.from_pretrained(args.model), {}
 
     def keep(stage: str, step: int, of: int, preview: np.ndarray | None) -> None:
         if preview is not None:
@@ -151,7 +151,7 @@ def main() -> None:
     result = pipeline(SENTENCE, seed=0, callback=keep, previews=True)
     pictures["decode"] = result.frames[0]
     sides = [stage.resolution for stage in pipeline.cascade]
-    args.output.write_text(draw(pictures, sides, result.recipes[0].temporal_factor))
+    args.output.write_text(draw(pictures, sides, result.recipes[0].request.temporal_factor))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.shapes.captions import sample_captions
 from videogen_jax.video_io import write_video
-from videogen_jax.weights.hub import EMBEDDED, resolve
+from videogen_jax.weights.hub import EMBEDDED
 
 COLUMNS, ROWS = 4, 3
 CARD, TEXT = (246, 248, 250), (36, 41, 47)
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--model", default=EMBEDDED, help="model folder; the embedded model if not given")
     parser.add_argument("--output", type=Path, default=Path("docs/gallery.gif"), help="the .gif to write")
     args = parser.parse_args()
-    pipeline = VideoGenPipeline.from_pretrained(resolve(args.model))
+    pipeline = VideoGenPipeline.from_pretrained(args.model)
     sentences = sample_captions(COLUMNS * ROWS)
     videos = []
     for begin in range(0, len(sentences), COLUMNS):

@@ -66,11 +66,11 @@ def sample_config(tiny_model, tiny_pipeline, tmp_path, monkeypatch):
     from videogen_jax.runtime import compilation_cache
     from videogen_jax.sampling.pipeline import VideoGenPipeline
 
-    def loaded(folder, dtype, reference_model, name, aot=None):
-        tiny_pipeline.name = name
+    def loaded(source, dtype):
+        tiny_pipeline.name = source.name
         return tiny_pipeline
 
-    monkeypatch.setattr(VideoGenPipeline, "from_pretrained", loaded)
+    monkeypatch.setattr(VideoGenPipeline, "load", loaded)
     monkeypatch.setenv(compilation_cache.VARIABLE, "off")
     monkeypatch.chdir(tmp_path)
     config = get_config()
@@ -86,13 +86,13 @@ def stop_sampling(monkeypatch):
 
     left = {"after": 1}
 
-    def stopping(self, *args, original=VideoGenPipeline.__call__, **settings):
+    def stopping(self, *args, original=VideoGenPipeline.sample, **settings):
         if not left["after"]:
             raise KeyboardInterrupt
         left["after"] -= 1
         return original(self, *args, **settings)
 
-    monkeypatch.setattr(VideoGenPipeline, "__call__", stopping)
+    monkeypatch.setattr(VideoGenPipeline, "sample", stopping)
     return left
 
 

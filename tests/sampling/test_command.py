@@ -95,15 +95,15 @@ def test_a_given_reference_and_settings_reach_the_pipeline(sample_config, tmp_pa
 
 
 def test_what_is_made_stays_when_a_later_batch_fails(sample_config, tiny_pipeline, monkeypatch):
-    real, calls = VideoGenPipeline.__call__, []
+    real, calls = VideoGenPipeline.sample, []
 
-    def fail_second(self, prompts, **arguments):
-        calls.append(prompts)
+    def fail_second(self, request, *args, **keywords):
+        calls.append(request)
         if len(calls) == 2:
             raise ValueError("out of luck")
-        return real(self, prompts, **arguments)
+        return real(self, request, *args, **keywords)
 
-    monkeypatch.setattr(VideoGenPipeline, "__call__", fail_second)
+    monkeypatch.setattr(VideoGenPipeline, "sample", fail_second)
     with pytest.raises(ValueError, match="out of luck"):
         command.sample(sample_config, [CIRCLE, SQUARE, CIRCLE], "made/")
     assert sorted(path.name[:3] for path in Path("made").iterdir()) == ["001", "001", "002", "002"]

@@ -26,7 +26,7 @@ def exported(tiny_model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(tiny_model, exported):
-    return VideoGenPipeline.from_pretrained(tiny_model, aot=exported[0])
+    return VideoGenPipeline.from_pretrained(tiny_model, exported=exported[0])
 
 
 def changed(folder, to, **fields):
@@ -71,7 +71,7 @@ def test_a_program_that_is_not_there_is_traced_and_named(loaded, tiny_pipeline, 
 def test_programs_of_something_else_are_refused(tiny_model, exported, tmp_path, field, value):
     folder = changed(exported[0], tmp_path / "aot", **{field: value})
     with pytest.raises(ValueError, match=f"{INDEX}: {field} "):
-        VideoGenPipeline.from_pretrained(tiny_model, aot=folder)
+        VideoGenPipeline.from_pretrained(tiny_model, exported=folder)
 
 
 def test_index_that_is_missing_or_incomplete(exported, tmp_path):
@@ -85,10 +85,10 @@ def test_index_that_is_missing_or_incomplete(exported, tmp_path):
 def test_damaged_program_names_its_file(exported, tmp_path):
     folder = changed(exported[0], tmp_path / "aot")
     stored = StoredPrograms.read(folder)
-    name, _ = stored.files[repr(("text", 1, (16, 16), None))]
+    name, _ = stored.files[repr(("text", 1, (16, 16)))]
     (folder / name).write_bytes(b"damaged")
     with pytest.raises(ValueError, match=name):
-        stored.load(("text", 1, (16, 16), None))
+        stored.load(("text", 1, (16, 16)))
 
 
 def test_platforms(exported):

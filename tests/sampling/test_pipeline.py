@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from tests.tiny_model import write_tiny_model
-from videogen_jax.sampling.pipeline import VideoGenPipeline, decoding_windows
+from videogen_jax.sampling.generate import decoding_windows
+from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.sampling.programs import Programs
+from videogen_jax.sampling.request import SamplingRequest
 
 CIRCLE, SQUARE = "a small red circle moving right slowly on a gray background", "a large blue square growing"
 
@@ -129,9 +131,9 @@ def test_wrong_arguments_are_refused_before_compiling(pipeline, compilations, ar
 
 def test_unknown_words_and_long_prompts_are_told(pipeline):
     with pytest.warns(UserWarning, match=r"does not know 'zebra'; the words it knows are a, background, black"):
-        pipeline.check_prompts(["a red zebra"])
+        pipeline.inputs(SamplingRequest.from_keywords("a red zebra").resolve(pipeline.index))
     with pytest.warns(UserWarning, match="exceed 16 tokens and are truncated"):
-        pipeline.check_prompts([" ".join(["red"] * 20)])
+        pipeline.inputs(SamplingRequest.from_keywords(" ".join(["red"] * 20)).resolve(pipeline.index))
 
 
 def test_missing_parts_are_replaced_and_told(tiny_model, tmp_path, caplog):
@@ -152,7 +154,7 @@ def test_missing_parts_are_replaced_and_told(tiny_model, tmp_path, caplog):
 def test_another_model_draws_the_reference(tiny_model, pipeline, pair, tmp_path):
     other = write_tiny_model(tmp_path, seed=50)
     swapped = VideoGenPipeline.from_pretrained(tiny_model, reference_model=other)
-    asked = swapped.index.settings()["reference"]
+    asked = swapped.index.stage_settings["reference"]
     assert (asked.sampler, asked.steps, asked.guidance_scale) == ("ddim", 30, 7.5)  # its scheduler's, not the model's
     settings = {"steps": {"reference": 2}, "guidance_scale": {"reference": 2.0}, "sampler": {"reference": "dpmpp_2m"}}
     drawn = swapped(CIRCLE, seed=3, **settings)
@@ -250,15 +252,34 @@ def test_a_call_can_be_ended_while_its_programs_are_compiled():
         assert begun.wait(60)
         raise KeyboardInterrupt
 
-    programs.prepare(("program",), slow_to_trace, np.float32(0))
+    preparing = threading.Thread(target=programs.prepare, args=(("program",), slow_to_trace, np.float32(0)))
+    preparing.start()
+    assert begun.wait(60)
     with pytest.raises(KeyboardInterrupt):
-        programs.run(("program",), np.float32(1), waiting=stop)
+        programs.run(("program",), slow_to_trace, np.float32(1), waiting=stop)
     go_on.set()
-    assert programs.run(("program",), np.float32(1), waiting=lambda: None) == 2
+    preparing.join()
+    assert programs.run(("program",), slow_to_trace, np.float32(1), waiting=lambda: None) == 2
+
+
+def test_what_is_prepared_but_not_as_it_is_run_is_an_error():
+    programs = Programs()
+
+    def walk(prepare):
+        prepare(("first",), lambda x: x + 1, np.float32(0))
+        raise RuntimeError("lost the way")
+
+    def run_both():
+        with programs.prepared_by(walk):
+            assert programs.run(("first",), lambda x: x + 1, np.float32(1)) == 2
+            assert programs.run(("second",), lambda x: x + 2, np.float32(1)) == 3  # prepared by this thread
+
+    with pytest.raises(RuntimeError, match="lost the way"):
+        run_both()
 
 
 def test_videos_of_other_sizes(pipeline):
-    assert pipeline.size_multiple == 4
+    assert pipeline.index.size_multiple == 4
     image = np.zeros((48, 72, 3), np.uint8)
     image[:, 48:] = (250, 20, 20)
     output = pipeline(CIRCLE, size=(16, 24), reference=image, previews=True, callback=lambda *_: None)
@@ -268,7 +289,7 @@ def test_videos_of_other_sizes(pipeline):
     np.testing.assert_array_equal(output.reference[0, :, -1], np.broadcast_to((250, 20, 20), (16, 3)))
     drawn = pipeline(CIRCLE, size=(16, 24))
     assert drawn.reference.shape == (1, 16, 24, 3)
-    assert drawn.recipes[0].size == (16, 24)
+    assert drawn.recipes[0].request.size == (16, 24)
 
 
 def test_a_program_that_fails_is_tried_again():
@@ -281,9 +302,8 @@ def test_a_program_that_fails_is_tried_again():
         return x + 1
 
     for _ in range(2):
-        programs.prepare(("program",), fail_once, np.float32(0))
         try:
-            result = programs.run(("program",), np.float32(1))
+            result = programs.run(("program",), fail_once, np.float32(1))
         except ValueError:
             programs.cancel()
     assert result == 2

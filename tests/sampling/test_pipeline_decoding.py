@@ -1,5 +1,6 @@
 """Decoding in windows: its memory does not grow with the video, and its frames are the whole decode's."""
 
+import functools
 import tracemalloc
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from videogen_jax.models.autoencoder import TemporalDecoder
-from videogen_jax.sampling.pipeline import VideoGenPipeline
+from videogen_jax.sampling.generate import OverArrays, decode_in_windows
 
 CHUNK, OVERLAP = 8, 2
 
@@ -29,11 +30,9 @@ def latents(num_frames):
 
 
 def in_windows(run, params, video, overlap=OVERLAP):
-    def frames(program, *args):
-        return run(*args)
-
-    pieces = VideoGenPipeline._decode(frames, (), params, video, video.shape[1], CHUNK, overlap)
-    return [(first, piece.copy()) for first, piece in pieces]
+    decode = functools.partial(run, params)
+    pieces = decode_in_windows(OverArrays(None, None), decode, video, video.shape[1], CHUNK, overlap)
+    return [piece.copy() for piece in pieces]
 
 
 def test_windows_of_every_length_are_one_shape(decoder):
@@ -53,7 +52,9 @@ def test_videos_of_two_lengths_share_a_program_smaller_than_the_whole_decode(tin
     image = np.zeros((16, 16, 3), np.uint8)
     for count in (4, 7):
         tiny_pipeline("a red circle", reference=image, num_frames=count, decode_chunk=3, decode_overlap=1)
-    programs = {key: made.result() for key, made in tiny_pipeline.programs._compiled.items() if key[0] == "decode"}
+    programs = {
+        key: made.executable.result() for key, made in tiny_pipeline.programs._programs.items() if key[0] == "decode"
+    }
     (program,) = [made for key, made in programs.items() if key[1] == 1 and key[2] == (16, 16) and key[-1] == 3]
     params, window = program.in_avals[0]
     whole = jax.ShapeDtypeStruct((1, 7, *window.shape[2:]), window.dtype)
@@ -76,7 +77,7 @@ def test_the_loop_over_windows_holds_one_window_at_a_time():
         video = latents(count)
         run = lambda *args: np.zeros((1, CHUNK, 64, 64, 3), np.uint8)  # noqa: E731
         tracemalloc.start()
-        for _ in VideoGenPipeline._decode(run, (), None, video, count, CHUNK, OVERLAP):
+        for _ in decode_in_windows(OverArrays(None, None), run, video, count, CHUNK, OVERLAP):
             pass
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -93,7 +94,7 @@ def test_windows_give_the_whole_decode(decoder):
     whole = np.asarray(apply(params, video))
 
     def error(overlap):
-        frames = np.concatenate([piece for _, piece in in_windows(apply, params, video, overlap)], axis=1)
+        frames = np.concatenate(in_windows(apply, params, video, overlap), axis=1)
         assert frames.shape == whole.shape
         return np.abs(frames - whole).mean()
 

@@ -24,15 +24,19 @@ def test_a_recipe_says_what_was_done(output, tiny_pipeline):
     first, second = output.recipes
     assert (first.prompt, first.seed, first.slot) == (CIRCLE, 3, 0)
     assert (second.prompt, second.seed, second.slot) == (SQUARE, 4, 1)
-    assert (first.num_frames, first.fps, first.temporal_factor, first.size) == (7, 15.0, 2, (16, 16))
-    assert (first.batch_size, first.reference, first.dtype, first.version) == (2, None, "float32", __version__)
-    assert first.settings == tiny_pipeline.index.settings()
+    request = first.request
+    assert (request.num_frames, request.fps, request.temporal_factor, request.size) == (7, 15.0, 2, (16, 16))
+    assert (request.batch_size, first.reference, first.dtype) == (2, None, "float32")
+    assert first.software["videogen_jax"] == __version__
+    assert request.stages == tiny_pipeline.index.stage_settings
     assert Recipe.from_json(first.to_json()) == first
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif", ".png"])
 def test_files_hold_their_recipe(output, tmp_path, suffix):
-    recipe = dataclasses.replace(output.recipes[0], prompt='a "small" röd \\ ☂ circle')
+    recipe = output.recipes[0]
+    request = dataclasses.replace(recipe.request, prompts=('a "small" röd \\ ☂ circle',))
+    recipe = dataclasses.replace(recipe, request=request)
     path = tmp_path / f"video{suffix}"
     if suffix == ".png":
         write_image(path, output.frames[0, 0], recipe.metadata())
@@ -61,8 +65,8 @@ def test_settings_size_and_a_given_reference_are_kept(sample_config, tmp_path):
     frames, fps = read_video(target.video)
     assert (frames.shape, fps) == ((5, 16, 32, 3), 6.0)
     recipe = Recipe.read(target.video)
-    assert recipe.settings["cascade_8"].steps == 3
-    assert "reference" not in recipe.settings
+    assert recipe.request.stages["cascade_8"].steps == 3
+    assert "reference" not in recipe.request.stages
     with pytest.raises(ValueError, match="was given: say with --reference where it is"):
         command.remake(get_config(), str(target.video))
     for image in ("photo.png", str(target.reference)):  # the whole photo, or what was cut from it
@@ -102,8 +106,8 @@ def test_fingerprints_tell_weights_and_settings_apart(tiny_model, tiny_pipeline,
         (lambda fields: fields.pop("seed"), "missing or unknown: seed"),
         (lambda fields: fields.update(colour=1), "missing or unknown: colour"),
         (lambda fields: fields["settings"]["reference"].update(steps=0), "steps is 0"),
-        (lambda fields: fields["settings"]["reference"].update(depth=0), "settings, size or software are of no use"),
-        (lambda fields: fields.update(size=3), "settings, size or software are of no use"),
+        (lambda fields: fields["settings"]["reference"].update(depth=0), "settings, size or software are unusable"),
+        (lambda fields: fields.update(size=3), "settings, size or software are unusable"),
     ],
 )
 def test_a_bad_recipe_is_refused(output, tmp_path, change, message):

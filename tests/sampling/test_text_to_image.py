@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from videogen_jax.sampling.text_to_image import TextToImage
+from videogen_jax.stages.settings import StageSettings
 from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer
 
 torch = pytest.importorskip("torch")
@@ -131,11 +132,13 @@ def test_images_of_twenty_guided_steps_are_those_of_diffusers(family):
     assert (ours.sample_size, ours.resolution) == (8, 16)
     keys = jax.vmap(jax.random.key)(np.arange(2))
 
-    def program(params, tokens, keys, scale):
-        told = ours.encode(params, tokens, 8)
-        return (*told, ours.decode(params, ours.draw(params, keys, *told, scale, 8, 20)))
+    def program(params, tokens, keys):
+        prompts_and_empty = ours.encode(params, tokens, 8)
+        settings = StageSettings(guidance_scale=5.0, steps=20, sampler=ours.sampler)
+        latents = ours.stage.sample_latents(params["unet"], keys, *prompts_and_empty, (8, 8), settings)
+        return (*prompts_and_empty, ours.decode(params, latents))
 
-    prompts, _, images = jax.jit(program)(params, ours.tokenize(PROMPTS), keys, 5.0)
+    prompts, _, images = jax.jit(program)(params, ours.tokenize(PROMPTS), keys)
     noise = jax.vmap(lambda key: jax.random.normal(key, (8, 8, 4)))(keys)
     with torch.no_grad():
         context = pipeline.encode_prompt(

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from videogen_jax.weights.model_index import ModelIndex, StageSettings, Timeline
+from videogen_jax.stages.settings import StageSettings
+from videogen_jax.weights.model_index import ModelIndex
 
 INDEX = {"_class_name": "VideoGenPipeline", "cascade": ["cascade_4", "cascade_8"], "num_frames": 16, "fps": 7.5}
 
@@ -16,80 +17,35 @@ def write(folder, upsampler_factor=4, **fields):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("asked", "expected"),
-    [
-        ({}, Timeline(2, 31, 15.0)),
-        ({"num_frames": 2}, Timeline(1, 2, 7.5)),
-        ({"num_frames": 16}, Timeline(1, 16, 7.5)),
-        ({"num_frames": 17}, Timeline(2, 17, 15.0)),
-        ({"num_frames": 31}, Timeline(2, 31, 15.0)),
-        ({"num_frames": 32}, Timeline(4, 32, 30.0)),
-        ({"num_frames": 61}, Timeline(4, 61, 30.0)),
-        ({"num_frames": 10, "temporal_factor": 4}, Timeline(4, 10, 30.0)),
-        ({"temporal_factor": 4, "fps": 12}, Timeline(4, 61, 12.0)),
-    ],
-)
-def test_timeline_takes_the_smallest_factor_that_is_enough(tmp_path, asked, expected):
-    assert ModelIndex.read(write(tmp_path, temporal_factor=2)).timeline(**asked) == expected
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"num_frames": 62}, "num_frames is 62, but the model makes 2 to 61 frames"),
-        ({"num_frames": 1}, "2 to 61 frames"),
-        ({"num_frames": 32, "temporal_factor": 2}, "2 to 31 frames with temporal_factor 2"),
-        ({"temporal_factor": 3}, "temporal_factor is 3, but may be 1, 2, 4"),
-        ({"fps": 0}, "fps is 0"),
-        ({"fps": float("inf")}, "fps is inf"),
-    ],
-)
-def test_timeline_says_what_the_model_can_make(tmp_path, asked, message):
-    with pytest.raises(ValueError, match=message):
-        ModelIndex.read(write(tmp_path)).timeline(**asked)
-
-
-def test_without_upsampler_only_base_frames(tmp_path):
-    index = ModelIndex.read(write(tmp_path, upsampler_factor=None, temporal_factor=2))
-    assert index.timeline() == Timeline(1, 16, 7.5)
-    with pytest.raises(ValueError, match="2 to 16 frames"):
-        index.timeline(17)
-    with pytest.raises(ValueError, match="the model has no temporal_upsampler"):
-        index.timeline(temporal_factor=2)
-
-
 def test_factors_are_the_divisors_of_that_in_training(tmp_path):
     assert ModelIndex.read(write(tmp_path, upsampler_factor=8)).factors == (1, 2, 4, 8)
 
 
-def test_settings_asked_for_win_over_a_stage_s_over_the_model_s(tmp_path):
-    sampling = {"steps": 30, "sampler": "ddim", "cascade_8": {"steps": 12, "noise_level": 50}}
+def test_settings_of_a_stage_win_over_those_of_all(tmp_path):
+    sampling = {"steps": 30, "sampler": "ddim", "cascade_8": {"steps": 12, "noise_level": 50}, "decode_chunk": 6}
     index = ModelIndex.read(write(tmp_path, sampling=sampling))
-    settings = index.settings(guidance_scale=5.0, steps={"reference": 40}, noise_level=None)
-    assert settings == {
-        "reference": StageSettings(5.0, 1.0, 40, "ddim", None),
-        "cascade_4": StageSettings(5.0, 1.0, 30, "ddim", None),
-        "cascade_8": StageSettings(5.0, 1.0, 12, "ddim", 50),
+    assert index.stage_settings == {
+        "reference": StageSettings(3.0, 1.0, 30, "ddim", None),
+        "cascade_4": StageSettings(3.0, 1.0, 30, "ddim", None),
+        "cascade_8": StageSettings(3.0, 1.0, 12, "ddim", 50),
     }
+    assert (index.decode_chunk, index.decode_overlap) == (6, 2)
 
 
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"steps": 0}, "steps is 0"),
-        ({"steps": True}, "steps is True"),
-        ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
-        ({"reference_guidance_scale": float("inf")}, "reference_guidance_scale is inf"),
-        ({"sampler": "euler_ancestral"}, "sampler is 'euler_ancestral'"),
-        ({"noise_level": 1000}, "noise_level is 1000"),
-        ({"steps": {"cascade_5": 3}}, "steps names the stage cascade_5"),
-        ({"step": 3}, "step is not a setting"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(tmp_path, asked, message):
-    with pytest.raises(ValueError, match=message):
-        ModelIndex.read(write(tmp_path)).settings(**asked)
+def test_sizes_follow_from_the_configs_of_the_parts(tmp_path, tiny_model, tiny_pipeline):
+    index = ModelIndex.read(tiny_model)
+    assert (index.resolution, index.size_multiple) == (16, 4)
+    pipeline = tiny_pipeline
+    assert index.resolution == pipeline.cascade[-1].resolution * pipeline.autoencoder.network.downsampling
+    assert index.draws_reference
+    bare = ModelIndex.read(write(tmp_path))
+    assert not bare.draws_reference
+    with pytest.raises(ValueError, match="vae does not exist"):
+        bare.resolution  # noqa: B018
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"vae.config\.json needs the field block_out_channels"):
+        bare.resolution  # noqa: B018
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ class Interpolator:
             decoder = load(DECODER, DecoderStage)
         largest = load_config(index.folder / index.cascade[-1]).get("resolution", CascadeStage.resolution)
         side = largest * autoencoder.network.downsampling
-        overlap = index.decoding()[1] if decoder else 0
+        overlap = index.decode_overlap if decoder else 0
         params = jax.device_put(params)
         return cls(autoencoder, temporal, decoder, params, index.factors, side, window, overlap, cut_threshold)
 

@@ -22,7 +22,7 @@ from videogen_jax.metrics.fidelity import (
     measure_temporal,
     temporal_factors,
 )
-from videogen_jax.metrics.prompts import measure_prompts, sampling_settings
+from videogen_jax.metrics.prompts import measure_prompts
 from videogen_jax.metrics.published import LEAST_FRAMES, MEASURES, NETWORKS, PublishedMeasures, not_measured
 from videogen_jax.metrics.real_clips import build_real_clips
 from videogen_jax.metrics.report import read_metrics, write_report
@@ -30,12 +30,13 @@ from videogen_jax.metrics.results import ResultLog
 from videogen_jax.metrics.table import PARTS, table_rows
 from videogen_jax.metrics.worlds import WORLD_NAMES, world_of
 from videogen_jax.runtime.files import write_atomically
-from videogen_jax.sampling.pipeline import DECODER, VideoGenPipeline
+from videogen_jax.sampling.pipeline import VideoGenPipeline
+from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.stages.stage import DTYPES
 from videogen_jax.video_io import check_writable
 from videogen_jax.weights.fingerprint import fingerprint
 from videogen_jax.weights.folder import read_model_index
-from videogen_jax.weights.model_index import ModelIndex
+from videogen_jax.weights.model_index import DECODER, ModelIndex
 
 _MEASURES = {"temporal": measure_temporal, "decoder": measure_decoder, "autoencoder": measure_autoencoder}
 DEFAULT_SPLIT = "held_out"
@@ -91,7 +92,7 @@ def evaluate(config: Any, model: str | os.PathLike, output: str | os.PathLike, s
     }
     if "prompts" in config.parts:
         published.load()
-    pipeline = VideoGenPipeline.from_pretrained(index.folder, dtype)
+    pipeline = VideoGenPipeline.from_pretrained(index.folder, dtype=dtype)
     codec = Codec(pipeline, config.frame_batch) if captions.world else None
     for part in config.parts:
         if part == "prompts":
@@ -165,9 +166,7 @@ def _check(config: Any, index: ModelIndex, split: str) -> None:
         if not isinstance(rate, int) or rate < 1:
             raise ValueError(f"config.rates has {rate!r}, but takes whole numbers of at least 1")
     if "prompts" in config.parts:
-        sampling = config.sampling
-        num_frames = index.timeline(temporal_factor=sampling.temporal_factor).num_frames
-        index.settings(**sampling_settings(sampling, index.cascade))
+        num_frames = SamplingRequest.from_config(config.sampling, ["a video"]).resolve(index).num_frames
         if world is not None and num_frames < (least := world.evaluation.least_frames):
             raise ValueError(f"the model makes {num_frames} frames, but to be read a video needs at least {least}")
         for network in NETWORKS:

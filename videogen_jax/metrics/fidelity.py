@@ -17,7 +17,8 @@ from videogen_jax.metrics.image import flicker_error, psnr
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.metrics.statistics import bootstrap, mean_difference, ratio_of_means
 from videogen_jax.runtime.arrays import resize, to_uint8, to_unit
-from videogen_jax.sampling.pipeline import VideoGenPipeline, decoding_windows
+from videogen_jax.sampling.generate import decoding_windows
+from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.stages.stage import Params
 from videogen_jax.stages.temporal import blend
 
@@ -56,7 +57,7 @@ class Codec:
     def decode_video(self, latents: np.ndarray) -> np.ndarray:
         """Decode as `decode_images` by the video decoder, in the windows in which the model decodes."""
         total = len(latents)
-        chunk, overlap = self.pipeline.index.decoding()
+        chunk, overlap = self.pipeline.index.decode_chunk, self.pipeline.index.decode_overlap
         chunk = min(chunk, total)
         params = self.pipeline.params["video_decoder"]
         pieces = []

@@ -1,6 +1,5 @@
 """Videos generated from captions, and their scores: what a reader recognises, and features for published measures."""
 
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,26 +16,10 @@ from videogen_jax.metrics.real_clips import RealClips
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.runtime.sheets import captioned_sheet, strip
 from videogen_jax.sampling.pipeline import VideoGenPipeline
+from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.video_io import read_image, write_image
 
 SHEET_ROWS = 16
-
-
-def sampling_settings(sampling: Mapping[str, Any], cascade: Sequence[str]) -> dict[str, Any]:
-    """Return the config's `sampling` section as the pipeline takes it: field -> stage -> value, without None.
-
-    Beside `reference` and `cascade` it may have sections for stages of the cascade, which override what `cascade` says
-    of all.
-    """
-    settings: dict[str, Any] = {}
-    sections = {"reference": ("reference",), "cascade": cascade} | {
-        name: (name,) for name in cascade if name in sampling
-    }
-    for section, stages in sections.items():
-        for name, value in sampling[section].items():
-            if value is not None:
-                settings.setdefault(name, {}).update(dict.fromkeys(stages, value))
-    return settings
 
 
 def measure_prompts(
@@ -67,15 +50,14 @@ def measure_prompts(
       video.
     """
     examples = captions.examples(config.seed)
-    sampling = config.sampling.to_dict()
-    generate = functools.partial(
-        pipeline,
-        batch_size=min(config.batch_size, len(examples)),
-        temporal_factor=sampling["temporal_factor"],
-        **sampling_settings(sampling, pipeline.index.cascade),
-    )
-    timeline = pipeline.index.timeline(temporal_factor=sampling["temporal_factor"])
-    real_keys = real.extract_features(published, timeline.num_frames, timeline.fps, pipeline.resolution) if real else []
+    batch_size = min(config.batch_size, len(examples))
+
+    def request(prompts: Sequence[str], seeds: Sequence[int]) -> SamplingRequest:
+        request = SamplingRequest.from_config(config.sampling, prompts, seed=tuple(seeds), batch_size=batch_size)
+        return request.resolve(pipeline.index)
+
+    video = request(["a video"], [config.seed])
+    real_keys = real.extract_features(published, video.num_frames, video.fps, pipeline.resolution) if real else []
     sheet_keys = {f"0-{number:04d}" for number in range(SHEET_ROWS)}  # a later evaluation may have more prompts
     sheet_keys |= set(itertools.islice(examples, SHEET_ROWS))
     strips, videos = folder / "strips", GeneratedVideos(folder / "videos")
@@ -85,7 +67,7 @@ def measure_prompts(
         for first in range(0, len(remaining), config.batch_size):
             keys = remaining[first : first + config.batch_size]
             _, prompts, seeds = zip(*(examples[key] for key in keys), strict=True)
-            batch = generate(prompts, seed=seeds)
+            batch = pipeline.sample(request(prompts, seeds))
             records = [
                 _record(captions, key, examples[key], frames, reference)
                 for key, frames, reference in zip(keys, batch.frames, batch.reference, strict=True)

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from videogen_jax.stages.settings import StageSettings
-from videogen_jax.weights.model_index import CASCADE, REFERENCE, UNET, UPSAMPLER, ModelIndex, check_decoding
+from videogen_jax.weights.model_index import CASCADE, UNET, UPSAMPLER, ModelIndex, check_decoding
 
 if TYPE_CHECKING:
     import numpy as np
 
 Size = tuple[int, int]
 STAGE_SETTINGS = tuple(field.name for field in dataclasses.fields(StageSettings))
-GROUPS = (REFERENCE, CASCADE)  # the sections of a config; "cascade" stands for all of its stages
 MAX_SEED = 2**32 - 1
 
 
@@ -83,7 +82,8 @@ class SamplingRequest:
 
         Args:
           config: has some of the fields `seed`, `size` ("128x192"), `frames`, `temporal_factor`, `fps`, `decode_chunk`,
-            `decode_overlap` and the sections `reference` and `cascade` with fields of `StageSettings`.
+            `decode_overlap`; and sections with fields of `StageSettings`: `reference`, `cascade` for all stages, and
+            any stage of the cascade by its name, which then overrides `cascade`.
           prompts: B sentences.
           **fields: of this class, beside those of the config.
 
@@ -93,11 +93,11 @@ class SamplingRequest:
         names = ("seed", "temporal_factor", "fps", "decode_chunk", "decode_overlap")
         keywords = {name: config.get(name) for name in names} | {"num_frames": config.get("frames")}
         if config.get("size"):
-            keywords["size"] = parse_size(config.size)
-        for group in GROUPS:
-            for name, value in (config.get(group) or {}).items():
+            keywords["size"] = parse_size(config["size"])
+        for stage, section in config.items():
+            for name, value in section.items() if hasattr(section, "items") else ():
                 if value is not None:
-                    keywords.setdefault(name, {})[group] = value
+                    keywords.setdefault(name, {})[stage] = value
         return cls.from_keywords(prompts, **keywords | fields)
 
     @classmethod
