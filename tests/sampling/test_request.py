@@ -101,7 +101,7 @@ def test_overrides_win_over_a_stage_s_settings_over_the_model_s(tmp_path):
         ({"noise_level": 1000}, "noise_level is 1000"),
         ({"steps": {"cascade_5": 3}}, "steps names the stage cascade_5"),
         ({"decode_chunk": 4, "decode_overlap": 2}, "decode_chunk is 4"),
-        ({"size": (16, 18)}, "size is 16x18, but height and width must be multiples of 4 pixels"),
+        ({"size": (16, 20)}, "size is 16x20, but height and width must be multiples of 8 pixels"),
         ({"seed": 2**32}, "seed is 4294967296"),
         ({"seed": True}, "seed is True"),
         ({"seed": (1, 2)}, "2 seeds were given for 1 prompts"),
