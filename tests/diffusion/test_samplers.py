@@ -169,16 +169,16 @@ def test_one_compiled_step_serves_any_number_of_steps(sampler, spacing):
 
 
 def test_denoise_gets_one_integer_timestep_for_each_sample():
-    seen = []
+    timesteps = []
 
     def denoise(x, t):
         assert (t.shape, t.dtype) == ((2,), jnp.int32)
-        jax.debug.callback(lambda value: seen.append(value.tolist()), t)
+        jax.debug.callback(lambda value: timesteps.append(value.tolist()), t)
         return x.astype(jnp.bfloat16)
 
     found = sample(denoise, SCHEDULE, jnp.ones((2, 3)), 4, prediction_type="v_prediction")
     jax.effects_barrier()
-    assert seen == [[t, t] for t in (999, 749, 499, 249)]
+    assert timesteps == [[t, t] for t in (999, 749, 499, 249)]
     assert found.dtype == jnp.float32
 
 

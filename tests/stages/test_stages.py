@@ -381,9 +381,9 @@ def test_prompts_without_the_tokens_that_are_trained_keep_their_states():
 @pytest.mark.parametrize("logit_normal", [None, (0.7, 1.0)])
 def test_timesteps_of_training_have_the_distribution_asked_for(logit_normal):
     stage = dataclasses.replace(cascade(), timestep_logit_normal=logit_normal)
-    latents, seen = jnp.zeros((4096, 1, 1, 1, 4)), []
-    stage.denoising_loss(jax.random.key(0), latents, lambda x, t: (seen.append(t), x)[1])
-    t = np.asarray(seen[0])
+    latents, timesteps = jnp.zeros((4096, 1, 1, 1, 4)), []
+    stage.denoising_loss(jax.random.key(0), latents, lambda x, t: (timesteps.append(t), x)[1])
+    t = np.asarray(timesteps[0])
     assert t.min() >= 0
     assert t.max() <= 999
     share = (np.sort(t) + 0.5) / 1000
