@@ -3,7 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from videogen_jax.diffusion.guidance import classifier_free, rescale, text_and_reference
+from videogen_jax.diffusion.guidance import (
+    PASSES,
+    GuidanceScales,
+    classifier_free,
+    guidance_passes,
+    guide,
+    text_and_reference,
+)
 
 A, B, C = (jax.random.normal(jax.random.key(i), (2, 3, 4, 4, 2)) for i in range(3))
 
@@ -38,24 +45,24 @@ def test_guidance_is_the_same_for_every_prediction_type():
     np.testing.assert_allclose(alpha * guided + sigma * x_t, text_and_reference(*noise, 5.0, 2.0), atol=1e-5)
 
 
-def test_rescale_restores_the_standard_deviation():
-    guided = 3.0 * A + 1.0
-    axes = (1, 2, 3, 4)
-    np.testing.assert_array_equal(rescale(guided, B, 0.0), guided)
-    np.testing.assert_allclose(jnp.std(rescale(guided, B, 1.0), axes), jnp.std(B, axes), rtol=1e-5)
-    np.testing.assert_allclose(
-        jnp.std(rescale(guided, B, 0.7), axes), 0.7 * jnp.std(B, axes) + 0.3 * jnp.std(guided, axes), rtol=1e-5
-    )
+@pytest.mark.parametrize(
+    ("scales", "passes"),
+    [
+        ((3.0, 2.0), PASSES),
+        ((3.0, 1.0), ("reference_only", "full")),
+        ((2.0, 2.0), ("uncond", "full")),
+        ((1.0, 1.0), ("full",)),
+        ((0.0, 1.0), ("reference_only", "full")),
+    ],
+)
+def test_passes_without_weight_are_left_out_and_change_nothing(scales, passes):
+    assert guidance_passes(*scales) == passes
+    outputs = jnp.concatenate([output for name, output in zip(PASSES, (A, B, C), strict=True) if name in passes])
+    guided = guide(outputs, passes, GuidanceScales(*scales))
+    np.testing.assert_allclose(guided, text_and_reference(A, B, C, *scales), atol=1e-5)
 
 
-def test_rescale_of_a_blank_output_is_blank():
-    np.testing.assert_array_equal(rescale(jnp.zeros_like(A), B, 0.7), np.zeros_like(A))
-
-
-def test_rescale_equals_diffusers():
-    torch = pytest.importorskip("torch", reason="diffusers' guidance rescaling needs torch")
-    pytest.importorskip("diffusers", reason="rescaling is compared with diffusers'")
-    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
-
-    theirs = rescale_noise_cfg(torch.tensor(np.asarray(A)), torch.tensor(np.asarray(B)), guidance_rescale=0.7)
-    np.testing.assert_allclose(rescale(A, B, 0.7), theirs.numpy(), atol=1e-5)
+@pytest.mark.parametrize("passes", [(), ("uncond",), ("full", "uncond"), ("uncond", "reference_only")])
+def test_passes_that_cannot_be_combined_are_refused(passes):
+    with pytest.raises(ValueError, match=r"passes is .*must be one of \('full',\), \('uncond', 'full'\)"):
+        guide(A, passes, GuidanceScales(2.0))

@@ -69,7 +69,7 @@ def test_weights_are_uniform_without_gamma(prediction_type):
 
 
 def test_min_snr_weights_mean_one_loss_on_x0():
-    """One wrong x0, told through each prediction type, costs the same after weighting."""
+    """One wrong x0 costs the same after weighting, whichever the prediction type."""
     alpha, sigma = jnp.float32(0.8), jnp.float32(0.6)
     x_t, snr = alpha * X0 + sigma * NOISE, (alpha / sigma) ** 2
     wrong_x0 = X0 + 0.3

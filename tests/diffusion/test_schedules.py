@@ -68,9 +68,9 @@ def test_add_noise_broadcasts_a_timestep_for_each_sample():
     t = jnp.array([3, 700])
     x_t = jax.jit(lambda s, *arrays: s.add_noise(*arrays))(schedule, x0, noise, t)
     assert x_t.shape == x0.shape
-    for row in range(2):
-        a = np.asarray(schedule.alphas_cumprod)[t[row]]
-        np.testing.assert_allclose(x_t[row], 2 * np.sqrt(a) - np.sqrt(1 - a), 1e-5)
+    for i in range(2):
+        a = np.asarray(schedule.alphas_cumprod)[t[i]]
+        np.testing.assert_allclose(x_t[i], 2 * np.sqrt(a) - np.sqrt(1 - a), 1e-5)
 
 
 @pytest.mark.parametrize(

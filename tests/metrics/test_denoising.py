@@ -1,4 +1,4 @@
-"""The error in taking noise from held-out clips, with stages whose estimate is known."""
+"""The error in denoising held-out clips, with stages whose estimate is known."""
 
 import json
 import sys
@@ -18,14 +18,14 @@ NULL = jnp.full((3, 6), 7.0)
 
 
 class Known(CascadeStage):
-    """A stage that writes down what it is told and answers with `params`."""
+    """A stage that records the inputs of its UNet and answers with `params`."""
 
-    def predict(self, params, x, t, context, scalars):
-        told.update(x=x, t=t, context=context, scalars=scalars)
+    def predict(self, params, x, t, context, scalar_conditions):
+        recorded.update(x=x, t=t, context=context, scalar_conditions=scalar_conditions)
         return params
 
 
-told = {}
+recorded = {}
 
 
 def normal(*shape, seed=0):
@@ -51,18 +51,18 @@ def test_errors_of_the_estimate_and_of_its_change():
     np.testing.assert_allclose(errors["change"], [0.25, 0.25], rtol=1e-5)
 
 
-def test_the_stage_is_told_what_it_is_told_in_sampling():
+def test_the_stage_has_the_conditioning_that_it_has_in_sampling():
     batch, _ = measure(lambda truth: truth, noise_level=0)
-    np.testing.assert_allclose(told["x"][0, ..., :4], batch["latents"][0], atol=0.1)  # at timestep 0 all but clean
-    assert jnp.abs(told["x"][1, ..., :4] - batch["latents"][1]).mean() > 0.5
-    np.testing.assert_array_equal(told["x"][:, 2, ..., 4:8], batch["reference"][:, 0])
-    np.testing.assert_allclose(told["x"][..., 9:].mean(), batch["lower"].mean(), atol=0.05)
-    np.testing.assert_array_equal(told["scalars"]["noise_level"], [0, 0])
-    np.testing.assert_array_equal(told["context"], batch["context"])
+    np.testing.assert_allclose(recorded["x"][0, ..., :4], batch["latents"][0], atol=0.1)  # at timestep 0 all but clean
+    assert jnp.abs(recorded["x"][1, ..., :4] - batch["latents"][1]).mean() > 0.5
+    np.testing.assert_array_equal(recorded["x"][:, 2, ..., 4:8], batch["reference"][:, 0])
+    np.testing.assert_allclose(recorded["x"][..., 9:].mean(), batch["lower"].mean(), atol=0.05)
+    np.testing.assert_array_equal(recorded["scalar_conditions"]["noise_level"], [0, 0])
+    np.testing.assert_array_equal(recorded["context"], batch["context"])
     measure(lambda truth: truth, text=False, reference_frames="none")
-    np.testing.assert_array_equal(told["context"][1], NULL)
-    assert not told["x"][..., 4:9].any()
-    np.testing.assert_array_equal(told["scalars"]["noise_level"], [100, 100])
+    np.testing.assert_array_equal(recorded["context"][1], NULL)
+    assert not recorded["x"][..., 4:9].any()
+    np.testing.assert_array_equal(recorded["scalar_conditions"]["noise_level"], [100, 100])
 
 
 def test_the_command_writes_the_errors_of_each_clip(tmp_path, monkeypatch):

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 
 from configs.shapes import text
+from videogen_jax.diffusion.guidance import PASSES, GuidanceScales
+from videogen_jax.diffusion.samplers import sample_loop
 from videogen_jax.runtime.arrays import resize, to_uint8, to_unit
-from videogen_jax.stages.cascade import BRANCHES
+from videogen_jax.stages.cascade import CascadeInputs
 from videogen_jax.stages.decoder import hinge
 from videogen_jax.stages.reference import Prompts
+from videogen_jax.stages.settings import StageSettings
 from videogen_jax.stages.stage import build_network
 from videogen_jax.stages.temporal import blend, log_squared
 from videogen_jax.stages.text import TextStage, uniformity
 from videogen_jax.training.build import build_stage
 from videogen_jax.training.optimizer import make_optimizer
 from videogen_jax.training.state import init_state, train_step
-from videogen_jax.weights.model_index import StageSettings
 
 UNET = {
     "block_out_channels": (8,),
@@ -42,24 +44,24 @@ def cascade(**fields):
 
 
 @pytest.mark.parametrize("reference_frames", ["all", "first", "clean", "none"])
-def test_reference_and_mask_are_joined_where_they_are_shown(reference_frames):
+def test_reference_and_mask_are_joined_to_the_frames_that_the_config_names(reference_frames):
     stage = cascade(lower_resolution=2, reference_frames=reference_frames)
     x, reference, lower = normal(2, 3, 4, 4, 4), normal(2, 1, 4, 4, 4, seed=1), normal(2, 3, 4, 4, 4, seed=2)
-    joined = stage.join(x, reference, jnp.array([1.0, 0.0]), lower)
+    joined = stage.unet_input(x, reference, jnp.array([1.0, 0.0]), lower)
     assert joined.shape == (2, 3, 4, 4, stage.network.in_channels) == (2, 3, 4, 4, 13)
-    given = reference_frames == "clean"  # in place of the first frame, where the reference is not dropped
-    np.testing.assert_array_equal(joined[0, 0, ..., :4], reference[0, 0] if given else x[0, 0])
+    clean = reference_frames == "clean"  # the reference replaces the first frame, unless it is dropped
+    np.testing.assert_array_equal(joined[0, 0, ..., :4], reference[0, 0] if clean else x[0, 0])
     np.testing.assert_array_equal(joined[0, 1:, ..., :4], x[0, 1:])
     np.testing.assert_array_equal(joined[1, ..., :4], x[1])
     np.testing.assert_array_equal(joined[..., 9:], lower)
     assert jnp.all(joined[1, ..., 4:9] == 0)  # dropped: zeros, and a mask of zeros
-    shown = {"all": 3, "none": 0}.get(reference_frames, 1)
+    count = {"all": 3, "none": 0}.get(reference_frames, 1)
     for i in range(3):
-        np.testing.assert_array_equal(joined[0, i, ..., 4:8], reference[0, 0] if i < shown else jnp.zeros((4, 4, 4)))
-        assert jnp.all(joined[0, i, ..., 8] == (i < shown))
+        np.testing.assert_array_equal(joined[0, i, ..., 4:8], reference[0, 0] if i < count else jnp.zeros((4, 4, 4)))
+        assert jnp.all(joined[0, i, ..., 8] == (i < count))
     first_stage = cascade()
     assert first_stage.network.in_channels == 9
-    assert first_stage.join(x, reference, jnp.ones(2), None).shape[-1] == 9
+    assert first_stage.unet_input(x, reference, jnp.ones(2), None).shape[-1] == 9
 
 
 def test_a_stage_without_text_or_reference_neither_learns_nor_samples_from_it():
@@ -72,9 +74,9 @@ def test_a_stage_without_text_or_reference_neither_learns_nor_samples_from_it():
         """The loss and two sampling steps with each of the batches."""
 
         def both(batch):
-            told = batch["context"], null, batch["reference"], None
+            inputs = CascadeInputs(batch["context"], null, batch["reference"])
             loss, _ = stage.loss({stage.name: params}, {"null_context": null}, batch, keys[0])
-            return loss, stage.sample_latents(params, keys, *told, 2.0, 1.5, 3, 2)
+            return loss, stage.sample_latents(params, keys, inputs, 3, StageSettings(2.0, 1.5, steps=2))
 
         compiled = jax.jit(both)
         return [jax.device_get(compiled(batch)) for batch in batches]
@@ -94,8 +96,8 @@ def test_a_clean_reference_is_the_first_frame_and_teaches_nothing():
     batch = {"latents": normal(2, 3, 4, 4, 4), "reference": reference, "context": context}
     params = random_params(stage, batch, stage.name)
     keys = jax.random.split(jax.random.key(7), 2)
-    arguments = (context, jnp.zeros((3, 6)), reference, None, 1.0, 1.0, 3, 2)
-    drawn = jax.jit(lambda p: stage.sample_latents(p, keys, *arguments, branches=("both",)))(params)
+    inputs, settings = CascadeInputs(context, jnp.zeros((3, 6)), reference), StageSettings(1.0, 1.0, steps=2)
+    drawn = jax.jit(lambda p: stage.sample_latents(p, keys, inputs, 3, settings))(params)
     np.testing.assert_array_equal(drawn[:, :1], reference)
     assert jnp.abs(drawn[:, 1:] - reference).max() > 0.1
 
@@ -113,7 +115,7 @@ def test_a_clean_reference_is_the_first_frame_and_teaches_nothing():
 
 
 @pytest.mark.parametrize("reference_frames", ["all", "clean"])
-def test_a_still_image_is_learnt_without_its_reference(reference_frames):
+def test_a_still_image_is_learned_without_its_reference(reference_frames):
     stage = cascade(reference_frames=reference_frames, reference_dropout=0.0)
     batch = {"latents": normal(2, 1, 4, 4, 4), "context": normal(2, 3, 6)}
     params = {stage.name: random_params(stage, batch, stage.name)}
@@ -125,13 +127,13 @@ def test_a_still_image_is_learnt_without_its_reference(reference_frames):
     assert loss(normal(2, 1, 4, 4, 4, seed=1)) == loss(normal(2, 1, 4, 4, 4, seed=2)) > 0.1
 
 
-def test_conditions_of_the_cascade():
+def test_scalar_conditions_of_the_cascade():
     stage = cascade(lower_resolution=2, unet={**UNET, "added_conditions": ("fps",)})
-    told = stage.conditions(2, jnp.array([30, 40]), 7.5)
-    assert {name: value.tolist() for name, value in told.items()} == {"fps": [75.0, 75.0], "noise_level": [30.0, 40.0]}
+    conditions = {k: v.tolist() for k, v in stage.scalar_conditions(2, jnp.array([30, 40]), 7.5).items()}
+    assert conditions == {"fps": [75.0, 75.0], "noise_level": [30.0, 40.0]}
     with pytest.raises(ValueError, match="stage cascade_4 needs the condition fps"):
-        stage.conditions(2, jnp.array([30, 40]), None)
-    assert cascade().conditions(2, None, 7.5) == {}
+        stage.scalar_conditions(2, jnp.array([30, 40]), None)
+    assert cascade().scalar_conditions(2, None, 7.5) == {}
 
 
 def test_dropped_text_is_the_empty_prompts():
@@ -148,22 +150,23 @@ def random_params(stage, batch, part):
     return tree.unflatten([0.2 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)])
 
 
-def test_a_batch_of_videos_is_what_each_is_alone_and_branches_that_count_nothing_may_be_left_out():
+def test_a_batch_of_videos_is_what_each_is_alone_and_passes_without_weight_may_be_left_out():
     stage = cascade(lower_resolution=2, unet=ATTENDING_UNET)
     batch = {"latents": normal(2, 2, 4, 4, 4), "context": normal(2, 3, 6, seed=1)}
     params = random_params(stage, batch, stage.name)
 
-    @functools.partial(jax.jit, static_argnames="branches")
-    def sample(rng, context, reference, lower, scales=(3.0, 2.0), branches=BRANCHES):
-        null = jnp.zeros((3, 6))
-        return stage.sample_latents(params, rng, context, null, reference, lower, *scales, 2, 2, branches=branches)
+    @functools.partial(jax.jit, static_argnames="passes")
+    def sample(keys, context, reference, lower, scales=(3.0, 2.0), passes=PASSES):
+        inputs = CascadeInputs(context, jnp.zeros((3, 6)), reference, lower)
+        state, conditioning = stage.start(keys, inputs, 2, "dpmpp_2m", passes)
 
-    inputs = (
-        jax.random.split(jax.random.key(7), 2),
-        batch["context"],
-        normal(2, 1, 4, 4, 4, seed=2),
-        normal(2, 2, 2, 2, 4, seed=3),
-    )
+        def step(state, coeffs):
+            return stage.step(params, state, conditioning, coeffs, GuidanceScales(*scales), "dpmpp_2m", passes)
+
+        return sample_loop(step, state, stage.sampler("dpmpp_2m").coefficients(2)).x
+
+    keys = jax.random.split(jax.random.key(7), 2)
+    inputs = (keys, batch["context"], normal(2, 1, 4, 4, 4, seed=2), normal(2, 2, 2, 2, 4, seed=3))
     both = sample(*inputs)
     assert both.shape == (2, 2, 4, 4, 4)
     assert jnp.abs(both[0] - both[1]).max() > 0.1
@@ -172,14 +175,14 @@ def test_a_batch_of_videos_is_what_each_is_alone_and_branches_that_count_nothing
         np.testing.assert_allclose(alone[0], both[i], atol=1e-4)
     drawn = [both]
     for scales in ((3.0, 1.0), (2.0, 2.0), (1.0, 1.0)):
-        branches = StageSettings(guidance_scale=scales[0], reference_guidance_scale=scales[1]).branches
-        assert len(branches) < len(BRANCHES)
-        drawn.append(sample(*inputs, scales, branches))
+        passes = stage.passes(StageSettings(*scales))
+        assert len(passes) < len(PASSES)
+        drawn.append(sample(*inputs, scales, passes))
         np.testing.assert_allclose(drawn[-1], sample(*inputs, scales), atol=1e-4)
     for i, j in itertools.combinations(range(len(drawn)), 2):
         assert jnp.abs(drawn[i] - drawn[j]).max() > 5e-3
-    with pytest.raises(ValueError, match="branches"):
-        sample(*inputs, branches=("both", "neither"))
+    with pytest.raises(ValueError, match=r"passes is \('full', 'uncond'\), but must be one of"):
+        sample(*inputs, passes=("full", "uncond"))
 
 
 def test_a_first_stage_draws_its_samples_without_the_lower_latents_that_clips_have_for_another():
@@ -200,15 +203,42 @@ def test_reference_without_guidance_is_that_of_scale_one():
     context = normal(2, 3, 6, seed=1)
     params = random_params(stage, {"latents": normal(2, 1, 4, 4, 4), "context": context}, "unet")
 
-    @functools.partial(jax.jit, static_argnames="guided")
-    def sample(scale, guided=True):
-        rng = jax.random.split(jax.random.key(7), 2)
-        empty = Prompts(jnp.zeros((1, 3, 6)))
-        return stage.sample_latents(params, rng, Prompts(context), empty, scale, (4, 4), 2, guided=guided)
+    keys, empty = jax.random.split(jax.random.key(7), 2), Prompts(jnp.zeros((1, 3, 6)))
+    assert stage.passes(StageSettings(7.5)) == ("uncond", "full")
 
-    plain = sample(7.5, guided=False)
+    @jax.jit
+    def sample(scale):
+        state, prompts = stage.start(keys, Prompts(context), empty, (4, 4), "dpmpp_2m", ("uncond", "full"))
+
+        def step(state, coeffs):
+            scales = GuidanceScales(scale)
+            return stage.step(params, state, prompts, coeffs, scales, "dpmpp_2m", ("uncond", "full"))
+
+        return sample_loop(step, state, stage.sampler("dpmpp_2m").coefficients(2)).x
+
+    whole = jax.jit(stage.sample_latents, static_argnames=("latent_size", "settings"))
+    plain = whole(params, keys, Prompts(context), empty, latent_size=(4, 4), settings=StageSettings(1.0, steps=2))
     np.testing.assert_allclose(plain, sample(1.0), atol=1e-4)
     assert jnp.abs(plain - sample(7.5)).max() > 0.1
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "pndm"])
+def test_one_dict_of_coefficients_for_each_call_of_the_network(sampler):
+    stage = build_stage("reference", {"unet": UNET, "schedule": {"name": "scaled_linear"}})
+    steps = stage.step_coeffs(StageSettings(steps=5, sampler=sampler))
+    assert len(steps) == 5 + (sampler == "pndm")
+    whole = stage.sampler(sampler).coefficients(5)
+    jax.tree.map(np.testing.assert_array_equal, {k: np.stack([s[k] for s in steps]) for k in steps[0]}, whole)
+
+
+def test_previews_are_sampled_as_the_fields_of_the_config_say():
+    assert cascade().preview_settings == StageSettings(2.0, 1.0, 16)
+    assert build_stage("reference", {"unet": UNET}).preview_settings == StageSettings(3.0, 1.0, 20)
+    stage = cascade(preview_steps=3, preview_guidance_scale=4.0, preview_reference_guidance_scale=1.5)
+    assert stage.preview_settings == StageSettings(4.0, 1.5, 3)
+    assert stage.parts() == cascade().parts()  # an exported part has settings of its own
+    with pytest.raises(ValueError, match=r"config\.model\.preview_steps is 0, but must be a whole number from 1 to"):
+        cascade(preview_steps=0)
 
 
 def test_stage_with_a_field_that_does_not_exist_is_refused():
@@ -351,9 +381,9 @@ def test_prompts_without_the_tokens_that_are_trained_keep_their_states():
 @pytest.mark.parametrize("logit_normal", [None, (0.7, 1.0)])
 def test_timesteps_of_training_have_the_distribution_asked_for(logit_normal):
     stage = dataclasses.replace(cascade(), timestep_logit_normal=logit_normal)
-    latents, seen = jnp.zeros((4096, 1, 1, 1, 4)), []
-    stage.denoising_loss(jax.random.key(0), latents, lambda x, t: (seen.append(t), x)[1])
-    t = np.asarray(seen[0])
+    latents, timesteps = jnp.zeros((4096, 1, 1, 1, 4)), []
+    stage.denoising_loss(jax.random.key(0), latents, lambda x, t: (timesteps.append(t), x)[1])
+    t = np.asarray(timesteps[0])
     assert t.min() >= 0
     assert t.max() <= 999
     share = (np.sort(t) + 0.5) / 1000

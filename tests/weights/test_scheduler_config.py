@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from videogen_jax.diffusion.samplers import sample
+from tests.diffusion.sampling import sample
 from videogen_jax.diffusion.schedules import make_schedule
 from videogen_jax.weights.scheduler_config import Scheduler
 

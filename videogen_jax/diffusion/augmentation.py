@@ -1,7 +1,7 @@
 """Noise conditioning augmentation (Ho et al. 2022, "Cascaded diffusion models", section 4).
 
-An upsampling stage is trained on a noised version of its low-resolution input and told the level, so that it bears the
-flaws of the stage below. A level is a timestep of the noise schedule.
+An upsampling stage is trained on a noised version of its low-resolution input, with the noise level as a condition, so
+that it tolerates the flaws of the stage below. A level is a timestep of the noise schedule.
 """
 
 import jax
@@ -11,18 +11,28 @@ from videogen_jax.diffusion.schedules import NoiseSchedule
 
 
 def augment(key: jax.Array, x: jax.Array, schedule: NoiseSchedule, level: jax.typing.ArrayLike) -> jax.Array:
-    """Noise x, variance preserving: alpha(level) * x + sigma(level) * noise.
+    """Add noise, variance preserving: alpha(level) * x + sigma(level) * noise.
 
-    key: a random key. x: (B, ...) scaled to about unit variance. level: (B,) or () int in [0, N), 0 the least noise.
-    Returns (B, ...), at least float32.
+    Args:
+      key: a random key.
+      x: `(B, ...)`, about unit variance.
+      schedule: the noise schedule.
+      level: `(B,)` or `()` int in [0, N); 0 is the least noise.
+
+    Returns:
+      `(B, ...)`, at least float32.
     """
     return schedule.add_noise(x, jax.random.normal(key, x.shape, jnp.float32), level)
 
 
 def random_level(key: jax.Array, batch: int, max_level: int) -> jax.Array:
-    """Draw levels (batch,) int32 for training, uniform over 0 ... max_level, both included.
+    """Draw noise levels for training, uniform over 0 to max_level, both included.
 
-    Raises ValueError where max_level is negative.
+    Returns:
+      `(batch,)` int32.
+
+    Raises:
+      ValueError: max_level is negative.
     """
     if max_level < 0:
         raise ValueError(f"max_level is {max_level}: it must be 0 or more")

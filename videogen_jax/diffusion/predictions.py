@@ -1,7 +1,8 @@
 """What the network predicts (noise, velocity or clean sample), how these convert, and how their losses are weighted.
 
-Throughout: output, x_t, x0, noise are (B, ...); alpha and sigma are () or (B,), the schedule's scales at each sample's
-timestep, broadcast over the trailing axes. Velocity is v = alpha * noise - sigma * x0 (Salimans & Ho 2022, section 4).
+Throughout, output, x_t, x0 and noise are `(B, ...)`; alpha and sigma, `()` or `(B,)`, are the schedule's scales at each
+sample's timestep, with x_t = alpha * x0 + sigma * noise. Velocity is v = alpha * noise - sigma * x0 (Salimans & Ho
+2022, section 4). All functions raise ValueError for an unknown prediction type.
 """
 
 import jax
@@ -27,10 +28,9 @@ def x0_from_prediction(
     alpha: jax.typing.ArrayLike,
     sigma: jax.typing.ArrayLike,
 ) -> jax.Array:
-    """The clean sample (B, ...) that a network output stands for.
+    """Convert a network output to the clean sample x0 `(B, ...)`.
 
     Defined at alpha = 0 for "v_prediction" and "sample"; "epsilon" does not determine x0 there, and gives inf or nan.
-    Raises ValueError for an unknown prediction type.
     """
     check_prediction_type(prediction_type)
     alpha, sigma = append_axes(alpha, x_t.ndim), append_axes(sigma, x_t.ndim)
@@ -48,10 +48,9 @@ def eps_from_prediction(
     alpha: jax.typing.ArrayLike,
     sigma: jax.typing.ArrayLike,
 ) -> jax.Array:
-    """The noise (B, ...) that a network output stands for.
+    """Convert a network output to the noise `(B, ...)`.
 
-    For "sample" at sigma = 0, where x_t holds no noise to read off, the answer is 0 (with a zero gradient).
-    Raises ValueError for an unknown prediction type.
+    For "sample" at sigma = 0, where x_t contains no noise, the result is 0 (with a zero gradient).
     """
     check_prediction_type(prediction_type)
     alpha, sigma = append_axes(alpha, x_t.ndim), append_axes(sigma, x_t.ndim)
@@ -70,10 +69,7 @@ def target(
     alpha: jax.typing.ArrayLike,
     sigma: jax.typing.ArrayLike,
 ) -> jax.Array:
-    """What the network is trained to put out (B, ...), for x_t = alpha * x0 + sigma * noise.
-
-    Raises ValueError for an unknown prediction type.
-    """
+    """The output `(B, ...)` that the network is trained to give for x_t = alpha * x0 + sigma * noise."""
     check_prediction_type(prediction_type)
     if prediction_type == "epsilon":
         return noise
@@ -83,15 +79,23 @@ def target(
 
 
 def loss_weight(prediction_type: str, snr: jax.typing.ArrayLike, min_snr_gamma: float | None = None) -> jax.Array:
-    """Weight of each sample's mean squared error between the network's output and `target` (same shape as snr).
+    """Weight each sample's mean squared error between the network's output and `target`.
 
-    min_snr_gamma None: 1 everywhere. Otherwise min-SNR-gamma (Hang et al. 2023, section 3.4; 5 is their choice): a
-    weight of min(snr, gamma) on the squared error of x0, which on the network's own target is min(snr, gamma) / snr
-    for "epsilon", min(snr, gamma) / (snr + 1) for "v_prediction" and min(snr, gamma) for "sample". Defined at snr = 0
-    ("epsilon": the limit, 1). There the weight of the other two is 0: the terminal timestep of a zero-terminal-SNR
-    schedule is then not trained, so None suits such schedules better.
+    Min-SNR-gamma (Hang et al. 2023, section 3.4) weighs the squared error of x0 by min(snr, gamma). On the network's
+    own target that is min(snr, gamma) / snr for "epsilon", min(snr, gamma) / (snr + 1) for "v_prediction" and
+    min(snr, gamma) for "sample". At snr = 0 it is 1 for "epsilon", the limit, and 0 for the other two: the terminal
+    timestep of a zero-terminal-SNR schedule is then not trained, so None suits such schedules better.
 
-    Raises ValueError for an unknown prediction type or a gamma that is not positive.
+    Args:
+      prediction_type: one of PREDICTION_TYPES.
+      snr: alpha^2 / sigma^2 of each sample, any shape.
+      min_snr_gamma: gamma, positive (5 in the paper); None: weights of 1.
+
+    Returns:
+      The weights, of snr's shape.
+
+    Raises:
+      ValueError: an unknown prediction type, or a gamma that is not positive.
     """
     check_prediction_type(prediction_type)
     snr = jnp.asarray(snr)

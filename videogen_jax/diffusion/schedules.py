@@ -1,7 +1,7 @@
 """Noise schedules of discrete-time variance-preserving diffusion.
 
 x_t = alpha(t) * x_0 + sigma(t) * noise, with alpha(t)^2 = alphas_cumprod[t] and alpha(t)^2 + sigma(t)^2 = 1, for the
-training timesteps t = 0 (almost clean) ... N - 1 (almost or wholly noise).
+training timesteps t = 0 (almost clean) to N - 1 (almost pure or pure noise).
 """
 
 import flax.struct
@@ -15,7 +15,8 @@ SCHEDULES = ("linear", "scaled_linear", "cosine")
 def append_axes(coefficient: jax.typing.ArrayLike, ndim: int) -> jax.Array:
     """Append axes of length 1 to a coefficient of shape (), (B,), (B, T), ... until it has `ndim` axes.
 
-    Raises ValueError where the coefficient already has more axes than that.
+    Raises:
+      ValueError: the coefficient already has more axes than that.
     """
     coefficient = jnp.asarray(coefficient)
     if coefficient.ndim > ndim:
@@ -27,8 +28,9 @@ def append_axes(coefficient: jax.typing.ArrayLike, ndim: int) -> jax.Array:
 class NoiseSchedule:
     """A noise schedule over N training timesteps.
 
-    alphas_cumprod: (N,) float32, in [0, 1), falling: the product of (1 - beta) up to and including t. The last entry
-    is exactly 0 in a schedule of zero terminal SNR.
+    Attributes:
+      alphas_cumprod: `(N,)` float32, in [0, 1), falling: the product of (1 - beta) up to and including t. The last
+        entry is exactly 0 in a schedule of zero terminal SNR.
     """
 
     alphas_cumprod: jax.typing.ArrayLike
@@ -52,10 +54,15 @@ class NoiseSchedule:
         return alphas_cumprod / (1.0 - alphas_cumprod)
 
     def add_noise(self, x0: jax.Array, noise: jax.Array, t: jax.typing.ArrayLike) -> jax.Array:
-        """Draw x_t from q(x_t | x_0) with the given standard normal noise (Ho et al. 2020, eq. 4).
+        """Compute x_t from the clean sample and standard normal noise (Ho et al. 2020, eq. 4).
 
-        x0, noise: (B, ...) of one shape, x0 scaled to about unit variance. t: (B,) or () int in [0, N).
-        Returns x_t (B, ...), at least float32.
+        Args:
+          x0: `(B, ...)`, about unit variance.
+          noise: of x0's shape.
+          t: `(B,)` or `()` int in [0, N).
+
+        Returns:
+          x_t `(B, ...)`, at least float32.
         """
         return append_axes(self.alpha(t), x0.ndim) * x0 + append_axes(self.sigma(t), x0.ndim) * noise
 
@@ -78,7 +85,7 @@ def _alphas_cumprod(name: str, num_train_timesteps: int, beta_start: float, beta
 
 
 def _rescale_zero_terminal_snr(alphas_cumprod: np.ndarray) -> np.ndarray:
-    """Shift and scale sqrt(alphas_cumprod) so that the first is kept and the last is 0 (Lin et al. 2023, alg. 1)."""
+    """Shift and scale sqrt(alphas_cumprod): the first stays, the last becomes 0 (Lin et al. 2023, algorithm 1)."""
     alphas = np.sqrt(alphas_cumprod)
     return (alphas[0] * (alphas - alphas[-1]) / (alphas[0] - alphas[-1])) ** 2
 
@@ -91,14 +98,17 @@ def make_schedule(
     rescale_zero_terminal_snr: bool = False,
     least_alphas_cumprod: float = 0.0,
 ) -> NoiseSchedule:
-    """Build a noise schedule; the defaults are Stable Diffusion's.
+    """Build a noise schedule, computed in float64 and stored as float32; the defaults are Stable Diffusion's.
 
-    name: "linear", "scaled_linear" (linear in sqrt(beta)) or "cosine" (which takes no note of beta_start, beta_end).
-    num_train_timesteps: at least 2. beta_start, beta_end: 0 < beta_start <= beta_end < 1.
-    rescale_zero_terminal_snr: make the last timestep pure noise (Lin et al. 2023); it then needs v- or x0-prediction.
-    least_alphas_cumprod: no entry is smaller, for samplers that stop just short of zero terminal SNR.
+    Args:
+      name: "linear", "scaled_linear" (linear in sqrt(beta)) or "cosine" (which ignores beta_start and beta_end).
+      num_train_timesteps: N, at least 2.
+      beta_start, beta_end: 0 < beta_start <= beta_end < 1.
+      rescale_zero_terminal_snr: make the last timestep pure noise (Lin et al. 2023); it then needs v- or x0-prediction.
+      least_alphas_cumprod: lower bound on all entries, for samplers that stop just short of zero terminal SNR.
 
-    Computed in float64, stored as float32. Raises ValueError for an unknown name or a value out of range.
+    Raises:
+      ValueError: an unknown name or a value out of range.
     """
     if num_train_timesteps < 2:
         raise ValueError(f"num_train_timesteps is {num_train_timesteps}: a schedule needs at least 2")
