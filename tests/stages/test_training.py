@@ -150,6 +150,20 @@ def test_a_shrunk_config_trains_samples_and_exports_a_part_that_reads_back(world
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), part, dict(trained))
 
 
+def test_a_run_records_all_fields_and_an_exported_part_those_that_were_set(world):
+    _, workdir, _, (folder,) = world.train("classifier")
+    recorded = json.loads((workdir / "config.json").read_text())["model"]["classifier"]
+    assert (recorded["patch"], recorded["dtype"]) == (4, "float32")
+    assert json.loads((folder / "config.json").read_text()) == {
+        "_class_name": "ShapesClassifier",
+        "num_classes": [2, 8, 4, 20, 4, 3],
+        "widths": [8],
+        "features": 8,
+        "num_frames": 2,
+        "resolution": 8,
+    }
+
+
 def test_decoder_starts_from_the_autoencoder(world):
     config, _, state, _ = world.train("decoder")
     _, vae = load_autoencoder(world.model)
