@@ -73,47 +73,50 @@ def get_base_config() -> ConfigDict:
 def stage_defaults(stage: type, **networks: Callable[..., Any]) -> ConfigDict:
     """The `model` section of a config: all fields of a stage at their defaults, each of which can be set.
 
-    A field whose default is None, or that has none, is a placeholder of its type. Fields of a network that the stage
-    works out by itself (its `derived_fields`) are left out.
+    A field whose default is None, or that has no default, is a placeholder of its type. Network fields that the stage
+    works out by itself (`derived_fields`) are left out.
 
     Args:
       stage: the stage's dataclass.
       networks: for each field of the stage that is itself a mapping, the class or function whose arguments it holds.
 
     Raises:
-      TypeError: a mapping of the stage is not in `networks`, or a field has a type that no config can hold.
+      TypeError: the mappings of the stage are others than those of `networks`, or no config can hold a field's type.
     """
-    section = ConfigDict()
-    for field in dataclasses.fields(stage):
-        if typing.get_origin(field.type) is not Mapping:
-            section[field.name] = default_field(field.name, field.type, field.default)
-            continue
-        if field.name not in networks:
-            raise TypeError(f"stage_defaults({stage.__name__}) needs the class whose fields {field.name} holds")
-        hidden = getattr(stage, "derived_fields", {}).get(field.name, ())
-        section[field.name] = ConfigDict(
-            {name: value for name, value in arguments_of(networks[field.name]).items() if name not in hidden}
+    fields = [field for field in dataclasses.fields(stage) if field.init]
+    mappings = {field.name for field in fields if typing.get_origin(field.type) is Mapping}
+    if mappings != set(networks):
+        raise TypeError(
+            f"stage_defaults({stage.__name__}) needs the classes of {', '.join(sorted(mappings)) or 'no mapping'}, "
+            f"not of {', '.join(sorted(networks)) or 'none'}"
         )
-        if field.default_factory is not dataclasses.MISSING:
-            section[field.name].update(field.default_factory())
+    section = ConfigDict()
+    for field in fields:
+        has_factory = field.default_factory is not dataclasses.MISSING
+        default = field.default_factory() if has_factory else field.default
+        if field.name not in networks:
+            section[field.name] = default_field(field.name, field.type, default)
+            continue
+        derived = getattr(stage, "derived_fields", {}).get(field.name, ())
+        arguments = arguments_of(networks[field.name])
+        section[field.name] = ConfigDict({name: arguments[name] for name in arguments if name not in derived})
+        if has_factory:
+            section[field.name].update(default)
     return section
 
 
 def arguments_of(function: Callable[..., Any]) -> dict[str, DefaultField]:
-    """The arguments of a network's class, or of a function, at their defaults."""
+    """The arguments of a flax module's class, or of a function, at their defaults."""
+    of_every_module = ("parent", "name") if isinstance(function, type) else ()
     parameters = inspect.signature(function).parameters.values()
-    linen = ("parent", "name")  # of every flax module
-    is_class = isinstance(function, type)
-    return {
-        p.name: default_field(p.name, p.annotation, p.default) for p in parameters if not (is_class and p.name in linen)
-    }
+    return {p.name: default_field(p.name, p.annotation, p.default) for p in parameters if p.name not in of_every_module}
 
 
 def default_field(name: str, annotation: Any, default: Any) -> DefaultField:
-    """A field at its default, of the type that the command line reads for its annotation."""
+    """A field at its default, with the type that the command line reads for its annotation; a dtype is a name."""
     if default in (dataclasses.MISSING, inspect.Parameter.empty):
         default = None
-    if annotation is jnp.dtype:  # given by name
+    if annotation is jnp.dtype:
         return DefaultField(next(key for key, dtype in DTYPES.items() if dtype == default), str)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         options = [option for option in typing.get_args(annotation) if option is not types.NoneType]

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Fills in launch/gke_jobset.yaml and gives it to Kubernetes.
+# Fills in launch/gke_jobset.yaml and applies it to a Kubernetes cluster.
 #
 #   launch/gke.sh --image IMAGE --claim runs -- --config configs/webvid/cascade.py:resolution=16,hardware=v5e --workdir /mnt/runs/cascade_16
 #   launch/gke.sh --dry-run --image IMAGE --claim runs -- ...    print the JobSet and apply nothing
 #
-# What stands behind -- goes to `python -m videogen_jax.train`. `kubectl apply --dry-run=server -f -` on what --dry-run
-# prints has the cluster check it. `kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=NAME` follows the logs,
-# `kubectl delete jobset NAME` ends the run (it saves first).
+# Arguments after -- are passed to `python -m videogen_jax.train`. To have the cluster check the JobSet, pipe the output
+# of --dry-run into `kubectl apply --dry-run=server -f -`. `kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=NAME`
+# follows the logs, `kubectl delete jobset NAME` ends the run (it saves first).
 #
 # Options, and the variables that set them:
 #   --image IMAGE           IMAGE with this repository installed; required
@@ -43,13 +43,13 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$image" ] || fail "--image (or IMAGE) must be given"
 [ -n "$claim" ] || fail "--claim (or CLAIM) must be given: a PersistentVolumeClaim that all hosts may write"
-[ $# -gt 0 ] || fail "what is to be trained stands behind --, as in: $launcher --image IMAGE --claim NAME -- --config CONFIG --workdir FOLDER"
+[ $# -gt 0 ] || fail "the arguments of the training must follow --, as in: $launcher --image IMAGE --claim NAME -- --config CONFIG --workdir FOLDER"
 number --chips-per-host "$chips_per_host"; number --max-restarts "$max_restarts"
 [[ $topology =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]] || fail "--topology is '$topology'; it must be like 16x16 or 4x4x4"
 chips=$((${topology//x/*}))
-[ $((chips % chips_per_host)) -eq 0 ] || fail "--topology $topology has $chips chips, which $chips_per_host a host do not divide"
+[ $((chips % chips_per_host)) -eq 0 ] || fail "--topology $topology has $chips chips, which is not a multiple of $chips_per_host, the chips of a host"
 
-# The arguments as a list of JSON, which YAML holds.
+# The arguments as a JSON list, which is valid YAML.
 arguments=
 for argument in "$@"; do
   argument=${argument//\\/\\\\}

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Trains in several processes on this machine, and starts them again when one dies.
+# Trains in several processes on this machine, and restarts them when one dies.
 #
 #   launch/local_processes.sh [options] -- --config configs/shapes/text.py --workdir runs/text [--config.field=value ...]
 #
-# What stands behind -- goes to `python -m videogen_jax.train`. All processes end together, and all are started again
-# from the newest checkpoint if the first to end was killed by a signal, was preempted (status 75) or had lost another
+# Arguments after -- are passed to `python -m videogen_jax.train`. All processes end together, and all are restarted from
+# the newest checkpoint if the first to end was killed by a signal, was preempted (status 75) or had lost another one
 # (76). Any other failure is the run's own (2 bad input, 1 diverged): it ends the run, with that status.
 #
 # Options, and the variables that set them:
 #   --processes N        NUM_PROCESSES, 2
 #   --max-restarts N     MAX_RESTARTS, 3
-#   --grace SECONDS      GRACE, 60: how long the others may take to end by themselves before they are killed
-#   --heartbeat SECONDS  HEARTBEAT, 30: without a sign of life, after which a process counts as dead
+#   --grace SECONDS      GRACE, 60: how long the others may take to end before they are killed
+#   --heartbeat SECONDS  HEARTBEAT, 30: a process without a sign of life for this long counts as dead
 #   --port PORT          PORT of the first process; a free one if it is not set
-#   --logs FOLDER        LOGS: process-<i>.log is written there; without it all write to this terminal
-#   --dry-run            print the commands and start nothing
+#   --logs FOLDER        LOGS: for files process-<i>.log; without it all processes write to this terminal
+#   --dry-run            print the commands and run none
 set -euo pipefail
 launcher=$0
 processes=${NUM_PROCESSES:-2} max_restarts=${MAX_RESTARTS:-3} grace=${GRACE:-60} heartbeat=${HEARTBEAT:-30}
@@ -40,7 +40,7 @@ done
 number --processes "$processes"; number --max-restarts "$max_restarts"
 number --grace "$grace"; number --heartbeat "$heartbeat"
 [ "$processes" -ge 1 ] || fail "--processes is $processes; it must be 1 or more"
-[ $# -gt 0 ] || fail "what is to be trained stands behind --, as in: $launcher -- --config CONFIG --workdir FOLDER"
+[ $# -gt 0 ] || fail "the arguments of the training must follow --, as in: $launcher -- --config CONFIG --workdir FOLDER"
 cd "$(dirname "$launcher")/.."
 
 free_port() {
@@ -51,8 +51,8 @@ pids=()
 stop_all() {
   for pid in "${pids[@]}"; do kill "-$1" "$pid" 2>/dev/null || true; done
 }
-told=
-on_signal() { told=yes; stop_all TERM; }
+stopping=
+on_signal() { stopping=yes; stop_all TERM; }
 trap on_signal TERM INT
 
 # start ATTEMPT PORT ARGUMENTS...
@@ -76,7 +76,7 @@ start() {
   done
 }
 
-# end_of_first: waits for the first process that fails, or for all to succeed; its status is `first`.
+# end_of_first: waits until a process fails or all have succeeded, and sets `first` to the status.
 end_of_first() {
   local left=$processes status ended
   first=0
@@ -99,7 +99,7 @@ end_others() {
     sleep 0.2
   done
   for pid in "${pids[@]}"; do
-    echo "local_processes: process $pid has not ended in $grace s and is killed" >&2
+    echo "local_processes: killing process $pid, which has not ended in $grace s" >&2
     kill -KILL "$pid" 2>/dev/null || true
   done
   wait
@@ -107,17 +107,17 @@ end_others() {
 
 for ((attempt = 0; ; attempt++)); do
   if [ -n "$dry_run" ]; then start 0 "${port:-PORT}" "$@"; exit 0; fi
-  [ -z "$told" ] || exit 75
+  [ -z "$stopping" ] || exit 75
   start "$attempt" "${port:-$(free_port)}" "$@"
   end_of_first
   if [ "$first" -eq 0 ]; then exit 0; fi
-  echo "local_processes: a process ended with status $first; the others are waited for" >&2
+  echo "local_processes: a process ended with status $first; waiting for the others" >&2
   end_others
-  # Told to stop: by whoever will start this script again.
-  if [ -n "$told" ]; then exit "$first"; fi
+  # After a signal to stop, whoever sent it starts this script again.
+  if [ -n "$stopping" ]; then exit "$first"; fi
   if [ "$first" -ne 75 ] && [ "$first" -ne 76 ] && [ "$first" -lt 129 ]; then exit "$first"; fi
   if [ "$attempt" -ge "$max_restarts" ]; then
-    echo "local_processes: started again $max_restarts times already; giving up" >&2
+    echo "local_processes: restarted $max_restarts times already; giving up" >&2
     exit "$first"
   fi
   echo "local_processes: start $((attempt + 1)) of at most $max_restarts more" >&2

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Trains on a TPU pod of Google Cloud by a queued resource: one process a host, which find each other by themselves.
+# Trains on a TPU pod of Google Cloud as a queued resource: one process per host, which find each other by themselves.
 #
-#   launch/tpu_pod.sh create                         ask for the pod; it is there when `status` says ACTIVE
+#   launch/tpu_pod.sh create                         request the pod; it is ready when `status` says ACTIVE
 #   launch/tpu_pod.sh install                        copy this repository to all hosts and install it
 #   launch/tpu_pod.sh run -- --config configs/webvid/cascade.py:resolution=16,hardware=v5e --workdir /mnt/runs/cascade_16
-#   launch/tpu_pod.sh logs                           follow the log of the first host (--worker N: of another)
-#   launch/tpu_pod.sh watch -- --config ... --workdir ...   the whole: create, install, run, again after preemption
+#   launch/tpu_pod.sh logs                           follow the log of the first host (--worker N for another)
+#   launch/tpu_pod.sh watch -- --config ... --workdir ...   all of it: create, install, run, and again after preemption
 #   launch/tpu_pod.sh status | stop | delete         `stop` sends SIGTERM: the run saves and ends
 #
-# What stands behind -- goes to `python -m videogen_jax.train`; --workdir and the data must be where all hosts see them.
+# Arguments after -- are passed to `python -m videogen_jax.train`; all hosts must be able to reach --workdir and the data.
 #
 # Options, and the variables that set them:
 #   --name NAME             TPU_NAME, videogen
@@ -16,11 +16,11 @@
 #   --project PROJECT       TPU_PROJECT; gcloud's own if it is not set
 #   --type TYPE             TPU_TYPE, v5litepod-256
 #   --version VERSION       TPU_VERSION, of the hosts' image: v2-alpha-tpuv5-lite (v5p: v2-alpha-tpuv5)
-#   --spot                  TPU_SPOT=yes: cheaper, and may be taken back at any time
+#   --spot                  TPU_SPOT=yes: cheaper, but may be preempted at any time
 #   --setup COMMAND         TPU_SETUP: what `install` runs on every host first, such as mounting a shared folder
-#   --worker N              WORKER, 0: whose log `logs` shows
+#   --worker N              WORKER, 0: the host whose log `logs` follows
 #   --max-restarts N        MAX_RESTARTS, 100: of `watch`
-#   --poll SECONDS          POLL, 60: how often `watch` looks
+#   --poll SECONDS          POLL, 60: how often `watch` checks
 #   --dry-run               print the commands and run none
 set -euo pipefail
 launcher=$0
@@ -57,7 +57,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ -n "$zone" ] || fail "--zone (or TPU_ZONE) must be given, e.g. us-west4-a"
-case $action in run|watch) [ $# -gt 0 ] || fail "$action needs what is to be trained behind --" ;; esac
+case $action in run|watch) [ $# -gt 0 ] || fail "$action needs the arguments of the training after --" ;; esac
 cd "$(dirname "$launcher")/.."
 
 place=(--zone "$zone")
@@ -77,7 +77,7 @@ create() {
 }
 state() {
   if [ -n "$dry_run" ]; then echo ACTIVE; return; fi
-  # WAITING_FOR_RESOURCES, PROVISIONING, ACTIVE, SUSPENDED (preempted), FAILED; nothing: there is none.
+  # WAITING_FOR_RESOURCES, PROVISIONING, ACTIVE, SUSPENDED (preempted), FAILED; empty if there is none.
   gcloud compute tpus queued-resources describe "$name" "${place[@]}" --format 'value(state.state)' 2>/dev/null || true
 }
 install() {
@@ -88,7 +88,7 @@ install() {
   on_workers all "mkdir -p videogen_jax && tar -xzf $archive -C videogen_jax && cd videogen_jax && python3 -m venv .venv \
 && .venv/bin/pip install -q -U pip && .venv/bin/pip install -q -e . 'jax[tpu]'"
 }
-# The run goes on when this connection ends; its status is in run.status when it is over.
+# The run continues when this connection ends; when it is over, run.status holds its status.
 train() {
   local quoted
   quoted=$(printf '%q ' "$@")
@@ -106,14 +106,14 @@ await() {
     sleep "$poll"
   done
 }
-# ended: the worst status of all hosts once all have one. Empty: they run, or cannot be reached.
+# ended: the worst status of all hosts once all have one; empty while they run or cannot be reached.
 ended() {
   if [ -n "$dry_run" ]; then echo 0; return; fi
   local statuses
   statuses=$(gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker all \
     --command 'cat videogen_jax/run.status 2>/dev/null || echo running' 2>/dev/null) || return 0
   case $statuses in *running*|'') return 0 ;; esac
-  # 1 and 2 are the run's own failures; the others are of what happened to it.
+  # 1 and 2 are failures of the run itself; the others come from outside.
   if grep -qx '[12]' <<<"$statuses"; then grep -x '[12]' <<<"$statuses" | head -1; else sort -n <<<"$statuses" | tail -1; fi
 }
 watch() {
@@ -132,19 +132,19 @@ watch() {
           status=$(ended)
         done
         case ${status:-gone} in
-          0) echo "$name: done; it is still there until 'delete'"; return 0 ;;
+          0) echo "$name: done; the pod stays until 'delete'"; return 0 ;;
           1|2) echo "$name: the run failed with status $status; see 'logs'" >&2; return "$status" ;;
           gone) break ;;
         esac
         restarts=$((restarts + 1))
         [ "$restarts" -le "$max_restarts" ] || break
-        echo "$name: ended with status $status; started again"
+        echo "$name: ended with status $status; restarting"
       done
     fi
-    echo "$name: the pod is ${found:-not there}; it is asked for again"
+    echo "$name: the pod is ${found:-not there}; requesting it again"
     delete || true
   done
-  echo "$name: started again $max_restarts times already; giving up" >&2
+  echo "$name: restarted $max_restarts times already; giving up" >&2
   return 75
 }
 

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import importlib
 import inspect
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,9 +18,7 @@ from videogen_jax.diffusion.schedules import make_schedule
 from videogen_jax.models.unet import UNet
 from videogen_jax.stages import build_stage
 from videogen_jax.stages.cascade import CascadeStage
-from videogen_jax.training.exporting import export_stage
 from videogen_jax.training.model_config import explicit_fields
-from videogen_jax.training.run import run
 
 ROOT = Path(__file__).parents[1]
 
@@ -257,26 +254,10 @@ def test_a_field_that_no_config_can_hold_is_refused():
 
     with pytest.raises(TypeError, match=r"the field callback is a .*Callable"):
         stage_defaults(Odd)
-    with pytest.raises(TypeError, match=r"stage_defaults\(CascadeStage\) needs the class whose fields schedule holds"):
+    with pytest.raises(
+        TypeError, match=r"stage_defaults\(CascadeStage\) needs the classes of schedule, unet, not of unet"
+    ):
         stage_defaults(CascadeStage, unet=UNet)
-
-
-def test_an_exported_part_names_no_defaults(tmp_path):
-    config = get_config("shapes.classifier")
-    config.model.classifier.update(widths=(8,), features=8, num_frames=2, resolution=8)
-    config.update_from_flattened_dict({"steps": 1, "batch_size": 2, "data.num_clips": 4, "optimizer.warmup_steps": 0})
-    run(config, tmp_path / "run")
-    (part,) = export_stage(config, tmp_path / "run", tmp_path / "model")
-    assert json.loads((part / "config.json").read_text()) == {
-        "_class_name": "ShapesClassifier",
-        "num_classes": [2, 8, 4, 20, 4, 3],
-        "widths": [8],
-        "features": 8,
-        "num_frames": 2,
-        "resolution": 8,
-    }
-    written = json.loads((tmp_path / "run" / "config.json").read_text())["model"]["classifier"]
-    assert (written["patch"], written["dtype"]) == (4, "float32")  # a run's record is complete
 
 
 def test_configs_of_sampling_evaluation_and_preparation_need_no_jax():

@@ -46,16 +46,20 @@ def test_a_dry_run_shows_the_commands_and_help_the_options(name):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("local_processes.sh", [], "error: what is to be trained stands behind --"),
+        ("local_processes.sh", [], "error: the arguments of the training must follow --"),
         ("local_processes.sh", ["--processes", "many", "--", *RUN], "error: --processes is 'many'"),
         ("local_processes.sh", ["--wrong"], "error: unknown option --wrong; try --help"),
-        ("slurm_gpu.sbatch", [], "error: what is to be trained must be given"),
+        ("slurm_gpu.sbatch", [], "error: the arguments of the training are missing: --config"),
         ("gke.sh", ["--", *RUN], "error: --image (or IMAGE) must be given"),
         ("gke.sh", ["--image", "i", "--", *RUN], "error: --claim (or CLAIM) must be given"),
-        ("gke.sh", [*GKE, "--topology", "4x3", "--chips-per-host", "8", "--", *RUN], "has 12 chips, which 8"),
+        (
+            "gke.sh",
+            [*GKE, "--topology", "4x3", "--chips-per-host", "8", "--", *RUN],
+            "has 12 chips, which is not a multiple of 8",
+        ),
         ("tpu_pod.sh", ["create"], "error: --zone (or TPU_ZONE) must be given"),
         ("tpu_pod.sh", ["fly"], "error: unknown action fly"),
-        ("tpu_pod.sh", ["run", "--zone", "z"], "error: run needs what is to be trained behind --"),
+        ("tpu_pod.sh", ["run", "--zone", "z"], "error: run needs the arguments of the training after --"),
     ],
 )
 def test_what_cannot_work_is_refused(name, arguments, message):

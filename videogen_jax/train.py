@@ -4,7 +4,7 @@
 
 Started again with the same --workdir, it resumes from the newest good checkpoint. On SIGTERM it saves and exits with
 status 75, which means "start me again" (docs/training.md, "Interrupted runs"). Any field of the config can be set on
-the command line: `--config.batch_size=16`.
+the command line, as in `--config.batch_size=16`; `--help` after --config lists them all with their values.
 
 On a TPU pod and under Slurm the same command, started on every host, finds the other processes by itself; elsewhere
 each needs --coordinator, --num_processes and --process_id (docs/distributed.md).

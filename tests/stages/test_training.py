@@ -168,6 +168,20 @@ def test_a_stage_says_what_its_examples_and_its_frozen_parts_are(world, name):
     assert frozen == jax.tree.map(lambda x: (x.shape, x.dtype), stage.frozen_spec(inputs))
 
 
+def test_a_run_records_all_fields_and_an_exported_part_those_that_were_set(world):
+    _, workdir, _, (folder,) = world.train("classifier")
+    recorded = json.loads((workdir / "config.json").read_text())["model"]["classifier"]
+    assert (recorded["patch"], recorded["dtype"]) == (4, "float32")
+    assert json.loads((folder / "config.json").read_text()) == {
+        "_class_name": "ShapesClassifier",
+        "num_classes": [2, 8, 4, 20, 4, 3],
+        "widths": [8],
+        "features": 8,
+        "num_frames": 2,
+        "resolution": 8,
+    }
+
+
 def test_decoder_starts_from_the_autoencoder(world):
     config, _, state, _ = world.train("decoder")
     _, vae = load_autoencoder(world.model)
