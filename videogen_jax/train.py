@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from videogen_jax.runtime.command_line import fail, parse
-from videogen_jax.training.preemption import Preempted, exit_when_told
+from videogen_jax.training.preemption import Preempted, exit_on_sigterm
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Training config, e.g. configs/shapes/autoencoder.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metrics; a run in it is resumed")
@@ -46,12 +46,12 @@ def main(argv: list[str]) -> None:
         fail("--workdir must be given")
     if "://" in WORKDIR.value:
         fail(f"--workdir {WORKDIR.value} is an address; it must be a folder, such as one where the bucket is mounted")
-    exit_when_told()
+    exit_on_sigterm()
     from videogen_jax.training import distributed
 
     given = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     try:
-        process, num_processes = distributed.initialize_if_told(*given, HEARTBEAT_TIMEOUT.value)
+        process, num_processes = distributed.initialize_if_configured(*given, HEARTBEAT_TIMEOUT.value)
     except ValueError as error:
         fail(error)
     if process:
