@@ -93,42 +93,54 @@ def shardings_for(tree: Any, rules: Rules, mesh: Mesh, min_size: int = 2**14, tr
     compiled = [_rule(pattern, partition) for pattern, partition in rules]
     used, misfits = set(), {}
 
-    def place(path, leaf) -> NamedSharding:
-        name, spec = path_name(path), [()] * leaf.ndim
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        name, spec = path_name(path), [()] * leaf.ndim  # for each axis of the leaf, the axes of the mesh
         for number, (pattern, partition) in enumerate(compiled):
             if len(partition) > leaf.ndim or not pattern.search(name):
                 continue
             used.add(number)
-            for axis, over in enumerate(partition, leaf.ndim - len(partition)):
-                if leaf.shape[axis] % devices_along(mesh, over) == 0:
-                    spec[axis] = over
+            for axis, mesh_axes in enumerate(partition, leaf.ndim - len(partition)):
+                if leaf.shape[axis] % devices_along(mesh, mesh_axes) == 0:
+                    spec[axis] = mesh_axes
                 else:
-                    misfits.setdefault(pattern.pattern, []).append((name, leaf.shape[axis], over))
+                    misfits.setdefault(pattern.pattern, []).append((name, leaf.shape[axis], mesh_axes))
             break
-        if leaf.size >= min_size and not any("fsdp" in over for over in spec):
-            free = [i for i, n in enumerate(leaf.shape) if not spec[i] and n % mesh.shape["fsdp"] == 0]
-            if free:
-                spec[max(free, key=lambda i: leaf.shape[i])] = ("fsdp",)
-        spec = [over[0] if len(over) == 1 else over or None for over in spec]
-        while spec and spec[-1] is None:
-            spec.pop()
-        return NamedSharding(mesh, P(*spec))
+        if leaf.size >= min_size:
+            _spread_over_fsdp(spec, leaf.shape, mesh)
+        return NamedSharding(mesh, _partition_spec(spec))
 
-    placed = jax.tree_util.tree_map_with_path(place, tree)
-    for pattern, found in misfits.items():
-        name, size, over = found[0]
-        more = f" (and of {len(found) - 1} more)" if len(found) > 1 else ""
+    shardings = jax.tree_util.tree_map_with_path(sharding, tree)
+    for pattern, leaves in misfits.items():
+        name, size, mesh_axes = leaves[0]
+        more = f" (and of {len(leaves) - 1} more)" if len(leaves) > 1 else ""
         logging.warning(
-            "config.sharding_rules: %r: the %d of %s%s do not divide by the %d devices of %s and are replicated",
-            *(pattern, size, name, more, devices_along(mesh, over), " and ".join(over)),
+            "config.sharding_rules: %r: the %d of %s%s do not divide by the %d devices of %s and are not split",
+            *(pattern, size, name, more, devices_along(mesh, mesh_axes), " and ".join(mesh_axes)),
         )
     for number, (pattern, partition) in enumerate(compiled):
-        if trained and number not in used and any(devices_along(mesh, over) > 1 for over in partition):
+        if trained and number not in used and any(devices_along(mesh, mesh_axes) > 1 for mesh_axes in partition):
             raise ValueError(
                 f"config.sharding_rules: {pattern.pattern!r} names no parameter of this stage that has "
                 f"{len(partition)} axes or more; paths read like {example_path(tree)}"
             )
-    return placed
+    return shardings
+
+
+def _spread_over_fsdp(spec: list[tuple[str, ...]], shape: tuple[int, ...], mesh: Mesh) -> None:
+    """Spread the largest axis that is not spread yet over "fsdp", if it divides and no other axis is."""
+    if any("fsdp" in mesh_axes for mesh_axes in spec):
+        return
+    free = [i for i, size in enumerate(shape) if not spec[i] and size % mesh.shape["fsdp"] == 0]
+    if free:
+        spec[max(free, key=lambda i: shape[i])] = ("fsdp",)
+
+
+def _partition_spec(spec: Sequence[tuple[str, ...]]) -> P:
+    """Write a spec in its shortest form: an axis without its tuple, None for none, and no None at the end."""
+    shortest = [mesh_axes[0] if len(mesh_axes) == 1 else mesh_axes or None for mesh_axes in spec]
+    while shortest and shortest[-1] is None:
+        shortest.pop()
+    return P(*shortest)
 
 
 def step_shardings(config: Any, mesh: Mesh, state: Any, frozen: Any) -> tuple[Any, Any]:
@@ -140,14 +152,14 @@ def step_shardings(config: Any, mesh: Mesh, state: Any, frozen: Any) -> tuple[An
 def _rule(pattern: str, partition: Partition) -> tuple[re.Pattern, tuple[tuple[str, ...], ...]]:
     """Return a rule with its regular expression compiled and, for each axis, a tuple of the mesh's axes."""
     where = f"config.sharding_rules: {pattern!r}"
-    overs = tuple((over,) if isinstance(over, str) else tuple(over or ()) for over in partition)
-    named = [axis for over in overs for axis in over]
+    expanded = tuple((axes,) if isinstance(axes, str) else tuple(axes or ()) for axes in partition)
+    named = [axis for axes in expanded for axis in axes]
     unknown = sorted(set(named) - set(AXES))
     if unknown:
         raise ValueError(f"{where} names the axis {', '.join(unknown)}, not one of {', '.join(AXES)}")
     if len(set(named)) < len(named):
         raise ValueError(f"{where} names an axis twice: {partition}")
-    return compile_pattern(pattern, where), overs
+    return compile_pattern(pattern, where), expanded
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
