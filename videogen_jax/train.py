@@ -1,4 +1,4 @@
-"""Trains one stage.
+"""Train one stage.
 
     python -m videogen_jax.train --config configs/shapes/autoencoder.py --workdir runs/shapes/autoencoder
 
@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from videogen_jax.runtime.command_line import fail, parse
-from videogen_jax.training.preemption import Preempted, exit_when_told
+from videogen_jax.training.preemption import Preempted, exit_on_sigterm
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Training config, e.g. configs/shapes/autoencoder.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metrics; a run in it is resumed")
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
 
     given = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     try:
-        process, num_processes = distributed.initialize_if_told(*given, HEARTBEAT_TIMEOUT.value)
+        process, num_processes = distributed.initialize_if_configured(*given, HEARTBEAT_TIMEOUT.value)
     except ValueError as error:
         fail(error)
     if process:
@@ -90,6 +90,6 @@ def compile_only() -> None:
 
 
 if __name__ == "__main__":
-    exit_when_told()  # before the config is read, which imports JAX
+    exit_on_sigterm()  # before the config is read, which imports JAX
     flags.mark_flags_as_required(["config"])
     app.run(main, flags_parser=parse)

@@ -18,8 +18,8 @@ class LinearStage:
         return {"layer": {"kernel": jax.random.normal(rng, (8, 4)), "bias": jnp.zeros(4)}}
 
     def loss(self, params, frozen, batch, rng):
-        made = batch["x"] @ params["layer"]["kernel"] + params["layer"]["bias"]
-        error = made - batch["y"] - self.noise * jax.random.normal(rng, made.shape)
+        output = batch["x"] @ params["layer"]["kernel"] + params["layer"]["bias"]
+        error = output - batch["y"] - self.noise * jax.random.normal(rng, output.shape)
         return jnp.mean(error**2), {"l1": jnp.mean(jnp.abs(error))}
 
     def sample(self, params, frozen, batch, rng):

@@ -202,10 +202,10 @@ def main() -> None:
             if rows != ROWS:
                 alone, state, _ = train(stage, {}, jax.devices()[:1], batch)
                 gradients = first_moments(state)
-            made, state, _ = train(stage, sizes, None, batch)
+            on_mesh, state, _ = train(stage, sizes, None, batch)
             follow = [held(x) for x in (state.params, state.ema, state.opt_state)]
             result["meshes"][mesh] = {
-                "losses": made,
+                "losses": on_mesh,
                 "alone": alone,
                 "moments": first_moments(state),
                 "moments_alone": gradients,

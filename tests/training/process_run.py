@@ -31,8 +31,8 @@ class VideoStage:
         }
 
     def loss(self, params, frozen, batch, rng):
-        made = jnp.tanh(batch["video"] @ params["fc1"]["kernel"]) @ params["fc2"]["kernel"]
-        error = made - jnp.roll(batch["video"], 1, axis=1) - 0.3 * jax.random.normal(rng, made.shape)
+        output = jnp.tanh(batch["video"] @ params["fc1"]["kernel"]) @ params["fc2"]["kernel"]
+        error = output - jnp.roll(batch["video"], 1, axis=1) - 0.3 * jax.random.normal(rng, output.shape)
         return jnp.mean(error**2), {}
 
     def sample(self, params, frozen, batch, rng):

@@ -74,7 +74,7 @@ def folders(workdir):
         ({"keep": 9}, ["5", "10", "15", "20", "25"]),
     ],
 )
-def test_the_newest_and_every_so_many_are_kept(tmp_path, options, left):
+def test_the_newest_and_those_of_every_n_steps_stay(tmp_path, options, left):
     save(tmp_path, 5, 10, 15, 20, 25, **options)
     assert folders(tmp_path) == left
     assert restore(tmp_path) == 25
@@ -97,7 +97,7 @@ def test_fields_that_cannot_work_are_refused(config, stage, source, tmp_path, fi
     assert not list(tmp_path.iterdir())
 
 
-def test_whichever_file_of_the_newest_is_cut_short_the_one_before_is_taken(tmp_path, log, caplog):
+def test_the_checkpoint_before_is_restored_whichever_file_of_the_newest_is_damaged(tmp_path, log, caplog):
     save(tmp_path, 2, 4)
     newest = tmp_path / "checkpoints" / "4"
     files = sorted(path for path in newest.rglob("*") if path.is_file())
@@ -115,7 +115,7 @@ def test_whichever_file_of_the_newest_is_cut_short_the_one_before_is_taken(tmp_p
                 path.write_bytes(damaged)
             caplog.clear()
             assert restore(tmp_path) == 2
-            assert f"The checkpoint of step 4 is damaged and passed over: {path} " in log()
+            assert f"Skipping the checkpoint of step 4, which is damaged: {path} " in log()
         path.write_bytes(whole)
     assert restore(tmp_path) == 4
 
@@ -123,12 +123,15 @@ def test_whichever_file_of_the_newest_is_cut_short_the_one_before_is_taken(tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), r"4/state/_METADATA was changed: its SHA-256 is not that"),
+        (
+            lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+            r"4/state/_METADATA was changed: its SHA-256 is not the one",
+        ),
         (lambda data: data[:-9], r"4/state/_METADATA has \d+ bytes, not \d+"),
         (None, r"4/state/_METADATA is missing"),
     ],
 )
-def test_what_is_wrong_is_said_where_a_step_is_asked_for(tmp_path, change, message):
+def test_the_damage_of_a_step_that_is_asked_for_is_named(tmp_path, change, message):
     save(tmp_path, 4)
     path = tmp_path / "checkpoints" / "4" / "state" / "_METADATA"
     if change is None:
@@ -150,14 +153,14 @@ def test_what_is_wrong_is_said_where_a_step_is_asked_for(tmp_path, change, messa
         ('{"format": 1, "step": 6, "files": {}}', "is of step 6, not 4"),
     ],
 )
-def test_manifest_that_is_none(tmp_path, content, message):
+def test_a_file_that_is_not_a_manifest_is_named(tmp_path, content, message):
     save(tmp_path, 4)
     (tmp_path / "checkpoints" / "4" / NAME).write_text(content + "\n")
     with pytest.raises(ValueError, match=message):
         restore(tmp_path, 4)
 
 
-def test_run_goes_on_from_before_a_damaged_one_and_writes_it_anew(config, stage, source, tmp_path, log):
+def test_a_run_resumes_before_a_damaged_checkpoint_and_writes_it_again(config, stage, source, tmp_path, log):
     whole = train(config, stage, source, tmp_path / "whole")
     train(config, stage, source, tmp_path / "hurt", stop_after=4)
     hurt = tmp_path / "hurt" / "checkpoints"
@@ -165,7 +168,7 @@ def test_run_goes_on_from_before_a_damaged_one_and_writes_it_anew(config, stage,
     (hurt / "6.partial.orbax-checkpoint-tmp" / "state").mkdir(parents=True)  # of a run that was killed
     resumed = train(config, stage, source, tmp_path / "hurt")
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
-    assert f"step 4 is damaged and passed over: {hurt / '4' / 'state' / 'manifest.ocdbt'} has 0 bytes" in log()
+    assert f"step 4, which is damaged: {hurt / '4' / 'state' / 'manifest.ocdbt'} has 0 bytes" in log()
     assert f"Removing {hurt / '4'}, which is damaged" in log()
     assert folders(tmp_path / "hurt") == ["4", "6"]
     shutil.rmtree(hurt / "6")
@@ -173,16 +176,16 @@ def test_run_goes_on_from_before_a_damaged_one_and_writes_it_anew(config, stage,
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
 
-def test_where_none_is_good_the_run_does_not_begin_anew_by_itself(config, stage, source, tmp_path):
+def test_a_run_with_damaged_checkpoints_only_does_not_start_over_by_itself(config, stage, source, tmp_path):
     train(config, stage, source, tmp_path, stop_after=4)
     for step in ("2", "4"):
         (tmp_path / "checkpoints" / step / NAME).unlink()
-    with pytest.raises(ValueError, match=r"none of the checkpoints in .*/checkpoints is good"):
+    with pytest.raises(ValueError, match=r"all checkpoints in .*/checkpoints are damaged"):
         train(config, stage, source, tmp_path)
     assert folders(tmp_path) == ["2", "4"]
 
 
-def test_what_was_killed_in_its_first_checkpoint_begins_anew(config, stage, source, tmp_path):
+def test_a_run_killed_in_its_first_checkpoint_starts_over(config, stage, source, tmp_path):
     (tmp_path / "checkpoints" / "2.partial").mkdir(parents=True)
     train(config, stage, source, tmp_path)
     assert folders(tmp_path) == ["4", "6"]
@@ -192,7 +195,7 @@ def test_checkpoint_of_another_model_is_refused(tmp_path):
     save(tmp_path, 4)
     for params in ({"kernel": jnp.zeros((3, 5))}, {"other": jnp.zeros((3, 4))}):
         checkpoints = Checkpoints(tmp_path)
-        with pytest.raises(ValueError, match=r"the checkpoint .*/checkpoints/4 does not fit this config; set what was"):
+        with pytest.raises(ValueError, match=r"the checkpoint .*/checkpoints/4 does not fit this config; undo what"):
             checkpoints.restore(abstract(TrainState(jnp.int32(0), params, params, ())))
         checkpoints.close()
 
@@ -202,7 +205,7 @@ def test_checkpoint_of_another_model_is_refused(tmp_path):
     [(errno.ENOSPC, "no space left on the device"), (errno.EDQUOT, "the disk quota is exceeded"), (errno.EIO, "Input")],
 )
 @pytest.mark.parametrize("where", ["orbax", "manifest"])
-def test_disk_that_takes_no_more_leaves_the_checkpoints_before(tmp_path, monkeypatch, number, reason, where):
+def test_a_full_disk_leaves_the_checkpoints_before(tmp_path, monkeypatch, number, reason, where):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state_of(2), {"batches": [2]})
     checkpoints.wait()

@@ -10,13 +10,13 @@ from videogen_jax.training import distributed
 def test_half_a_description_of_the_processes_is_refused(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1234")
     monkeypatch.setenv("JAX_PROCESS_ID", "0")
-    with pytest.raises(ValueError, match="JAX_NUM_PROCESSES must be given too, as JAX_COORDINATOR_ADDRESS is"):
+    with pytest.raises(ValueError, match="JAX_NUM_PROCESSES must be set too, as JAX_COORDINATOR_ADDRESS is"):
         distributed.initialize()
 
 
 def test_one_process_may_be_all(monkeypatch):
     """In a process of its own, as jax.distributed starts before everything else."""
-    code = "from videogen_jax import distributed; print(distributed.initialize())"
+    code = "from videogen_jax.training import distributed; print(distributed.initialize())"
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

@@ -40,17 +40,17 @@ def test_nan_stops_the_run_and_leaves_the_checkpoint_before(config, stage, sourc
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(resumed.params))
 
 
-def test_run_starts_from_given_parameters_and_leaves_what_a_reader_needs(config, stage, source, tmp_path):
+def test_a_run_starts_from_initial_parameters_and_writes_config_and_metrics(config, stage, source, tmp_path):
     config.steps, config.optimizer.warmup_steps, config.optimizer.learning_rate = 1, 0, 0.0
-    given = {"layer": {"kernel": np.full((8, 4), 2.0, np.float32), "bias": np.ones(4, np.float32)}}
+    initial = {"layer": {"kernel": np.full((8, 4), 2.0, np.float32), "bias": np.ones(4, np.float32)}}
     decoded = []
 
     def decode(latents):
         decoded.append(latents.shape)
         return latents[..., :3]
 
-    state = train(config, stage, source, tmp_path, decode=decode, initial_params=lambda fresh: given)
-    jax.tree.map(np.testing.assert_array_equal, state.params, given)
+    state = train(config, stage, source, tmp_path, decode=decode, initial_params=lambda fresh: initial)
+    jax.tree.map(np.testing.assert_array_equal, state.params, initial)
     np.testing.assert_allclose(state.ema["layer"]["kernel"], 2.0, rtol=1e-6)
     assert decoded == [(2, 4, 6, 4)]
     assert json.loads((tmp_path / "config.json").read_text())["stage"] == "linear"
@@ -85,12 +85,12 @@ def test_checkpoint_of_a_folder_without_one(tmp_path):
 
 def test_samples_are_shown_with_the_captions_of_the_source(config, stage, source, tmp_path, monkeypatch):
     config.steps, config.optimizer.warmup_steps = 1, 0
-    seen = []
-    monkeypatch.setattr(loop, "comparison", lambda columns, captions: seen.append((list(columns), captions)) or EMPTY)
+    calls = []
+    monkeypatch.setattr(loop, "comparison", lambda columns, captions: calls.append((list(columns), captions)) or EMPTY)
     captioned = type("Captioned", (type(source),), {"caption": lambda self, index: f"clip {index}" if index else None})
     train(config, stage, source, tmp_path / "plain")
     train(config, stage, captioned(), tmp_path / "captioned", decode=lambda latents: latents[..., :3])
-    assert seen == [(["picture"], None), (["latents", "picture"], ["", "clip 1"])]
+    assert calls == [(["picture"], None), (["latents", "picture"], ["", "clip 1"])]
 
 
 TWO_PROCESSES = """

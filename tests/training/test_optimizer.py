@@ -62,7 +62,7 @@ def test_gradients_are_clipped_by_their_global_norm(settings):
 PARAMS = {"unet": {"conv": {"kernel": jnp.ones((2, 3))}, "temporal_conv": {"kernel": jnp.full((2, 3), 2.0)}}}
 
 
-def test_what_is_fixed_is_neither_moved_nor_decayed_nor_clipped_by(settings):
+def test_fixed_parameters_are_neither_moved_nor_decayed_nor_counted_in_clipping(settings):
     settings.update({"warmup_steps": 0, "weight_decay": 0.5, "fixed": r"^unet/conv/"})
     optimizer = make_optimizer(settings, 10)
     grads = {"unet": {"conv": {"kernel": jnp.full((2, 3), 1e6)}, "temporal_conv": {"kernel": jnp.full((2, 3), 0.1)}}}
@@ -80,8 +80,8 @@ def test_what_is_fixed_is_neither_moved_nor_decayed_nor_clipped_by(settings):
     ("pattern", "message"),
     [
         ("unet", "config.optimizer.fixed, 'unet', is found in all parameters; it must be found in some"),
-        ("vae/", r"is found in none of the parameters, which are such as unet/conv/kernel"),
-        ("(vae", "config.optimizer.fixed, '\\(vae', is no regular expression: missing"),
+        ("vae/", r"is found in none of the parameters, whose paths are such as unet/conv/kernel"),
+        ("(vae", "config.optimizer.fixed, '\\(vae', is not a regular expression: missing"),
     ],
 )
 def test_a_pattern_that_fixes_nothing_or_all_is_refused(settings, pattern, message):
@@ -92,5 +92,5 @@ def test_a_pattern_that_fixes_nothing_or_all_is_refused(settings, pattern, messa
 
 def test_a_pattern_is_read_before_there_are_parameters(settings):
     settings.fixed = "["
-    with pytest.raises(ValueError, match="no regular expression"):
+    with pytest.raises(ValueError, match="not a regular expression"):
         make_optimizer(settings, 20)

@@ -40,30 +40,30 @@ def signal_at(monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_told_to_stop_it_saves_the_step_and_goes_on_exactly(
+def test_stopped_by_a_signal_it_saves_the_step_and_resumes_exactly(
     config, stage, source, tmp_path, signal_at, capsys, number, status
 ):
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     whole = train(config, stage, source, tmp_path / "whole")
     signal_at(number, 3)
     with pytest.raises(Preempted, match=f"^{number.name} at step 3, which is saved") as stopped:
-        train(config, stage, source, tmp_path / "told")
+        train(config, stage, source, tmp_path / "stopped")
     assert stopped.value.status == status
     assert f"{number.name}: stopping after this step, with a checkpoint" in capsys.readouterr().err
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
-    checkpoints = Checkpoints(tmp_path / "told")
+    checkpoints = Checkpoints(tmp_path / "stopped")
     assert checkpoints.steps == [2, 3]
     checkpoints.close()
-    resumed = train(config, stage, source, tmp_path / "told")
+    resumed = train(config, stage, source, tmp_path / "stopped")
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
 
-def test_told_to_stop_in_its_last_step_it_has_finished(config, stage, source, tmp_path, signal_at):
+def test_stopped_in_its_last_step_it_has_finished(config, stage, source, tmp_path, signal_at):
     signal_at(signal.SIGTERM, 6)
     assert int(train(config, stage, source, tmp_path).step) == 6
 
 
-def test_outside_the_main_thread_it_trains_and_hears_nothing(config, stage, source, tmp_path):
+def test_outside_the_main_thread_it_trains_without_handling_signals(config, stage, source, tmp_path):
     ends = []
     thread = threading.Thread(target=lambda: ends.append(train(config, stage, source, tmp_path)))
     thread.start()
@@ -73,8 +73,8 @@ def test_outside_the_main_thread_it_trains_and_hears_nothing(config, stage, sour
 
 WAITS = """
 import hashlib, sys, time
-from videogen_jax.training.preemption import Preemption, exit_when_told
-exit_when_told()
+from videogen_jax.training.preemption import Preemption, exit_on_sigterm
+exit_on_sigterm()
 if sys.argv[1] == "loading":
     print("ready", flush=True)
     time.sleep(60)
@@ -118,7 +118,7 @@ def test_a_second_signal_ends_it_at_once(waiting):
     assert process.wait(20) == 128 + signal.SIGTERM
 
 
-def test_a_second_signal_is_heard_while_python_is_busy(waiting):
+def test_a_second_signal_ends_it_while_python_is_busy(waiting):
     process = waiting("busy")
     process.send_signal(signal.SIGINT)
     assert "SIGINT: stopping after this step" in process.stderr.readline()

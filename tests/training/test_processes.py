@@ -153,8 +153,8 @@ def read(workdir):
     path = Path(workdir) / "checkpoints" / "30" / "state"
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with ocp.StandardCheckpointer() as checkpointer:
-        told = checkpointer.metadata(path).item_metadata
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), told.tree)
+        metadata = checkpointer.metadata(path).item_metadata
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), metadata.tree)
         return jax.tree.leaves(checkpointer.restore(path, target))
 
 one, other = map(read, sys.argv[1:])
@@ -165,17 +165,17 @@ for a, b in zip(one, other):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
-        (("host:1", 2, None), r"--process_id must be given too, as --coordinator is"),
-        ((None, 2, None), r"--coordinator, --process_id must be given too, as --num_processes is"),
+        (("host:1", 2, None), r"--process_id must be set too, as --coordinator is"),
+        ((None, 2, None), r"--coordinator, --process_id must be set too, as --num_processes is"),
         (("host", 2, 0), r"--coordinator is 'host'; it must be host:port of process 0"),
         (("host:1", 2, 2), r"--process_id is 2; of 2 processes \(--num_processes\) it must be from 0 to 1"),
     ],
 )
-def test_processes_that_do_not_fit_each_other_are_refused(given, message):
+def test_processes_that_do_not_fit_each_other_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        distributed.initialize(*given)
+        distributed.initialize(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -195,4 +195,4 @@ def test_where_there_are_several_processes(monkeypatch, variables, several):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert distributed.told() == several
+    assert distributed.is_multi_process() == several

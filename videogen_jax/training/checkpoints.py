@@ -1,16 +1,22 @@
-"""Orbax checkpoints of the train state together with the position in the data, written so as to survive anything."""
+"""Orbax checkpoints of the train state together with the position in the data, written so as to survive anything.
+
+Orbax's `AsyncCheckpointer` copies the arrays and writes them from threads. Its `CheckpointManager`, and v1's
+`Checkpointer` around it (as of 0.12.8), would number and prune checkpoints too, but do not serve here:
+
+- They know no hashes: a file that was cut short or changed is found when it fails to parse, or never. The last hook
+  before their commit comes too early to take hashes, as two more files are written after it.
+- In `save`, and again from a thread with the number of an earlier step, they ask JAX's preemption service whether to
+  stop; the service expects to be asked once after each step, in order, which the training loop does (`preemption`).
+
+So the manifest with the hashes, the rename that commits a checkpoint, and the pruning are done here.
+"""
 
 import contextlib
 import errno
-import gc
-import logging as standard_logging
 import os
 import shutil
 import sys
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,11 +27,13 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from videogen_jax.training.manifests import Damaged, check_manifest, sync_folder, write_manifest
+from videogen_jax.runtime.durable_files import sync_folder
+from videogen_jax.training.manifests import Damaged, check_manifest, write_manifest
+from videogen_jax.training.orbax_logging import abandon_orbax_threads, quiet_orbax, without_late_writes
 from videogen_jax.training.state import TrainState
 
-# A checkpoint is written, and removed, under a name with this ending, and so is either whole under its number or not
-# there. Orbax adds an ending of its own while it writes.
+# A checkpoint is written, and removed, under a name with this ending, so a folder with a plain number is a whole one.
+# While it writes Orbax adds an ending of its own.
 _PARTIAL = ".partial"
 _REASONS = {
     errno.ENOSPC: "no space left on the device",
@@ -34,64 +42,46 @@ _REASONS = {
     errno.EACCES: "permission denied",
     errno.EROFS: "the file system is read-only",
 }
-_ORBAX_SECONDS = 10.0  # that threads of Orbax have to end in after a failure
-_NONE_IS_GOOD, _NONE = -1, -2  # in the place of a step, between processes
+_ALL_DAMAGED, _NONE = -1, -2  # sent between processes in the place of a step
 
 
 class CannotSave(OSError):
     """A checkpoint could not be written; those before it are as they were."""
 
 
-def check_retention(config: Any) -> None:
-    """ValueError: `checkpoint_every`, `keep_checkpoints` or `keep_every` cannot work; it names the field."""
-    check_least(config, 1, "checkpoint_every", "keep_checkpoints")
-    check_least(config, 0, "keep_every")
-    if config.keep_every % config.checkpoint_every:
-        raise ValueError(
-            f"config.keep_every is {config.keep_every}, which is not a multiple of config.checkpoint_every, "
-            f"{config.checkpoint_every}; only steps that have a checkpoint can be kept"
-        )
-
-
-def check_least(config: Any, least: int, *names: str) -> None:
-    """ValueError: a field is below `least`."""
-    for name in names:
-        if config[name] < least:
-            raise ValueError(f"config.{name} is {config[name]}; it must be at least {least}")
-
-
 class Checkpoints:
     """Numbered checkpoints under `workdir/checkpoints`.
 
     A checkpoint holds the parameters, their moving average, the optimizer's state, the step, and the position in the
-    data as it was before the next batch is drawn. Saving is asynchronous: `save` returns when the arrays have been
-    copied, threads write them, then their manifest (see `manifests`), and last the folder gets its number for a name.
-    Nothing older is removed before that.
+    data from which the next batch is drawn. Saving is asynchronous: `save` returns when the arrays have been copied;
+    threads write them, then their manifest (`manifests`); last, the folder is renamed to its number. Nothing older is
+    removed before that.
 
-    Of several processes, which must share the file system, each writes its part of the arrays; the first does the rest.
+    With several processes, which must share the file system, each writes its part of the arrays, and the first does the
+    rest.
 
     Args:
       workdir: of the run.
-      keep: checkpoints that stay, the newest.
+      keep: number of newest checkpoints that stay.
       keep_every: checkpoints of steps that are multiples of it stay too; 0 for none.
     """
 
     def __init__(self, workdir: str | Path, keep: int = 2, keep_every: int = 0):
         self.folder = Path(workdir).absolute() / "checkpoints"
         self._keep, self._keep_every = keep, keep_every
-        self._first = jax.process_index() == 0
-        with _quiet_orbax():
+        self._is_first_process = jax.process_index() == 0
+        with quiet_orbax():
             self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: Future[int] | None = None
         self._saved: int | None = None  # the step last saved or restored; folders of later steps are not to be trusted
         self._tidied = self._failed = False
-        self._hook, self._former_hook = _without_late_writes(sys.unraisablehook), sys.unraisablehook
+        self._hook, self._former_hook = without_late_writes(sys.unraisablehook), sys.unraisablehook
         sys.unraisablehook = self._hook
 
     @property
     def steps(self) -> list[int]:
-        """The steps of which there are checkpoints, in order; damaged ones are not told apart."""
+        """The steps that have a checkpoint, in order, damaged ones included."""
         if not self.folder.is_dir():
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal() and path.is_dir())
@@ -102,14 +92,14 @@ class Checkpoints:
         return max(self.steps, default=None)
 
     def save(self, state: TrainState, position: Any) -> None:
-        """Begins to write a checkpoint of `state.step`, after the one under way, unless there is one already.
+        """Start to write a checkpoint of `state.step`, after the one in progress, unless it exists already.
 
         Args:
           state: may be donated to the next step when this returns.
           position: in the data, as JSON.
 
         Raises:
-          CannotSave: this one, or the one that was under way, cannot be written.
+          CannotSave: this one, or the one in progress, cannot be written.
         """
         self.wait()
         step = int(state.step)
@@ -118,46 +108,50 @@ class Checkpoints:
         partial = self.folder / f"{step}{_PARTIAL}"
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave({"position": position}))
         try:
-            if self._first:
+            if self._is_first_process:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._tidy()
             with contextlib.ExitStack() as quiet:
-                quiet.enter_context(_quiet_orbax())
+                quiet.enter_context(quiet_orbax())
                 self._orbax.save(partial, args=items)
                 until_finished = quiet.pop_all()  # its threads may fail at any time
-        except Exception as error:  # Orbax and TensorStore raise what they like
-            raise self._given_up(partial, error) from error
+        except Exception as error:  # Orbax and TensorStore raise errors of many kinds
+            raise self._give_up(partial, error) from error
         self._saving = self._thread.submit(self._finish, step, partial, until_finished)
 
     def raise_if_failed(self) -> None:
-        """Raises CannotSave if what is being written has failed by now."""
+        """Raise CannotSave if the checkpoint in progress has failed by now."""
         if self._saving is not None and self._saving.done():
             self.wait()
 
     def wait(self) -> None:
-        """Returns when nothing is being written any more. Raises CannotSave if that failed."""
+        """Wait for the checkpoint in progress. Raises CannotSave if it failed."""
         saving, self._saving = self._saving, None
         if saving is not None:
             self._saved = saving.result()
 
     def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, Any]:
-        """The state and the position in the data, of `step` or of the newest checkpoint that is not damaged.
+        """Read a checkpoint, after checking its files against its manifest.
 
-        `abstract` gives shapes, types and shardings. The shardings need not be those that it was saved with, nor the
-        devices, their number or kind, nor the number of processes.
+        Args:
+          abstract: shapes, types and shardings (`abstract_state`). Shardings, devices, their number and kind and the
+            number of processes may differ from those of the run that saved it.
+          step: which one; None: the newest that is not damaged.
+
+        Returns: the state and the position in the data.
 
         Raises:
-          ValueError: if there is no checkpoint, none of that step, none that is not damaged, or if it does not fit
+          ValueError: there is no checkpoint, none of that step, none that is not damaged, or it does not fit
             `abstract`.
         """
-        step = self._newest_good() if step is None else self._good(step)
+        step = self._newest_good() if step is None else self._check(step)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
         try:
-            with _quiet_orbax():
+            with quiet_orbax():
                 restored = self._orbax.restore(self.folder / str(step), args=items)
-        except (ValueError, KeyError, TypeError) as error:  # its files are good, see above
+        except (ValueError, KeyError, TypeError) as error:  # its files are good, so it is of another structure
             raise ValueError(
-                f"the checkpoint {self.folder / str(step)} does not fit this config; set what was changed in it back, "
+                f"the checkpoint {self.folder / str(step)} does not fit this config; undo what was changed in it, "
                 f"or train in another --workdir. Orbax says: {error}"
             ) from error
         self._saved = step
@@ -165,10 +159,10 @@ class Checkpoints:
         return restored["state"], restored["data"]["position"]
 
     def close(self) -> None:
-        """Waits for what is under way; says in the log, and does not raise, if that fails. To be called once."""
+        """Wait for the checkpoint in progress, and log, not raise, if it fails. To be called once."""
         try:
             self.wait()
-            with _quiet_orbax():
+            with quiet_orbax():
                 self._orbax.close()
             if sys.unraisablehook is self._hook and not self._failed:
                 sys.unraisablehook = self._former_hook
@@ -177,28 +171,29 @@ class Checkpoints:
         self._thread.shutdown()
 
     def _newest_good(self) -> int:
-        """Passes over damaged checkpoints. The first process looks, and the others are told."""
-        found = _NONE_IS_GOOD if self.steps else _NONE
-        if self._first:
+        """Return the newest step that is not damaged. The first process looks, and sends it to the others."""
+        found = _ALL_DAMAGED if self.steps else _NONE
+        if self._is_first_process:
             for step in reversed(self.steps):
                 try:
                     check_manifest(self.folder / str(step), step)
                 except Damaged as damage:
-                    logging.warning("The checkpoint of step %d is damaged and passed over: %s", step, damage)
+                    logging.warning("Skipping the checkpoint of step %d, which is damaged: %s", step, damage)
                 else:
                     found = step
                     break
         found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
         if found == _NONE:
             raise ValueError(f"there is no checkpoint in {self.folder}")
-        if found == _NONE_IS_GOOD:
+        if found == _ALL_DAMAGED:
             raise ValueError(
-                f"none of the checkpoints in {self.folder} is good; the log says what is wrong with each. "
-                "To begin anew, move that folder away or train in another --workdir"
+                f"all checkpoints in {self.folder} are damaged; the log says how. "
+                "To start over, move that folder away or train in another --workdir"
             )
         return found
 
-    def _good(self, step: int) -> int:
+    def _check(self, step: int) -> int:
+        """Return `step`. Raises ValueError if there is no good checkpoint of it."""
         if step not in self.steps:
             known = ", ".join(map(str, self.steps)) or "none"
             raise ValueError(f"there is no checkpoint of step {step} in {self.folder}; there are those of {known}")
@@ -209,40 +204,41 @@ class Checkpoints:
         return step
 
     def _finish(self, step: int, partial: Path, quiet: contextlib.ExitStack) -> int:
-        """In a thread of its own: all after the arrays have been copied."""
+        """Complete a checkpoint whose arrays have been copied, in a thread of its own."""
         try:
             with quiet:
                 self._orbax.wait_until_finished()
-            if self._first:
+            if self._is_first_process:
                 write_manifest(partial, step)
                 partial.rename(self.folder / str(step))
                 sync_folder(self.folder)
         except Exception as error:  # as in save
-            raise self._given_up(partial, error) from error
+            raise self._give_up(partial, error) from error
         logging.info("Saved step %d", step)
-        if self._first:
+        if self._is_first_process:
             self._prune(step)
         return step
 
-    def _given_up(self, partial: Path, error: Exception) -> CannotSave:
-        """The error to raise, when what was half written has been removed."""
+    def _give_up(self, partial: Path, error: Exception) -> CannotSave:
+        """Remove what was written of a checkpoint that failed, and return the error to raise."""
         self._failed = True
-        _let_orbax_fail()
-        if self._first:
+        abandon_orbax_threads()
+        if self._is_first_process:
             for path in self.folder.glob(partial.name + "*"):
                 shutil.rmtree(path, ignore_errors=True)
         return CannotSave(f"cannot save a checkpoint into {self.folder}: {_reason(error)}")
 
     def _tidy(self) -> None:
-        """Once a run, before its first checkpoint: removes what a killed run left half written, and what is damaged.
+        """Remove, before the run's first checkpoint, what a killed run left unfinished, and what is damaged.
 
-        Restoring passed over the folders of later steps. They would stand in the way of checkpoints of the same steps.
+        Those of later steps than the one that was restored are damaged, as restoring skipped them. They would be in the
+        way of new checkpoints of the same steps.
         """
         if self._tidied:
             return
         self._tidied = True
         for path in self.folder.glob(f"*{_PARTIAL}*"):
-            logging.info("Removing %s, which was not written to its end", path)
+            logging.info("Removing %s, which was not finished", path)
             shutil.rmtree(path)
         for step in self.steps:
             if step > (-1 if self._saved is None else self._saved):
@@ -250,7 +246,7 @@ class Checkpoints:
                 self._remove(step)
 
     def _prune(self, newest: int) -> None:
-        """Removes what need not be kept any longer, now that there is a checkpoint of the step `newest`."""
+        """Remove the checkpoints that need not stay, now that there is one of the step `newest`."""
         steps = [step for step in self.steps if step <= newest]
         for step in steps[: -self._keep]:
             if not self._keep_every or step % self._keep_every:
@@ -263,71 +259,12 @@ class Checkpoints:
 
 
 def abstract_state(shapes: TrainState, shardings: Any) -> TrainState:
-    """Shapes with the shardings to restore onto."""
+    """Return `shapes` with the shardings to restore onto, a tree of the same structure."""
     return jax.tree.map(lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, shardings)
 
 
-@contextlib.contextmanager
-def _quiet_orbax() -> Iterator[None]:
-    """Within it Orbax logs warnings and errors only, not twenty lines a checkpoint.
-
-    Its threads' errors come without their tracebacks, which would hide what is said of them here.
-    """
-
-    def shorten(record: standard_logging.LogRecord) -> bool:
-        if _is_not_of_orbax(record):
-            return True
-        record.exc_info = record.exc_text = None
-        return record.levelno >= standard_logging.WARNING
-
-    logger = standard_logging.getLogger("absl")
-    logger.addFilter(shorten)
-    try:
-        yield
-    finally:
-        logger.removeFilter(shorten)
-
-
-def _let_orbax_fail() -> None:
-    """Waits for the threads of Orbax that still write what has been given up, and keeps quiet what becomes of them.
-
-    They would write into a folder that has been removed, and tell of it below the reason that was given.
-    """
-    standard_logging.getLogger("absl").addFilter(_is_not_of_orbax)  # the same filter is not added twice
-    standard_logging.getLogger("asyncio").addFilter(_is_not_left_over)
-    warnings.filterwarnings("ignore", r"coroutine .* was never awaited", RuntimeWarning)
-    until = time.monotonic() + _ORBAX_SECONDS
-    for thread in threading.enumerate():
-        if type(thread).__module__.startswith("orbax.") and thread is not threading.current_thread():
-            with contextlib.suppress(Exception):  # Orbax's threads raise here what they have failed with
-                thread.join(max(0.0, until - time.monotonic()))
-    gc.collect()  # what they left behind is told of when it is freed
-
-
-def _is_not_of_orbax(record: standard_logging.LogRecord) -> bool:
-    return "orbax" not in Path(record.pathname).parts
-
-
-def _is_not_left_over(record: standard_logging.LogRecord) -> bool:
-    return "never retrieved" not in record.getMessage()
-
-
-def _without_late_writes(hook: Callable[[Any], None]) -> Callable[[Any], None]:
-    """`hook`, which does not tell of arrays that are written, or fail to be, after Orbax has given up a checkpoint.
-
-    When one array cannot be written Orbax closes its event loop at once; TensorStore, still writing the others, finds
-    it closed and prints a traceback for each. What failed first is raised anyway.
-    """
-
-    def shown(unraisable: Any) -> None:
-        if unraisable.exc_type is not RuntimeError or str(unraisable.exc_value) != "Event loop is closed":
-            hook(unraisable)
-
-    return shown
-
-
 def _reason(error: BaseException) -> str:
-    """Why something could not be written, in a few words; TensorStore tells the number of the error in its text."""
+    """Say in a few words why a file could not be written; TensorStore has the number of the error in its text."""
     for cause in _chain(error):
         number = getattr(cause, "errno", None)
         if number is None:
@@ -340,6 +277,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what caused it."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""Several processes, started by a cluster, by a launcher or by hand."""
+"""Runs of several processes, started by a cluster, by a launcher or by hand."""
 
 import contextlib
 import glob
@@ -16,8 +16,8 @@ import jax
 from videogen_jax.training.preemption import PREEMPTED
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-HEARTBEAT_SECONDS = 30  # without a sign of life of a process, after which the others end
-LOST = 76  # exit status of a process that ends since another has
+HEARTBEAT_SECONDS = 30  # a process that has not been heard from for so long is lost, and the others end
+LOST = 76  # exit status of a process that ends because another has
 
 
 def initialize(
@@ -26,74 +26,83 @@ def initialize(
     process_id: int | None = None,
     heartbeat_seconds: int = HEARTBEAT_SECONDS,
 ) -> tuple[int, int]:
-    """Joins the processes of this run, and gives this one's number and theirs.
+    """Join the processes of this run.
 
-    On a TPU pod, under Slurm and the like jax.distributed finds the others by itself; elsewhere they are named by the
-    arguments, or by the environment: JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID.
+    On a TPU pod, under Slurm and the like jax.distributed finds the others by itself; elsewhere the arguments describe
+    them, or the environment: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Args:
-      heartbeat_seconds: a process that has not been heard of for so long is gone, and the others end.
+      coordinator: host:port of process 0.
+      num_processes: how many there are.
+      process_id: the number of this one, from 0.
+      heartbeat_seconds: a process that has not been heard from for so long is lost, and the others end.
+
+    Returns: the number of this process, and how many there are.
 
     Raises:
-      ValueError: only some of the three are given, they do not fit each other, or the others were not found.
+      ValueError: only some of the three are set, they do not fit each other, or the others were not found.
     """
-    given = _given(coordinator, num_processes, process_id)
-    # Not the time-out of the shutdown too: a process that is done waits there for the others, which may be reading back
-    # a large checkpoint, or preparing the longer part of a data set.
+    description = _described_processes(coordinator, num_processes, process_id)
+    # The time-out of the shutdown stays: a process that is done waits there for the others, which may be reading back a
+    # large checkpoint, or preparing the longer part of a data set.
     settings = {"heartbeat_timeout_seconds": heartbeat_seconds}
     known = inspect.signature(jax.distributed.initialize).parameters  # their names differ between releases of JAX
     settings = {name: value for name, value in settings.items() if name in known}
     try:
-        jax.distributed.initialize(*given, **settings)
+        jax.distributed.initialize(*description, **settings)
     except RuntimeError as error:
         raise ValueError(f"jax.distributed cannot start: {error}") from error
     return jax.process_index(), jax.process_count()
 
 
-def initialize_if_told(
+def initialize_if_configured(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
     heartbeat_seconds: int = HEARTBEAT_SECONDS,
 ) -> tuple[int, int]:
-    """As `initialize` where there may be other processes (`told` says where); else this process is the only one."""
-    given = (coordinator, num_processes, process_id)
-    if any(value is not None for value in given) or told():
-        return initialize(*given, heartbeat_seconds)
+    """As `initialize` if the arguments or the environment (`is_multi_process`) call for it; else (0, 1)."""
+    arguments = (coordinator, num_processes, process_id)
+    if any(value is not None for value in arguments) or is_multi_process():
+        return initialize(*arguments, heartbeat_seconds)
     return 0, 1
 
 
-def told() -> bool:
-    """Whether the environment speaks of several processes: JAX's variables, Slurm or MPI with more than one task, or
-    the TPUs of a host, which may be one of many."""
+def is_multi_process() -> bool:
+    """Whether the environment describes several processes.
+
+    It does by JAX's variables, by Slurm or MPI with more than one task, and by TPUs, which may be part of a pod.
+    """
     if any(os.environ.get(name) for name in VARIABLES):
         return True
     tasks = [os.environ.get(name, "1") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")]
-    # Slurm tells the number to an allocation's own shell too, which is no task of it.
+    # Slurm sets the number of tasks in an allocation's own shell too, which is none of them.
     if (tasks[0] != "1" and "SLURM_PROCID" in os.environ and "SLURM_STEP_ID" in os.environ) or tasks[1] != "1":
         return True
-    wanted = os.environ.get("JAX_PLATFORMS", "tpu")
-    return "tpu" in wanted.split(",") and importlib.util.find_spec("libtpu") is not None and _has_tpu()
+    platforms = os.environ.get("JAX_PLATFORMS", "tpu")
+    return "tpu" in platforms.split(",") and importlib.util.find_spec("libtpu") is not None and _has_tpu()
 
 
 def _has_tpu() -> bool:
-    named = os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    return "," in named or bool(glob.glob("/dev/accel[0-9]*")) or bool(glob.glob("/dev/vfio/[0-9]*"))
+    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    return "," in hosts or bool(glob.glob("/dev/accel[0-9]*")) or bool(glob.glob("/dev/vfio/[0-9]*"))
 
 
-def _given(coordinator: str | None, num_processes: int | None, process_id: int | None) -> tuple:
-    """The three that describe the processes, from arguments or the environment; empty: jax.distributed finds them."""
+def _described_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> tuple:
+    """Return coordinator, number of processes and number of this one, from the arguments or else the environment.
+
+    An empty tuple leaves it to jax.distributed to find them.
+    """
     flags = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
-    found, names = {name: value for name, value in flags.items() if value is not None}, tuple(flags)
-    if not found:
-        found, names = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}, VARIABLES
-    if not found:
+    values, names = {name: value for name, value in flags.items() if value is not None}, tuple(flags)
+    if not values:
+        values, names = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}, VARIABLES
+    if not values:
         return ()
-    if len(found) < len(names):
-        missing = ", ".join(name for name in names if name not in found)
-        raise ValueError(f"{missing} must be given too, as {next(iter(found))} is")
-    address, *numbers = (found[name] for name in names)
+    if len(values) < len(names):
+        missing = ", ".join(name for name in names if name not in values)
+        raise ValueError(f"{missing} must be set too, as {next(iter(values))} is")
+    address, *numbers = (values[name] for name in names)
     if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):\d+", address):
         raise ValueError(f"{names[0]} is {address!r}; it must be host:port of process 0")
     for name, value in zip(names[1:], numbers, strict=True):
@@ -107,9 +116,9 @@ def _given(coordinator: str | None, num_processes: int | None, process_id: int |
 
 @contextlib.contextmanager
 def ending_together(num_processes: int) -> Iterator[None]:
-    """Of several processes, one that fails inside ends at once and says why; the usual way out waits for the others.
+    """End this process at once if it fails inside while there are others, as a normal exit would wait for them.
 
-    The others then fail too, in a step that they share with it or as its heartbeat stays away: with status `LOST`.
+    The others then fail too, in a step that they share with it or because its heartbeat is missing: with status `LOST`.
     """
     try:
         yield
@@ -123,7 +132,7 @@ def ending_together(num_processes: int) -> Iterator[None]:
         reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
         print(
             f"error: process {jax.process_index()} of {num_processes} stops: it has lost another one, whose log says "
-            f"why, or its own device failed. Started again, the run goes on from its last checkpoint. ({reason})",
+            f"why, or its own device failed. Started again, the run resumes from its last checkpoint. ({reason})",
             file=sys.stderr,
         )
         _leave(LOST)
@@ -141,7 +150,11 @@ def _leave(status: int) -> NoReturn:
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
-    """ "3/16" -> (3, 16); None -> (0, 1). ValueError: it is neither."""
+    """Read --shard: "3/16" -> (3, 16), None -> (0, 1).
+
+    Raises:
+      ValueError: it is not i/n with i below n.
+    """
     if text is None:
         return 0, 1
     match = re.fullmatch(r"(\d+)/(\d+)", text)

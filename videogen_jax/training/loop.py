@@ -1,4 +1,4 @@
-"""The training loop: one story for all stages, from a config to a finished run."""
+"""The training loop, the same for all stages: from a config to a finished run."""
 
 import time
 from collections.abc import Callable
@@ -15,10 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from videogen_jax.data.loader import Source, make_loader, take
 from videogen_jax.data.position import DataOrder, position, restore_position
 from videogen_jax.runtime.arrays import to_uint8
+from videogen_jax.runtime.durable_files import write_json_durably
 from videogen_jax.stages.stage import Params, Stage
-from videogen_jax.training.checkpoints import Checkpoints, abstract_state, check_least, check_retention
-from videogen_jax.training.manifests import write_json
-from videogen_jax.training.mesh import check_batch, make_mesh, place, place_batch, process_rows, step_shardings
+from videogen_jax.training.checkpoints import Checkpoints, abstract_state
+from videogen_jax.training.config_checks import check_at_least, check_retention
+from videogen_jax.training.mesh import check_batch, local_examples, make_mesh, place, place_batch, step_shardings
 from videogen_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from videogen_jax.training.preemption import Preempted, Preemption
 from videogen_jax.training.samples import column_order, comparison
@@ -33,8 +34,12 @@ class TrainingDiverged(RuntimeError):
 
 
 def check_settings(config: Any) -> None:
-    """ValueError: what can be told of a config before its data are made ready, which may take hours."""
-    check_least(config, 1, "steps", "batch_size", "accumulation", "log_every", "sample_every", "sample_count")
+    """Check what can be checked of a config before its data are prepared, which may take hours.
+
+    Raises:
+      ValueError: naming the field that cannot work.
+    """
+    check_at_least(config, 1, "steps", "batch_size", "accumulation", "log_every", "sample_every", "sample_count")
     check_retention(config)
     make_mesh(config.mesh)
     make_optimizer(config.optimizer, config.steps)
@@ -51,52 +56,53 @@ def train(
     stop_after: int | None = None,
     images: Source | None = None,
 ) -> TrainState:
-    """Trains `stage` until `config.steps`, from the newest good checkpoint in `workdir` if there are any.
+    """Train `stage` until `config.steps`, from the newest good checkpoint in `workdir` if there is one.
 
     Args:
       config: a training config (configs/base.py lists the fields).
       stage: what is trained.
-      source: training examples; if it has a method `caption(index)`, sample videos stand below their captions.
+      source: training examples; if it has a method `caption(index)`, sample videos have their captions above.
       workdir: receives config.json, metrics.jsonl, TensorBoard events and checkpoints/; of several processes the first
-        writes all but its share of the checkpoints.
+        writes everything but the others' parts of the checkpoints.
       frozen: pytree that the loss reads and does not train.
       decode: latents `(..., h, w, C)` -> frames in [-1, 1], for the sample videos; None: latents are not shown.
-      initial_params: changes fresh parameters into those to start from (a public checkpoint's); not called on resume.
+      initial_params: turns fresh parameters into those to start from (a public checkpoint's); not called on resume.
       stop_after: stop at this step as if interrupted; the schedules still run to `config.steps`.
       images: examples of one frame, which make up `config.image_fraction` of the batches.
 
     Returns: the final state.
 
     Raises:
+      ValueError: the config does not fit itself, the devices, the data or the checkpoint.
       TrainingDiverged: at the first logged step whose loss or gradient is not finite, naming step and stage.
-      Preempted: a signal told it to stop; the step that it names is saved.
+      Preempted: on a signal; the step that it names is saved.
       CannotSave: a checkpoint cannot be written; those before it are good.
     """
     check_settings(config)
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    writes = jax.process_index() == 0
-    if writes:
-        write_json(workdir / "config.json", config.to_dict())
+    is_first_process = jax.process_index() == 0
+    if is_first_process:
+        write_json_durably(workdir / "config.json", config.to_dict())
     frozen = {} if frozen is None else frozen
 
     mesh = make_mesh(config.mesh)
-    shown = range(min(config.sample_count, len(source)))
-    example = take(source, shown)
+    sample_indices = range(min(config.sample_count, len(source)))
+    example = take(source, sample_indices)
     check_batch(config, mesh, example)
-    rows = process_rows(mesh, config.batch_size)
+    local = local_examples(mesh, config.batch_size)
     loader = make_loader(
         source,
         config.batch_size,
         config.seed,
-        rows,
+        local,
         num_threads=config.loader_threads,
         images=images,
         image_fraction=config.image_fraction,
     )
-    examples = tuple(len(some) for some in (source, images) if some is not None)
-    order = DataOrder(config.seed, config.batch_size, examples, config.image_fraction)
-    captions = [source.caption(index) or "" for index in shown] if hasattr(source, "caption") else None
+    counts = tuple(len(examples) for examples in (source, images) if examples is not None)
+    order = DataOrder(config.seed, config.batch_size, counts, config.image_fraction)
+    captions = [source.caption(index) or "" for index in sample_indices] if hasattr(source, "caption") else None
 
     optimizer = make_optimizer(config.optimizer, config.steps)
     init_rng = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)  # no step has this number
@@ -108,7 +114,7 @@ def train(
     checkpoints = Checkpoints(workdir, config.keep_checkpoints, config.keep_every)
     if checkpoints.latest is not None:
         state, saved_position = checkpoints.restore(abstract_state(shapes, state_shardings))
-        restore_position(loader, len(rows), order, saved_position)
+        restore_position(loader, len(local), order, saved_position)
     else:
         create = jax.jit(lambda rng: init_state(stage, optimizer, rng, example), out_shardings=state_shardings)
         state = create(init_rng)
@@ -118,11 +124,12 @@ def train(
     first = int(state.step)
     logging.info("%s: %.2f M parameters, step %d", config.stage, count_parameters(state.params) / 1e6, first)
 
-    writer = MetricsWriter(workdir, first, enabled=writes)
+    writer = MetricsWriter(workdir, first, enabled=is_first_process)
     writer.config(config.to_dict())
     learning_rate = learning_rate_schedule(config.optimizer, config.steps)
     preview = jax.jit(stage.sample, out_shardings=NamedSharding(mesh, PartitionSpec()))  # whole in every process
     last = config.steps if stop_after is None else min(config.steps, stop_after)
+    # Since the last log: when it was, seconds waited for data, the step.
     since, waited, counted = time.perf_counter(), 0.0, first
     columns = (
         TextColumn("{task.description}"),
@@ -132,12 +139,12 @@ def train(
         TextColumn("{task.fields[status]}"),
     )
     try:
-        with Preemption(jax.process_count()) as preemption, Progress(*columns, disable=not writes) as bar:
+        with Preemption(jax.process_count()) as preemption, Progress(*columns, disable=not is_first_process) as bar:
             task = bar.add_task(config.stage, total=config.steps, completed=first, status="compiling")
             for step in range(first + 1, last + 1):
-                asked = time.perf_counter()
-                batch = place_batch(next(loader), mesh, rows, config.batch_size)
-                waited += time.perf_counter() - asked
+                requested = time.perf_counter()
+                batch = place_batch(next(loader), mesh, local, config.batch_size)
+                waited += time.perf_counter() - requested
                 state, metrics = step_fn(state, frozen, batch)
                 stop = preemption.requested(step) and step < config.steps
                 saved = step % config.checkpoint_every == 0 or step == last or stop
@@ -154,15 +161,15 @@ def train(
                     bar.update(task, status=f"loss {values['loss']:.4f}, {values['steps_per_second']:.2f} steps/s")
                 bar.update(task, completed=step)
                 if saved:
-                    checkpoints.save(state, position(loader, len(rows), order))
+                    checkpoints.save(state, position(loader, len(local), order))
                 if stop:
                     checkpoints.wait()
                     raise Preempted(step, preemption.signal)
                 checkpoints.raise_if_failed()
                 if step % config.sample_every == 0 or step == config.steps:
-                    made = preview(state.ema, frozen, example, jax.random.key(config.seed))
-                    if writes:
-                        show(writer, step, jax.tree.map(np.asarray, made), decode, captions)
+                    samples = preview(state.ema, frozen, example, jax.random.key(config.seed))
+                    if is_first_process:
+                        write_samples(writer, step, jax.tree.map(np.asarray, samples), decode, captions)
                     since, waited, counted = time.perf_counter(), 0.0, step
         checkpoints.wait()
     finally:
@@ -172,7 +179,7 @@ def train(
 
 
 def check_finite(values: dict[str, float], step: int, stage: str) -> None:
-    """Raises TrainingDiverged if the loss or the gradient is NaN or infinite."""
+    """Raise TrainingDiverged if the loss or the gradient is NaN or infinite."""
     for name in ("loss", "grad_norm"):
         if not np.isfinite(values[name]):
             raise TrainingDiverged(
@@ -181,12 +188,18 @@ def check_finite(values: dict[str, float], step: int, stage: str) -> None:
             )
 
 
-def show(
-    writer: MetricsWriter, step: int, made: dict[str, np.ndarray], decode: Decode | None, captions: list[str] | None
+def write_samples(
+    writer: MetricsWriter, step: int, samples: dict[str, np.ndarray], decode: Decode | None, captions: list[str] | None
 ) -> None:
-    """Writes what `Stage.sample` returned as one looping picture named by its columns; latents are decoded first."""
+    """Write the arrays of `Stage.sample` as one looping picture named by its columns; latents are decoded first.
+
+    Args:
+      samples: name of a column -> frames `(B, T, H, W, 3)` in [-1, 1], or latents, or single frames `(B, H, W, 3)`.
+      decode: latents -> frames; None leaves latents out.
+      captions: B texts, or None.
+    """
     columns = {}
-    for name, array in made.items():
+    for name, array in samples.items():
         if array.shape[-1] != 3:
             if decode is None:
                 continue

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine decay, gradient clipping and masks."""
+"""AdamW with warm-up and cosine decay, gradient clipping and parameters that stay fixed."""
 
 import operator
 import re
@@ -12,7 +12,15 @@ from videogen_jax.training.parameter_paths import compile_pattern, example_path,
 
 
 def learning_rate_schedule(config: Mapping[str, Any], steps: int) -> optax.Schedule:
-    """Linear warm-up over `warmup_steps`, then a cosine down to `final_fraction` of the peak at `steps`."""
+    """Return a schedule: linear warm-up over `warmup_steps`, then a cosine to `final_fraction` of the peak at `steps`.
+
+    Args:
+      config: `config.optimizer`.
+      steps: `config.steps`.
+
+    Raises:
+      ValueError: the warm-up is not shorter than the run.
+    """
     warmup = int(config["warmup_steps"])
     if not 0 <= warmup < steps:
         raise ValueError(f"config.optimizer.warmup_steps is {warmup}; it must be below config.steps, {steps}")
@@ -21,19 +29,19 @@ def learning_rate_schedule(config: Mapping[str, Any], steps: int) -> optax.Sched
 
 
 def fixed_leaves(params: Any, pattern: str) -> Any:
-    """True for the leaves of `params` in whose path the regular expression is found; "" is found in none.
+    """Return a tree of booleans: whether the regular expression is found in a leaf's path; "" is found in none.
 
     Raises:
-      ValueError: it is no regular expression, or is found in no leaf or in all of them.
+      ValueError: it is not a regular expression, or is found in no leaf or in all of them.
     """
     if not pattern:
         return jax.tree.map(lambda _: False, params)
     compiled = _compile(pattern)
     fixed = jax.tree_util.tree_map_with_path(lambda path, _: bool(compiled.search(path_name(path))), params)
-    found = jax.tree.leaves(fixed)
-    if not any(found) or all(found):
-        none = f"none of the parameters, which are such as {example_path(params)}"
-        which = "all parameters" if any(found) else none
+    matches = jax.tree.leaves(fixed)
+    if not any(matches) or all(matches):
+        none = f"none of the parameters, whose paths are such as {example_path(params)}"
+        which = "all parameters" if any(matches) else none
         raise ValueError(f"config.optimizer.fixed, {pattern!r}, is found in {which}; it must be found in some")
     return fixed
 
@@ -43,9 +51,16 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def make_optimizer(config: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter 2019) on kernels and embeddings; biases, norms and scalars are not decayed.
+    """Return AdamW (Loshchilov and Hutter 2019) with gradient clipping; biases, norms and scalars are not decayed.
 
-    Parameters whose path `config["fixed"]` is found in keep their values and have no moments.
+    Parameters in whose path `config["fixed"]` is found keep their values and have no moments.
+
+    Args:
+      config: `config.optimizer`.
+      steps: `config.steps`, where the learning rate's schedule ends.
+
+    Raises:
+      ValueError: naming the field that cannot work.
     """
 
     def decayed(params):
@@ -63,7 +78,7 @@ def make_optimizer(config: Mapping[str, Any], steps: int) -> optax.GradientTrans
     pattern = config["fixed"]
     if not pattern:
         return optax.chain(clip, adamw)
-    _compile(pattern)  # what can be told without parameters is told now
+    _compile(pattern)  # without parameters, the pattern itself can be checked now
 
     def fixed(params):
         return fixed_leaves(params, pattern)

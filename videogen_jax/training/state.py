@@ -14,7 +14,14 @@ from videogen_jax.training.optimizer import fixed_leaves
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes in training. `ema` is the moving average of `params`, which is what gets exported."""
+    """Everything that changes in training.
+
+    Attributes:
+      step: int32, the number of optimizer steps done.
+      params: float32.
+      ema: the moving average of `params`, which is what gets exported.
+      opt_state: of the optimizer.
+    """
 
     step: jax.Array
     params: Params
@@ -23,13 +30,13 @@ class TrainState:
 
 
 def init_state(stage: Stage, optimizer: optax.GradientTransformation, rng: jax.Array, batch: Batch) -> TrainState:
-    """Fresh state. Under `jax.eval_shape` it gives shapes alone; jitted with output shardings it is made in place."""
+    """Return a fresh state; jitted with output shardings, each device creates its own part."""
     params = stage.init(rng, batch)
     return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), optimizer.init(params))
 
 
 def ema_decay_at(step: jax.Array, decay: float) -> jax.Array:
-    """The decay of the moving average at `step`, warmed up as (1 + step) / (10 + step) so that it starts near zero."""
+    """Return the decay of the moving average at `step`, warmed up as (1 + step) / (10 + step)."""
     return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
@@ -44,17 +51,27 @@ def train_step(
     batch: Batch,
     fixed: str = "",
 ) -> tuple[TrainState, Metrics]:
-    """One optimizer step. The random numbers are those of `fold_in(seed, step)`, so a step can be repeated exactly.
+    """Do one optimizer step. Its random numbers are those of `fold_in(seed, step)`, so it can be repeated exactly.
 
-    With `accumulation` n > 1 the batch is cut into n parts along its first axis and their gradients averaged, one part
-    in memory at a time. No gradient is taken of parameters in whose path the regular expression `fixed` is found; the
-    optimizer must be one that leaves them, too.
+    Args:
+      stage: gives the loss.
+      optimizer: must leave the parameters of `fixed` as they are (`make_optimizer`).
+      ema_decay: of the moving average, after its warm-up.
+      accumulation: n > 1 cuts the batch into n parts along its first axis, of which one at a time is in memory, and
+        averages their gradients.
+      seed: of the run.
+      state: before the step.
+      frozen: what the loss reads and does not train.
+      batch: arrays `(batch_size, ...)`.
+      fixed: regular expression; no gradient is taken of the parameters in whose path it is found.
+
+    Returns: the state after the step, and scalar metrics.
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    still = fixed_leaves(state.params, fixed)
+    is_fixed = fixed_leaves(state.params, fixed)
 
     def loss(params, *inputs):
-        params = jax.tree.map(lambda p, is_fixed: jax.lax.stop_gradient(p) if is_fixed else p, params, still)
+        params = jax.tree.map(lambda p, stop: jax.lax.stop_gradient(p) if stop else p, params, is_fixed)
         return stage.loss(params, *inputs)
 
     gradient = jax.value_and_grad(loss, has_aux=True)
@@ -63,7 +80,7 @@ def train_step(
     else:
         parts = jax.tree.map(lambda x: x.reshape(accumulation, -1, *x.shape[1:]), batch)
 
-        def one(total, index_and_part):
+        def add_part(total, index_and_part):
             index, part = index_and_part
             part = jax.tree.map(lambda x: constrain(x, "batch", "frames" if x.ndim == 5 else None), part)
             result = gradient(state.params, frozen, part, jax.random.fold_in(rng, index))
@@ -71,7 +88,7 @@ def train_step(
 
         shapes = jax.eval_shape(gradient, state.params, frozen, jax.tree.map(lambda x: x[0], parts), rng)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        total, _ = jax.lax.scan(one, zeros, (jnp.arange(accumulation), parts))
+        total, _ = jax.lax.scan(add_part, zeros, (jnp.arange(accumulation), parts))
         (loss, metrics), grads = jax.tree.map(lambda x: x / accumulation, total)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -82,7 +99,10 @@ def train_step(
 
 
 def make_train_step(stage, optimizer, config, state_shardings, frozen_shardings):
-    """`train_step` jitted with shardings, for batches that lie as they are to; the old state's buffers are donated."""
+    """Return `train_step`, jitted with shardings: (state, frozen, batch) -> (state, metrics).
+
+    The batch keeps the shardings that it has (`batch_shardings`); the old state's buffers are donated.
+    """
     settings = (float(config.ema_decay), int(config.accumulation), int(config.seed))
     mesh = jax.tree.leaves(state_shardings)[0].mesh
 
@@ -99,5 +119,5 @@ def make_train_step(stage, optimizer, config, state_shardings, frozen_shardings)
 
 
 def count_parameters(params: Any) -> int:
-    """Number of scalars in a pytree."""
+    """Return the number of elements of all arrays in a pytree."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

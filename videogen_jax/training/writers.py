@@ -16,11 +16,11 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams, scalar, text
 
-from videogen_jax.training.manifests import write_text
+from videogen_jax.runtime.durable_files import write_text_durably
 from videogen_jax.video_io import write_video
 
-_FLUSH_SECONDS = 120.0  # at most so much of TensorBoard's file is lost if the run is killed
-# TensorBoard shows scalars of one prefix together; what is not named here is of the stage's loss.
+_FLUSH_SECONDS = 120.0  # at most this much of TensorBoard's file is lost if the run is killed
+# TensorBoard groups scalars by prefix; names that are not listed here are metrics of the stage's loss.
 _GROUPS = {
     "learning_rate": "optimizer",
     "grad_norm": "optimizer",
@@ -30,8 +30,8 @@ _GROUPS = {
 }
 
 
-def _while_it_can(method: Callable[..., None]) -> Callable[..., None]:
-    """A method of `MetricsWriter` that does nothing once something could not be written, or where nothing is to be."""
+def _if_enabled(method: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a method of `MetricsWriter` such that it does nothing if disabled, and disables it if it cannot write."""
 
     @functools.wraps(method)
     def attempt(self: "MetricsWriter", *args: Any, **kwargs: Any) -> None:
@@ -43,7 +43,7 @@ def _while_it_can(method: Callable[..., None]) -> Callable[..., None]:
             self.enabled = False
             logging.warning("Metrics are no longer written into %s: %s", self._folder, error.strerror or error)
             for file in (self._lines, self._events):
-                with contextlib.suppress(OSError):  # that of the same disk
+                with contextlib.suppress(OSError):  # of the same disk
                     file.close()
 
     return attempt
@@ -53,9 +53,13 @@ class MetricsWriter:
     """Writes `workdir/metrics.jsonl` and TensorBoard events into `workdir`.
 
     After a resume the JSON lines of steps past the checkpoint are dropped, so that each step appears once; so is a
-    last line that was cut off when the run was killed. Of several processes one writes, the others with
-    `enabled=False` do nothing. Where the disk no longer takes them, the run goes on without metrics, after a warning:
-    whether it can go on is for the checkpoints to say.
+    last line that was cut off when the run was killed. If the disk is full the run goes on without metrics, after a
+    warning; only a checkpoint that cannot be written ends it.
+
+    Args:
+      workdir: of the run.
+      first_step: the step that the run resumes from.
+      enabled: False makes every method do nothing, for all processes but the first.
     """
 
     def __init__(self, workdir: str | Path, first_step: int = 0, enabled: bool = True):
@@ -67,26 +71,26 @@ class MetricsWriter:
         path = self._folder / "metrics.jsonl"
         if path.exists():
             whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= first_step))
+            write_text_durably(path, "".join(line for line in whole if json.loads(line)["step"] <= first_step))
         self._lines = path.open("a", buffering=1)
         self._flush_at = 0.0
-        # Not SummaryWriter: it writes in a thread, whose errors come out when the program ends, in place of the reason.
+        # Not SummaryWriter: it writes from a thread, whose errors appear when the program ends and hide the reason.
         self._events = EventsWriter(str(self._folder / "events"))
         self._event(first_step + 1, file_version="brain.Event:2")
         self._event(first_step + 1, session_log=SessionLog(status=SessionLog.START))  # drops what came after
 
-    @_while_it_can
+    @_if_enabled
     def config(self, config: Mapping[str, Any]) -> None:
-        """Shows the config as text, and its scalars as hyperparameters, by which TensorBoard compares runs."""
-        shown = json.dumps(config, indent=2, sort_keys=True)
-        self._event(self._first_step, summary=text("config", f"```json\n{shown}\n```"))
+        """Write the config as text, and its scalars as hyperparameters, by which TensorBoard compares runs."""
+        formatted = json.dumps(config, indent=2, sort_keys=True)
+        self._event(self._first_step, summary=text("config", f"```json\n{formatted}\n```"))
         experiment, session, _ = hparams(dict(_scalars(config)), {_tag("loss"): None})
         for summary in (experiment, session):
             self._event(0, summary=summary)
 
-    @_while_it_can
+    @_if_enabled
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Plain names in the JSON lines; TensorBoard's are grouped: train/loss, optimizer/learning_rate."""
+        """Write scalars: by plain names in the JSON lines, grouped (train/loss, optimizer/...) for TensorBoard."""
         record = {"step": step, "time": round(time.time(), 3), **{k: float(v) for k, v in values.items()}}
         self._lines.write(json.dumps(record) + "\n")
         for name, value in values.items():
@@ -95,9 +99,9 @@ class MetricsWriter:
             self._events.flush()
             self._flush_at = time.monotonic() + _FLUSH_SECONDS
 
-    @_while_it_can
+    @_if_enabled
     def video(self, step: int, name: str, frames: np.ndarray, fps: float = 8.0) -> None:
-        """frames: uint8 `(T, H, W, 3)`, shown as a looping picture (a still one if T is 1)."""
+        """Write a video for TensorBoard, as a looping picture. frames: uint8 `(T, H, W, 3)`."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "video.gif"
             write_video(path, frames, fps)
@@ -106,12 +110,14 @@ class MetricsWriter:
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
         self._event(step, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 
-    @_while_it_can
+    @_if_enabled
     def flush(self) -> None:
+        """Bring TensorBoard's events to the file."""
         self._events.flush()
 
-    @_while_it_can
+    @_if_enabled
     def close(self) -> None:
+        """Close both files; later calls do nothing."""
         self._lines.close()
         self._events.close()
         self.enabled = False
@@ -125,7 +131,7 @@ def _tag(name: str) -> str:
 
 
 def _scalars(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | bool | int | float]]:
-    """The leaves of a nested config that are numbers or words, by their dotted names."""
+    """Yield the leaves of a nested config that are numbers or strings, with their dotted names."""
     for name, value in config.items():
         if isinstance(value, Mapping):
             yield from _scalars(value, f"{prefix}{name}.")
