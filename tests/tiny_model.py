@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from videogen_jax.runtime.files import plain
+from videogen_jax.runtime.files import plain, save_json
 from videogen_jax.stages import build_stage
 from videogen_jax.weights.diffusers_config import public_config
-from videogen_jax.weights.folder import save_part, write_model_index
+from videogen_jax.weights.folder import INDEX_NAME, save_part
 from videogen_jax.weights.parts import save_scheduler
 from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer
 
@@ -76,8 +76,8 @@ def write_tiny_model(folder: Path, seed: int = 0) -> Path:
             save_part(folder / part, plain(public_config(config)), params[name], weights_name=weights_name)
             if name == "unet":
                 save_scheduler(folder, stage)
-    write_model_index(
-        folder,
+    save_json(
+        folder / INDEX_NAME,
         {
             "_class_name": "VideoGenPipeline",
             "cascade": [f"cascade_{resolution}" for resolution in RESOLUTIONS],
