@@ -50,22 +50,22 @@ def test_the_command_writes_beside_the_input(tiny_model, tmp_path, clip):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-x4.mp4", "a.mp4"]
 
 
-def test_help_is_quick_and_says_what_is_done(tmp_path):
+def test_help_is_quick_and_complete(tmp_path):
     code = "import sys; import videogen_jax.interpolate; sys.exit('jax' in sys.modules or 'av' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     _, out, _ = run("--help", cwd=tmp_path)
-    assert "Raises the frame rate of a video file" in out
+    assert "Raise the frame rate of a video file" in out
     assert "--[no]keep_frames" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name the video file: python -m videogen_jax.interpolate in.mp4 --factor 4"),
+        ([], "no video file: run python -m videogen_jax.interpolate in.mp4 --factor 4"),
         (["a.mp4", "b.mp4"], "unexpected argument 'b.mp4'"),
         (["a.mp4", "--factor=3"], "factor is 3, but must be one of the model's, 2, 4, or a product of them"),
         (["a.mp4", "--factor=two"], "--factor=two: invalid literal"),
-        (["a.mp4", "--output=a.mp4"], "a.mp4 is the input itself: give another --output"),
+        (["a.mp4", "--output=a.mp4"], "a.mp4 is the input itself: choose another --output"),
         (["a.mp4", "--output=b.avi"], "b.avi must end in one of .mp4, .webm, .gif"),
         (["a.mp4", "--window=3"], "window is 3, but must be at least 4"),
         (["a.mp4", "--model=none"], "none"),
@@ -90,7 +90,7 @@ def test_a_model_without_an_upsampler_is_refused(tiny_model, tmp_path, clip):
     status, _, err = run("a.mp4", "--model=model", cwd=tmp_path)
     assert (status, err) == (
         2,
-        "error: model has no temporal_upsampler, without which no frame rate can be raised\n",
+        "error: model has no temporal_upsampler, which is needed to raise the frame rate\n",
     )
 
 

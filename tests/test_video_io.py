@@ -41,7 +41,7 @@ def test_video_round_trip(tmp_path, suffix, count, fps):
     assert read.shape == frames.shape
     assert read_fps == fps
     assert psnr(read, frames) > 30
-    # No colour shift: a wrong matrix or range moves the flat parts by more than 5 levels.
+    # No colour shift: a wrong matrix or range shifts uniform regions by more than 5 levels.
     assert np.abs(read.mean((0, 1, 2)) - frames.mean((0, 1, 2))).max() < 2.5
     assert names_in(path.parent) == [path.name]
 
@@ -54,7 +54,7 @@ def test_frame_rate_is_exact_in_an_mp4(tmp_path, fps):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif"])
 @pytest.mark.parametrize("count", [1, 12])
-def test_a_still_video_keeps_all_its_frames(tmp_path, suffix, count):
+def test_all_frames_of_a_still_video_are_stored(tmp_path, suffix, count):
     frames = np.repeat(moving_disc(1), count, axis=0)
     video_io.write_video(tmp_path / f"a{suffix}", frames, 8)
     read, fps = video_io.read_video(tmp_path / f"a{suffix}")
@@ -91,7 +91,7 @@ def test_a_gif_loops_and_does_not_flicker(tmp_path):
         for index in range(image.n_frames):
             image.seek(index)
             durations.append(image.info["duration"])
-    # 2 1/3 seconds in hundredths: 13.33 on average, the error never adding up.
+    # Durations are hundredths of a second, 13.33 on average; rounding errors do not accumulate.
     assert set(durations) == {130, 140}
     assert sum(durations[:15]) == 2000
     read, _ = video_io.read_video(tmp_path / "a.gif")
@@ -110,12 +110,12 @@ def test_frames_in_chunks_give_the_same_file(tmp_path):
             writer.append(frames[5:])
     for suffix in (".mp4", ".gif", ".png"):
         assert (tmp_path / f"parts{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
-    # A .webm carries a random identifier of its own.
+    # A .webm contains a random identifier.
     parts, whole = (video_io.read_video(tmp_path / f"{name}.webm")[0] for name in ("parts", "whole"))
     np.testing.assert_array_equal(parts, whole)
 
 
-def test_kept_frames_are_copies(tmp_path):
+def test_buffered_frames_are_copies(tmp_path):
     frames = moving_disc(2)
     with video_io.VideoWriter(tmp_path / "a.png", 8, frames.shape[1:3]) as writer:
         buffer = frames.copy()
@@ -179,8 +179,8 @@ def test_an_error_at_the_end_changes_nothing(tmp_path, monkeypatch):
     assert path.read_bytes() == b"precious"
 
 
-def test_no_frames_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no frames were given"), video_io.VideoWriter(tmp_path / "a.mp4", 8, (8, 8)):
+def test_a_video_without_frames_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.mp4 has no frames"), video_io.VideoWriter(tmp_path / "a.mp4", 8, (8, 8)):
         pass
     assert names_in(tmp_path) == []
 
@@ -188,9 +188,9 @@ def test_no_frames_are_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("frames", "fps", "name", "message"),
     [
-        (np.zeros((2, 8, 8, 3), np.float32), 8, "a.mp4", r"(T, H, W, 3) uint8, but these are (2, 8, 8, 3) float32"),
-        (np.zeros((2, 3, 8, 8), np.uint8), 8, "a.mp4", r"(T, H, W, 3) uint8, but these are (2, 3, 8, 8) uint8"),
-        (np.zeros((0, 8, 8, 3), np.uint8), 8, "a.mp4", r"these are (0, 8, 8, 3)"),
+        (np.zeros((2, 8, 8, 3), np.float32), 8, "a.mp4", r"(T, H, W, 3) uint8, but are (2, 8, 8, 3) float32"),
+        (np.zeros((2, 3, 8, 8), np.uint8), 8, "a.mp4", r"(T, H, W, 3) uint8, but are (2, 3, 8, 8) uint8"),
+        (np.zeros((0, 8, 8, 3), np.uint8), 8, "a.mp4", r"but are (0, 8, 8, 3)"),
         (np.zeros((2, 8, 8, 3), np.uint8), 0, "a.mp4", "fps is 0, but must be a positive number"),
         (np.zeros((2, 8, 8, 3), np.uint8), float("nan"), "a.mp4", "fps is nan, but must be a positive number"),
         (np.zeros((2, 8, 8, 3), np.uint8), 1e-9, "a.mp4", "fps is 1e-09, but must be at least 1/1001"),
@@ -259,7 +259,7 @@ def test_image_round_trip(tmp_path, suffix, least):
 
 
 def test_bad_image_to_write(tmp_path):
-    with pytest.raises(ValueError, match=r"an image is \(H, W, 3\) uint8, but this is \(4, 4\) float64"):
+    with pytest.raises(ValueError, match=r"image must be \(H, W, 3\) uint8, but is \(4, 4\) float64"):
         video_io.write_image(tmp_path / "a.png", np.zeros((4, 4)))
     with pytest.raises(ValueError, match=r"a\.mp4 must end in one of \.png, \.jpg"):
         video_io.write_image(tmp_path / "a.mp4", np.zeros((4, 4, 3), np.uint8))
@@ -273,7 +273,7 @@ def test_centre_crop_and_resize(tmp_path):
     video_io.write_image(tmp_path / "a.png", image)
     read = video_io.read_image(tmp_path / "a.png", resolution=16)
     assert read.shape == (16, 16, 3)
-    # Nothing of the red sides; the filter rings by a few levels where green meets blue.
+    # The red sides are cropped off; the filter rings by a few levels where green meets blue.
     assert read[..., 0].max() == 0
     assert np.abs(read[:5].astype(int) - (0, 200, 0)).max() <= 4
     assert np.abs(read[11:].astype(int) - (0, 0, 200)).max() <= 4
@@ -292,7 +292,7 @@ def test_resizing_is_antialiased(tmp_path):
 def test_exif_orientation(tmp_path):
     image = moving_disc(1, 20, 30)[0]
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
+    exif[0x0112] = 6  # displayed rotated a quarter clockwise
     Image.fromarray(image).save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(video_io.read_image(tmp_path / "a.png"), np.rot90(image, -1))
 
@@ -366,7 +366,7 @@ def test_a_folder_without_write_permission(tmp_path):
 
 
 @pytest.mark.parametrize(("suffix", "tick"), [(".mp4", 1e-5), (".webm", 0.0006), (".gif", 0.0051)])
-def test_frames_that_do_not_come_evenly(tmp_path, suffix, tick):
+def test_uneven_frame_times(tmp_path, suffix, tick):
     times = [Fraction(0), Fraction(1, 25), Fraction(1, 3), Fraction(1, 2), Fraction(3, 5)]
     frames = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
     with video_io.VideoWriter(tmp_path / f"a{suffix}", 10, (32, 32), tick=Fraction(1, 90_000)) as writer:
@@ -374,18 +374,18 @@ def test_frames_that_do_not_come_evenly(tmp_path, suffix, tick):
         writer.append(frames[2:5], times[2:])
         writer.append(frames[5])  # 1 / fps later
     with av.open(str(tmp_path / f"a{suffix}")) as container:
-        shown = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
-    assert shown == pytest.approx([*map(float, times), 0.7], abs=tick)
+        stored = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+    assert stored == pytest.approx([*map(float, times), 0.7], abs=tick)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 @pytest.mark.parametrize(
     "times", [[Fraction(1), Fraction(1)], [Fraction(1), Fraction(1, 2)], [Fraction(-1), Fraction(0)]]
 )
-def test_times_must_rise(tmp_path, suffix, times):
+def test_times_must_increase(tmp_path, suffix, times):
     frames = np.zeros((2, 32, 32, 3), np.uint8)
     with (
-        pytest.raises(ValueError, match="but times must rise from 0"),
+        pytest.raises(ValueError, match="but times must increase from 0"),
         video_io.VideoWriter(tmp_path / f"a{suffix}", 10, (32, 32)) as writer,
     ):
         writer.append(frames, times)

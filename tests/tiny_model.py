@@ -5,9 +5,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from videogen_jax.runtime.files import save_json
 from videogen_jax.stages.stage import InputSizes, batch_spec
 from videogen_jax.training.build import build_stage
-from videogen_jax.weights.folder import write_model_index
+from videogen_jax.weights.folder import INDEX_NAME
 from videogen_jax.weights.parts import save_public_part, save_scheduler
 from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer
 
@@ -66,8 +67,8 @@ def write_tiny_model(folder: Path, seed: int = 0) -> Path:
             save_public_part(folder / part, config, params[name])
             if name == "unet":
                 save_scheduler(folder, stage)
-    write_model_index(
-        folder,
+    save_json(
+        folder / INDEX_NAME,
         {
             "_class_name": "VideoGenPipeline",
             "cascade": [f"cascade_{resolution}" for resolution in RESOLUTIONS],

@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from videogen_jax.runtime.command_line import fail, parse_with_default, speak_plainly
+from videogen_jax.runtime.command_line import configure_output, fail, parse_with_default
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "shapes" / "sample.py"
 
@@ -29,7 +29,7 @@ _PREVIEWS = flags.DEFINE_boolean("previews", True, "With the programs that the s
 
 def main(argv: list[str]) -> None:
     del argv
-    speak_plainly()
+    configure_output()
     try:
         batch_sizes = [int(size) if size.isdecimal() else 0 for size in _BATCH_SIZES.value]
         if not batch_sizes or min(batch_sizes) < 1:

@@ -1,8 +1,8 @@
-"""Raises the frame rate of a video file by the model's temporal upsampler.
+"""Raise the frame rate of a video file with the model's temporal upsampler.
 
     python -m videogen_jax.interpolate in.mp4 --factor 4
 
-writes in-x4.mp4 beside the input: the same frames, three more between each two, and the same sound.
+writes in-x4.mp4 next to the input: its frames, three new ones between each two, and its sound.
 """
 
 import functools
@@ -11,31 +11,31 @@ from typing import Any
 
 from absl import app, flags
 
-from videogen_jax.runtime.command_line import fail, parse, speak_plainly
+from videogen_jax.runtime.command_line import configure_output, fail, parse
 
 _FACTOR = flags.DEFINE_integer("factor", 2, "What the frame rate is multiplied by: 2, 4, or a product of the model's")
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "A file ending .mp4, .webm or .gif; beside the input, as <name>-x<factor>.mp4, if not given"
+    "output", None, "A .mp4, .webm or .gif file; by default <name>-x<factor>.mp4 next to the input"
 )
-_MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; the embedded model if not given")
+_MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; by default the embedded model")
 _KEEP_FRAMES = flags.DEFINE_boolean(
-    "keep_frames", True, "Leave the given frames as they are; with --nokeep_frames all come from the model's decoder"
+    "keep_frames", True, "Keep the frames of the input; with --nokeep_frames all frames come from the model's decoder"
 )
 _SLOW_MOTION = flags.DEFINE_boolean(
     "slow_motion", False, "Keep the frame rate and make the video longer, without sound"
 )
-_WINDOW = flags.DEFINE_integer("window", 16, "Frames that the networks take at once; fewer need less memory")
+_WINDOW = flags.DEFINE_integer("window", 16, "Frames that the networks process at once; fewer need less memory")
 _CUT_THRESHOLD = flags.DEFINE_float(
     "cut_threshold",
     10.0,
-    "Mean change of RGB (0 to 255) from one frame to the next that may be a scene change, across which nothing is made",
+    "Mean change of RGB (0 to 255) between frames above which there may be a scene change, which is not interpolated",
     lower_bound=0.0,
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
     ["float32", "bfloat16", "float16"],
-    "Type in which the networks compute; the device's best by default",
+    "Type in which the networks compute; by default float32 on a CPU, bfloat16 elsewhere",
 )
 
 
@@ -50,10 +50,12 @@ def interpolate(
     cut_threshold: float = 10.0,
     dtype: str | None = None,
 ) -> Path:
-    """Writes the video and returns where; see the flags.
+    """Raise the frame rate of a video file; see the flags for the arguments.
+
+    Returns: path of the new file.
 
     Raises:
-      ValueError: for input that cannot work, as far as possible before anything is compiled.
+      ValueError: an argument or the input is wrong; as far as possible, before anything is compiled.
     """
     from videogen_jax.interpolation.files import Plan, default_output, interpolate_file
     from videogen_jax.interpolation.interpolator import Interpolator, check_upsampler, factor_passes
@@ -64,7 +66,7 @@ def interpolate(
     check_upsampler(index)
     factor_passes(factor, index.factors)
     target = default_output(source, factor, slow_motion) if output is None else Path(output)
-    plan = Plan.of(source, target, factor, slow_motion)
+    plan = Plan.from_file(source, target, factor, slow_motion)
 
     from videogen_jax.runtime import compilation_cache, host_memory
 
@@ -78,7 +80,7 @@ def interpolate(
 
 
 class FrameBar:
-    """A progress bar over the frames of the input, on standard error; called with frames done and all."""
+    """A progress bar on standard error, called with the number of finished frames of the input and the total."""
 
     def __init__(self, title: str):
         self.title = title
@@ -108,10 +110,10 @@ class FrameBar:
 
 
 def main(argv: list[str]) -> None:
-    speak_plainly()
+    configure_output()
     try:
         if len(argv) < 2:
-            raise ValueError("name the video file: python -m videogen_jax.interpolate in.mp4 --factor 4")
+            raise ValueError("no video file: run python -m videogen_jax.interpolate in.mp4 --factor 4")
         interpolate(
             argv[1],
             _FACTOR.value,

@@ -1,11 +1,11 @@
-"""Turns a corpus of videos and captions into a data set of latents that the stages train on.
+"""Turn a corpus of videos and captions into a data set of latents that the stages train on.
 
     python -m videogen_jax.prepare --config configs/webvid/prepare.py --config.model_folder=stable-diffusion-v1-5
 
-Stopped and started again it goes on where it was; finished, it does nothing. `--shard 3/16` makes the fourth of sixteen
-parts, for sixteen processes started by any scheduler, which need not know of each other; `--distributed` asks
-jax.distributed for its part (videogen_jax/training/distributed.py). The one that ends last completes the data set. Any
-field of the config can be set from the command line: `--config.corpus.folder=videos`.
+An interrupted run continues where it stopped; a finished one does nothing. `--shard 3/16` prepares the fourth of
+sixteen parts, for sixteen processes that are started by any scheduler and do not communicate; `--distributed` takes the
+part from jax.distributed (videogen_jax/training/distributed.py). The last process to end completes the data set. Any
+field of the config can be set on the command line: `--config.corpus.folder=videos`.
 """
 
 import os
@@ -15,8 +15,8 @@ from ml_collections import config_flags
 
 from videogen_jax.runtime.command_line import fail, parse
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Preparing config, e.g. configs/webvid/prepare.py")
-SHARD = flags.DEFINE_string("shard", None, "This process's part i of n, from 0/n to n-1/n")
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/webvid/prepare.py")
+SHARD = flags.DEFINE_string("shard", None, "This process's part i/n, from 0/n to n-1/n")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Take this process's part from jax.distributed")
 
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         fail(error)
     if not finished:
-        logging.info("This process's part is done; the data set is complete when the others' are.")
+        logging.info("This process's part is finished; the data set is complete once all parts are.")
 
 
 if __name__ == "__main__":

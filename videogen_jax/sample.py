@@ -21,7 +21,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from videogen_jax.runtime.command_line import fail, parse_with_default, read_prompts, speak_plainly
+from videogen_jax.runtime.command_line import configure_output, fail, parse_with_default, read_prompts
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_CONFIG = ROOT.parent / "configs" / "shapes" / "sample.py"
@@ -82,7 +82,7 @@ def _compile_only(topology: str) -> None:
 
 def main(argv: list[str]) -> None:
     del argv
-    speak_plainly()
+    configure_output()
     try:
         if _AOT_TOPOLOGY.value is not None:
             _compile_only(_AOT_TOPOLOGY.value)

@@ -10,7 +10,7 @@ import os
 
 from absl import app, flags
 
-from videogen_jax.runtime.command_line import fail, parse, speak_plainly
+from videogen_jax.runtime.command_line import configure_output, fail, parse
 from videogen_jax.studio.clients import TOKEN_VARIABLE, check_token
 
 _MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; the embedded model if not given")
@@ -70,7 +70,7 @@ def serve() -> None:
 
 def main(argv: list[str]) -> None:
     del argv
-    speak_plainly()
+    configure_output()
     try:
         serve()
     except (ValueError, OSError) as error:

@@ -1,7 +1,7 @@
-"""Frames to and from files: videos (.mp4, .webm, .gif), contact sheets and images.
+"""Reading and writing videos (.mp4, .webm, .gif), contact sheets and images.
 
-Frames are uint8 (T, H, W, 3), sRGB, channels last. Every file is written beside its place and moved there when it is
-whole, so that neither an error nor a stop leaves half a file, or destroys the one that was there.
+Frames are uint8 `(T, H, W, 3)`, sRGB. Every file is written under a temporary name in the same folder and moved into
+place when it is complete, so an error or an interruption leaves no partial file and does not destroy an existing one.
 """
 
 import contextlib
@@ -23,40 +23,40 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 SUFFIXES = (".mp4", ".webm", ".gif", ".png")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-# More pixels than this in a file offered as a reference image is an attack or a mistake.
+# A reference image with more pixels than this is an attack or a mistake.
 MAX_PIXELS = 100_000_000
 MAX_GIF_FPS = 50
-# Below this side in pixels x264's macroblock trees are left out: its assembly takes 16 macroblocks of 16 pixels a time,
-# and past the end of what has been written it reads what happens to lie there. The same frames then gave other files
-# now and then (one in six at 16 pixels, one in fifty at 64; none of 800 at 128, 256, 384; none with the assembly off).
-_LEAST_MBTREE = 256
-# Keys that an mp4 file holds in its classic, widely read form.
+# Below this side in pixels, x264's macroblock tree is disabled: its assembly processes 16 macroblocks of 16 pixels at a
+# time and reads uninitialized memory past the end of smaller frames, so that the same frames sometimes gave different
+# files (one in six at 16 pixels, one in fifty at 64; none of 800 at 128, 256, 384; none with the assembly off).
+_MIN_MBTREE_SIDE = 256
+# Metadata keys that have a standard field in an mp4 file.
 _MP4_KEYS = frozenset({"title", "artist", "comment", "description", "copyright", "date", "genre"})
 
 
 class VideoWriter:
-    """Writes a video as its frames arrive, in a `with` block; the file appears at the end of the block.
+    """A writer that encodes frames as they arrive, for use in a `with` block; the file appears when the block ends.
 
-    .mp4 (H.264) and .webm (VP9) are encoded on the way, in 4:2:0 with BT.709 colours; an odd side of an .mp4 is padded
-    by repeating its last row or column, as the format has no odd sides. .gif and .png (a contact sheet) keep the frames
-    until the end. An error inside the block leaves nothing behind.
+    .mp4 (H.264) and .webm (VP9) are encoded in 4:2:0 with BT.709 colours. An odd side of an .mp4 is padded by repeating
+    its last row or column, because the format requires even sides. The frames of a .gif or a .png (a contact sheet) are
+    held in memory until the end. An error inside the block leaves no file behind.
 
     Args:
-      path: ends in one of SUFFIXES; folders above it are created.
-      fps: frames a second, e.g. 7.5; kept as the nearest fraction with a denominator up to 1001. A .gif counts in
-        hundredths of a second: each frame appears at the nearest one, at most MAX_GIF_FPS a second. Unused for .png.
+      path: ends in one of SUFFIXES; missing parent folders are created.
+      fps: frames per second, e.g. 7.5, rounded to a fraction with a denominator of at most 1001. In a .gif each frame
+        is displayed at the nearest hundredth of a second, at most MAX_GIF_FPS per second. Not used for .png.
       size: (height, width) of the frames in pixels.
-      metadata: texts stored in the file, e.g. {"title": prompt}. In a .gif they are one JSON comment.
-      tick: seconds to whose multiples the times given to `append` are rounded, for frames that do not come evenly;
-        None: 1 / fps. A .webm rounds to milliseconds and a .gif to hundredths of a second besides.
+      metadata: texts stored in the file, e.g. {"title": prompt}; in a .gif as one JSON comment.
+      tick: time base in seconds, to which the times passed to `append` are rounded; None for 1 / fps. In addition a
+        .webm rounds to milliseconds and a .gif to hundredths of a second.
 
     Attributes:
-      container: PyAV's, inside the block, where other streams can be added before the first frame and then be muxed; of
-        a .gif or .png None.
+      container: the PyAV container inside the block, to which other streams can be added before the first frame; None
+        for a .gif or .png.
 
     Raises:
-      ValueError: the path cannot be written, fps or size make no video, frames have another shape or dtype, times do
-        not rise, or no frames were given.
+      ValueError: the path cannot be written, fps or size are out of range, frames have another shape or dtype, times do
+        not increase, or there are no frames.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class VideoWriter:
         self.metadata = dict(metadata or {})
         self.tick = 1 / self.fps if tick is None else tick
         self.container = None
-        self._stamps: list[int] = []  # of the frames that are kept; of those encoded the last alone
-        self._temporary = _beside(self.path)
-        self._kept: list[np.ndarray] = []
+        self._stamps: list[int] = []  # of all frames held in memory, or of the last frame encoded
+        self._temporary = _temporary_path(self.path)
+        self._frames: list[np.ndarray] = []
         self._stream = None
 
     def __enter__(self) -> Self:
@@ -93,15 +93,19 @@ class VideoWriter:
             try:
                 self._open()
             except BaseException:
-                self._abandon()
+                self._clean_up()
                 raise
         return self
 
     def append(self, frames: np.ndarray, times: Sequence[Fraction] | None = None) -> None:
-        """Adds frames uint8 (N, H, W, 3), or one frame (H, W, 3), of the size that the writer was made with.
+        """Append frames; the last frame of the video is displayed for 1 / fps.
 
-        times: when each is shown, in seconds from 0, rising; None: 1 / fps after the one before. The last frame of the
-        video is shown for 1 / fps.
+        Args:
+          frames: uint8 `(N, H, W, 3)`, or one frame `(H, W, 3)`, of the writer's size.
+          times: display time of each frame in seconds, increasing, from 0; None for 1 / fps after the previous frame.
+
+        Raises:
+          ValueError: see `VideoWriter`.
         """
         frames = np.asarray(frames)
         if frames.ndim == 3:
@@ -116,11 +120,9 @@ class VideoWriter:
             step = round(1 / self.fps / self.tick)
             stamp = round(time / self.tick) if time is not None else 0 if last is None else last + step
             if stamp < 0 or (last is not None and stamp <= last):
-                raise ValueError(
-                    f"a frame is to be shown at {float(stamp * self.tick):g} s, but times must rise from 0"
-                )
+                raise ValueError(f"a frame has the time {float(stamp * self.tick):g} s, but times must increase from 0")
             if self.suffix in (".gif", ".png"):
-                self._kept.append(frame.copy())
+                self._frames.append(frame.copy())
                 self._stamps.append(stamp)
             else:
                 self._encode(frame, stamp, step)
@@ -132,11 +134,11 @@ class VideoWriter:
         try:
             if kind is None:
                 if not self._stamps:
-                    raise ValueError(f"no frames were given for {self.path}")
+                    raise ValueError(f"{self.path} has no frames: call append at least once")
                 self._finish()
                 os.replace(self._temporary, self.path)
         finally:
-            self._abandon()
+            self._clean_up()
 
     def _open(self) -> None:
         height, width = self.size
@@ -144,7 +146,7 @@ class VideoWriter:
             flags = "+faststart" if set(self.metadata) <= _MP4_KEYS else "+faststart+use_metadata_tags"
             self.container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": flags})
             codec, options = "libx264", {"crf": "16", "preset": "medium"}
-            if min(height, width) < _LEAST_MBTREE:
+            if min(height, width) < _MIN_MBTREE_SIDE:
                 options["mbtree"] = "0"
             height, width = height + height % 2, width + width % 2
         else:
@@ -165,27 +167,27 @@ class VideoWriter:
         rows, columns = self._stream.height - frame.shape[0], self._stream.width - frame.shape[1]
         if rows or columns:
             frame = np.pad(frame, ((0, rows), (0, columns), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
+        video_frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
-        picture.pts, picture.duration, picture.time_base = stamp, duration, self.tick
-        self.container.mux(self._stream.encode(picture))
+        video_frame.pts, video_frame.duration, video_frame.time_base = stamp, duration, self.tick
+        self.container.mux(self._stream.encode(video_frame))
 
     def _finish(self) -> None:
         if self.suffix == ".png":
-            _save_png(self._temporary, contact_sheet(np.stack(self._kept)), self.metadata)
+            _save_png(self._temporary, contact_sheet(np.stack(self._frames)), self.metadata)
         elif self.suffix == ".gif":
             times = [stamp * self.tick for stamp in self._stamps]
-            _save_gif(self._temporary, np.stack(self._kept), self.fps, times, self.metadata)
+            _save_gif(self._temporary, np.stack(self._frames), self.fps, times, self.metadata)
         else:
             self.container.mux(self._stream.encode(None))
             self.container.close()
 
-    def _abandon(self) -> None:
-        """Lets go of everything that is not the finished file; after a success there is nothing left to remove."""
-        self._kept.clear()
+    def _clean_up(self) -> None:
+        """Release the frames and the container, and remove the temporary file if it has not been moved into place."""
+        self._frames.clear()
         if self.container is not None:
-            # Closing writes what is left; a container that has failed may be unable to.
+            # Closing writes the remaining packets, which may fail after an error.
             with contextlib.suppress(av.FFmpegError):
                 self.container.close()
             self.container = self._stream = None
@@ -195,7 +197,7 @@ class VideoWriter:
 def write_video(
     path: str | os.PathLike, frames: np.ndarray, fps: float, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes frames uint8 (T, H, W, 3) in the format that the ending of the path names; see `VideoWriter`."""
+    """Write frames uint8 `(T, H, W, 3)` in the format of the path's suffix; see `VideoWriter`."""
     frames = np.asarray(frames)
     _check_frames(frames)
     with VideoWriter(path, fps, frames.shape[1:3], metadata) as writer:
@@ -203,13 +205,15 @@ def write_video(
 
 
 def read_video(path: str | os.PathLike) -> tuple[np.ndarray, float]:
-    """Reads a video: frames uint8 (T, H, W, 3) and frames a second.
+    """Read a video.
 
-    Where the container does not state the rate, or keeps coarse time stamps (.gif: hundredths of a second), fps is the
-    simplest fraction that explains the length to within one time stamp.
+    If the container does not state the frame rate, or has coarse time stamps (.gif: hundredths of a second), the rate
+    is the simplest fraction that gives the duration to within one time stamp.
+
+    Returns: frames uint8 `(T, H, W, 3)`, and frames per second.
 
     Raises:
-      ValueError: the file does not exist, or is not a video that can be read.
+      ValueError: the file does not exist or is not a readable video.
     """
     path = _existing_file(path)
     frames, end = [], 0
@@ -224,16 +228,16 @@ def read_video(path: str | os.PathLike) -> tuple[np.ndarray, float]:
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(f"{path} is not a video that can be read ({error})") from error
     if not frames:
-        raise ValueError(f"{path} is not a video that can be read (it holds no frames)")
+        raise ValueError(f"{path} is not a video that can be read (it has no frames)")
     if end and (not rate or abs(len(frames) / rate - end * tick) > tick or tick > Fraction(1, 1000)):
         rate = simplest_rate(len(frames), end, tick)
     if not rate:
-        raise ValueError(f"{path} does not say how many frames a second it shows")
+        raise ValueError(f"{path} does not state its frame rate")
     return np.stack(frames), float(rate)
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
-    """The texts that were stored in a file (`VideoWriter`, `metadata`), those of others among them; keys as written.
+    """Read the texts stored in a file, by `VideoWriter(metadata=...)` or by other programs.
 
     Raises:
       ValueError: the file does not exist or cannot be read.
@@ -249,18 +253,29 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
                 comment = image.info.get("comment", b"")
             try:
                 texts = json.loads(comment)
-            except ValueError:  # a comment of somebody else's
+            except ValueError:  # a comment by another program
                 return {"comment": comment.decode(errors="replace")} if comment else {}
             return {str(key): str(text) for key, text in texts.items()} if isinstance(texts, dict) else {}
         with av.open(str(path)) as container:
-            # Matroska shouts: its keys come back in capitals.
+            # Matroska stores keys in upper case.
             return {key.lower(): text for key, text in container.metadata.items()}
     except (av.FFmpegError, OSError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error
 
 
 def contact_sheet(frames: np.ndarray, columns: int = 8, border: int = 2) -> np.ndarray:
-    """Lays frames uint8 (T, H, W, 3) out row by row on white, `border` pixels around each: uint8 (H', W', 3)."""
+    """Lay out frames row by row on white.
+
+    Args:
+      frames: uint8 `(T, H, W, 3)`.
+      columns: maximum number of frames per row.
+      border: width of the white border around each frame, in pixels.
+
+    Returns: uint8 `(H', W', 3)`.
+
+    Raises:
+      ValueError: the frames have another shape or dtype, or columns or border are out of range.
+    """
     frames = np.asarray(frames)
     _check_frames(frames)
     if columns < 1 or border < 0:
@@ -277,15 +292,21 @@ def contact_sheet(frames: np.ndarray, columns: int = 8, border: int = 2) -> np.n
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes an image uint8 (H, W, 3); the path ends in one of IMAGE_SUFFIXES, folders above it are created.
+    """Write an image.
 
-    metadata: texts stored in a .png file; the other formats have no place for them.
+    Args:
+      path: ends in one of IMAGE_SUFFIXES; missing parent folders are created.
+      image: uint8 `(H, W, 3)`.
+      metadata: texts stored in a .png file; ignored for the other formats.
+
+    Raises:
+      ValueError: the path cannot be written, or the image has another shape or dtype.
     """
     check_writable(path, IMAGE_SUFFIXES)
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"an image is (H, W, 3) uint8, but this is {image.shape} {image.dtype}")
-    temporary = _beside(Path(path))
+        raise ValueError(f"image must be (H, W, 3) uint8, but is {image.shape} {image.dtype}")
+    temporary = _temporary_path(Path(path))
     try:
         if temporary.suffix == ".png":
             _save_png(temporary, image, metadata or {})
@@ -297,17 +318,17 @@ def write_image(path: str | os.PathLike, image: np.ndarray, metadata: Mapping[st
 
 
 def read_image(path: str | os.PathLike | BinaryIO, resolution: int | None = None) -> np.ndarray:
-    """Reads an image as it is seen: turned as its EXIF orientation says, what is transparent over white.
+    """Read an image as displayed: rotated by its EXIF orientation, transparent parts over white.
 
     Args:
-      path: a file or an open one, in any format that Pillow reads; of several frames the first is taken.
-      resolution: side in pixels; the central square is cut out and resized to it (Lanczos, anti-aliased). None: as is.
+      path: path of a file, or an open file, in any format that Pillow reads; of an animation the first frame is read.
+      resolution: side in pixels to which the central square is resized (Lanczos, antialiased); None for the full image
+        at its own size.
 
-    Returns:
-      uint8 (H, W, 3), or (resolution, resolution, 3).
+    Returns: uint8 `(H, W, 3)`, or `(resolution, resolution, 3)`.
 
     Raises:
-      ValueError: the file does not exist, is not an image that can be read, or has more than MAX_PIXELS pixels.
+      ValueError: the file does not exist, is not a readable image, or has more than MAX_PIXELS pixels.
     """
     if isinstance(path, (str, os.PathLike)):
         path = _existing_file(path)
@@ -315,7 +336,7 @@ def read_image(path: str | os.PathLike | BinaryIO, resolution: int | None = None
         raise ValueError(f"resolution is {resolution}, but must be at least one pixel")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of fewer pixels than are refused here.
+            # Pillow's warning starts at fewer pixels than are refused here.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
@@ -323,10 +344,7 @@ def read_image(path: str | os.PathLike | BinaryIO, resolution: int | None = None
                 image = _flat_rgb(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large; at most {MAX_PIXELS:,} pixels are read") from error
-    except (
-        OSError,
-        SyntaxError,
-    ) as error:  # Pillow's own exceptions derive from OSError; bad PNG chunks are SyntaxError
+    except (OSError, SyntaxError) as error:  # Pillow's exceptions derive from OSError; bad PNG chunks are SyntaxError
         raise ValueError(f"{path} is not an image that can be read ({error})") from error
     if resolution is not None:
         side = min(image.size)
@@ -337,10 +355,10 @@ def read_image(path: str | os.PathLike | BinaryIO, resolution: int | None = None
 
 
 def check_writable(path: str | os.PathLike, suffixes: tuple[str, ...] = SUFFIXES) -> None:
-    """Makes sure, before any long work, that a file can be written; creates the folders above it.
+    """Check before any long computation that a file can be written, and create its missing parent folders.
 
     Raises:
-      ValueError: the ending is none of suffixes, the path is a folder, or its folder cannot be created or written.
+      ValueError: the path ends in none of `suffixes`, is a folder, or its folder cannot be created or written.
     """
     path = Path(path)
     if path.suffix.lower() not in suffixes:
@@ -357,11 +375,11 @@ def check_writable(path: str | os.PathLike, suffixes: tuple[str, ...] = SUFFIXES
 
 def _check_frames(frames: np.ndarray) -> None:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
-        raise ValueError(f"frames are (T, H, W, 3) uint8, but these are {frames.shape} {frames.dtype}")
+        raise ValueError(f"frames must be (T, H, W, 3) uint8, but are {frames.shape} {frames.dtype}")
 
 
-def _beside(path: Path) -> Path:
-    """A temporary name in the same folder, so that moving it into place is atomic; the ending stays."""
+def _temporary_path(path: Path) -> Path:
+    """Return a temporary path with the same suffix in the same folder, from where moving into place is atomic."""
     return path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix.lower()}")
 
 
@@ -375,7 +393,7 @@ def _existing_file(path: str | os.PathLike) -> Path:
 
 
 def simplest_rate(count: int, end: int, tick: Fraction) -> Fraction:
-    """The frames a second, of smallest denominator, at which `count` frames last `end` ticks to within one tick."""
+    """Return the frame rate of smallest denominator at which `count` frames last `end` ticks to within one tick."""
     measured = count / (end * tick)
     for denominator in range(1, 1002):
         rate = Fraction(round(measured * denominator), denominator)
@@ -386,7 +404,7 @@ def simplest_rate(count: int, end: int, tick: Fraction) -> Fraction:
 
 def _flat_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        # Pillow clips 16-bit grays to 255 where it should scale them.
+        # Pillow clips 16-bit greys to 255 instead of scaling them.
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -404,8 +422,7 @@ def _save_png(path: Path, image: np.ndarray, metadata: Mapping[str, str]) -> Non
 def _save_gif(
     path: Path, frames: np.ndarray, fps: Fraction, times: Sequence[Fraction], metadata: Mapping[str, str]
 ) -> None:
-    """An endlessly looping gif. One palette from all frames, and ordered dithering, which is bound to the place and not
-    to the frame: what does not move does not flicker."""
+    """Write a looping gif, with one palette and ordered dithering so that still regions do not flicker."""
     tick = Fraction(1, 100)
     height, width = frames.shape[1:3]
     graph = av.filter.Graph()
@@ -424,9 +441,9 @@ def _save_gif(
         stream.width, stream.height, stream.pix_fmt = width, height, "pal8"
         stream.time_base = stream.codec_context.time_base = tick
         for frame, time in zip(frames, times, strict=True):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            picture.pts, picture.time_base = round(time / tick), tick
-            source.push(picture)
+            video_frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            video_frame.pts, video_frame.time_base = round(time / tick), tick
+            source.push(video_frame)
         source.push(None)
         for _ in frames:
             container.mux(stream.encode(sink.pull()))
@@ -436,9 +453,10 @@ def _save_gif(
 
 
 def _add_gif_comment(path: Path, text: bytes) -> None:
-    """Puts a comment extension (GIF89a, section 24) behind the header and its colour table."""
+    """Insert a comment extension (GIF89a, section 24) after the header and its colour table."""
     content = path.read_bytes()
     flags = content[10]
     header = 13 + (3 << (flags % 8 + 1) if flags & 0x80 else 0)
-    blocks = b"".join(bytes([len(part)]) + part for part in (text[at : at + 255] for at in range(0, len(text), 255)))
+    chunks = [text[start : start + 255] for start in range(0, len(text), 255)]
+    blocks = b"".join(bytes([len(chunk)]) + chunk for chunk in chunks)
     path.write_bytes(content[:header] + b"\x21\xfe" + blocks + b"\x00" + content[header:])

@@ -8,11 +8,11 @@ from videogen_jax.weights.hub import EMBEDDED, resolve
 
 @pytest.fixture(scope="session")
 def tiny_interpolator(tiny_model) -> Interpolator:
-    """Of untrained weights; frames are filled up to even sides."""
+    """With untrained weights; frames are padded to even sides."""
     return Interpolator.from_pretrained(tiny_model, window=6)
 
 
 @pytest.fixture(scope="session")
 def trained_interpolator() -> Interpolator:
-    """The embedded model's."""
+    """Of the embedded model."""
     return Interpolator.from_pretrained(resolve(EMBEDDED), window=8)

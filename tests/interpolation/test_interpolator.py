@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.shapes.clips import clip_from_caption
-from videogen_jax.interpolation.interpolator import Motion, carry, factor_passes, interpolate_frames
+from videogen_jax.interpolation.interpolator import Motion, factor_passes, interpolate_frames, interpolate_residual
 from videogen_jax.metrics.image import flicker_error, psnr
 from videogen_jax.runtime.arrays import to_uint8, to_unit
 from videogen_jax.shapes.world import frame_times, render
@@ -15,12 +15,12 @@ from videogen_jax.stages.temporal import blend
 
 
 def noise(count: int, height: int = 16, width: int = 16, seed: int = 0) -> np.ndarray:
-    """Frames without any scene change, uint8 (T, H, W, 3)."""
+    """Return frames without scene changes, uint8 (T, H, W, 3)."""
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
 def reference(interpolator, frames: np.ndarray, *factors: int) -> np.ndarray:
-    """All frames encoded, upsampled and decoded one by one, in one go, without windows."""
+    """Encode, upsample and decode all frames at once, without windows."""
 
     @jax.jit
     def run(params, frames):
@@ -32,21 +32,21 @@ def reference(interpolator, frames: np.ndarray, *factors: int) -> np.ndarray:
     return np.asarray(run(interpolator.params, frames)).astype(int)
 
 
-def test_made_frames_are_nearer_to_the_truth_than_blends_and_repeats(trained_interpolator):
+def test_new_frames_are_nearer_to_the_truth_than_blends_and_repeats(trained_interpolator):
     clip = clip_from_caption("a small yellow circle moving left quickly on a gray background", seed=1)
     truth = render(clip, frame_times(61), 128)[:17]
-    given, made = truth[::4], [k for k in range(17) if k % 4]
-    found = interpolate_frames(trained_interpolator, given, 4)
-    decoded = interpolate_frames(trained_interpolator, given, 4, keep_frames=False)
-    blended = np.asarray(to_uint8(blend(to_unit(jnp.asarray(given))[None], 4)))[0]
-    repeated = given[np.round(np.arange(17) / 4).astype(int)]
-    np.testing.assert_array_equal(found[::4], given)
+    sources, new = truth[::4], [k for k in range(17) if k % 4]
+    found = interpolate_frames(trained_interpolator, sources, 4)
+    decoded = interpolate_frames(trained_interpolator, sources, 4, keep_frames=False)
+    blended = np.asarray(to_uint8(blend(to_unit(jnp.asarray(sources))[None], 4)))[0]
+    repeated = sources[np.round(np.arange(17) / 4).astype(int)]
+    np.testing.assert_array_equal(found[::4], sources)
     for other, margin in ((blended, 1.5), (repeated, 3.0), (decoded, 1.0)):
-        assert psnr(found[made], truth[made]) > psnr(other[made], truth[made]) + margin
+        assert psnr(found[new], truth[new]) > psnr(other[new], truth[new]) + margin
         assert flicker_error(found, truth) < flicker_error(other, truth)
 
 
-def test_the_length_of_the_windows_leaves_no_trace(trained_interpolator):
+def test_results_do_not_depend_on_the_window(trained_interpolator):
     clip = clip_from_caption("a large green star circling clockwise on a striped brown background", seed=2)
     frames = render(clip, frame_times(11), 64)
     short = interpolate_frames(trained_interpolator, frames, 2)
@@ -58,24 +58,24 @@ def test_the_length_of_the_windows_leaves_no_trace(trained_interpolator):
 
 @pytest.fixture(scope="module")
 def by_image(tiny_interpolator):
-    """Without the video decoder: then nothing depends on frames that are further away than the next two."""
+    """An interpolator without a video decoder, whose frames depend on the next two neighbours only."""
     return dataclasses.replace(tiny_interpolator, decoder=None)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 11])
-def test_windows_give_what_the_whole_gives(by_image, count):
+def test_windows_match_the_whole_video(by_image, count):
     frames = noise(count)
     found = interpolate_frames(by_image, frames, 4, keep_frames=False)
     assert np.abs(found - reference(by_image, frames, 4)).max() <= 1  # rounding
 
 
-def test_eight_is_four_and_then_two(by_image):
+def test_a_factor_of_eight_is_four_then_two(by_image):
     frames = noise(7)
     found = interpolate_frames(by_image, frames, 8, keep_frames=False)
     assert found.shape == (49, 16, 16, 3)
     assert np.abs(found - reference(by_image, frames, 4, 2)).max() <= 1
-    kept = interpolate_frames(by_image, frames, 8)
-    np.testing.assert_array_equal(kept[::8], frames)
+    with_sources = interpolate_frames(by_image, frames, 8)
+    np.testing.assert_array_equal(with_sources[::8], frames)
 
 
 def test_each_program_is_compiled_once(tiny_interpolator, compilations):
@@ -86,7 +86,7 @@ def test_each_program_is_compiled_once(tiny_interpolator, compilations):
     assert len(compilations) == first
 
 
-def test_odd_sizes_are_filled_up_and_cut_back(tiny_interpolator):
+def test_odd_sizes_are_padded_and_cropped_back(tiny_interpolator):
     frames = noise(5, 13, 19)
     found = interpolate_frames(tiny_interpolator, frames, 2)
     assert found.shape == (9, 13, 19, 3)
@@ -96,7 +96,7 @@ def test_odd_sizes_are_filled_up_and_cut_back(tiny_interpolator):
     np.testing.assert_array_equal(decoded, interpolate_frames(tiny_interpolator, wider, 2, False)[:, :13, :19])
 
 
-def test_across_a_cut_the_last_frame_is_held(tiny_interpolator):
+def test_at_a_cut_the_last_frame_is_repeated(tiny_interpolator):
     dark, light = (
         np.clip(noise(7, seed=seed) // 8 + level, 0, 255).astype(np.uint8) for seed, level in ((0, 0), (1, 200))
     )
@@ -107,12 +107,12 @@ def test_across_a_cut_the_last_frame_is_held(tiny_interpolator):
 
 
 @pytest.mark.parametrize("keep_frames", [True, False])
-def test_scenes_of_one_frame_pass(tiny_interpolator, keep_frames):
+def test_scenes_of_one_frame(tiny_interpolator, keep_frames):
     lit = noise(6) // 8
     lit[5] += np.uint8(200)
     found = list(tiny_interpolator.interpolate(lit, 2, keep_frames))
     assert [len(part) for part in found] == [2] * 6
-    np.testing.assert_array_equal(found[4][0], found[4][1])  # held up to the cut
+    np.testing.assert_array_equal(found[4][0], found[4][1])  # repeated up to the cut
     if keep_frames:
         np.testing.assert_array_equal(found[5], lit[[5, 5]])
 
@@ -129,20 +129,20 @@ def test_memory_does_not_grow_with_the_length(by_image):
         return largest
 
     peak(12)  # compiles
-    more = 160 * 32 * 32 * 3  # bytes of the frames given, half of what the frames made take
+    more = 160 * 32 * 32 * 3  # bytes of the source frames, half of those of the output
     assert peak(200) - peak(40) < more / 2
 
 
-def test_details_go_where_the_flow_says():
-    details = jnp.asarray(np.random.default_rng(0).normal(size=(3, 16, 16, 3)), jnp.float32)
+def test_residuals_are_warped_along_the_flow():
+    residual = jnp.asarray(np.random.default_rng(0).normal(size=(3, 16, 16, 3)), jnp.float32)
     zero = jnp.zeros((2, 3, 4, 4, 2))
     still = Motion(zero, zero, jnp.full((2, 3, 4, 4, 1), 0.5))
-    np.testing.assert_allclose(carry(details, still), blend(details[None], 4)[0], atol=1e-6)
-    # A latent's width, 4 pixels, to the right: half of it from each end, in the middle.
+    np.testing.assert_allclose(interpolate_residual(residual, still), blend(residual[None], 4)[0], atol=1e-6)
+    # Motion by one latent, 4 pixels, to the right: half of it from each end in the middle frame.
     right = jnp.zeros((1, 1, 4, 4, 2)).at[..., 0].set(0.5)
-    first = details[0]
+    first = residual[0]
     moved = jnp.stack([first, jnp.roll(first, 4, axis=1)])
-    middle = carry(moved, Motion(-right, right, jnp.full((1, 1, 4, 4, 1), 0.5)))[1]
+    middle = interpolate_residual(moved, Motion(-right, right, jnp.full((1, 1, 4, 4, 1), 0.5)))[1]
     np.testing.assert_allclose(middle[:, 2:-2], jnp.roll(first, 2, axis=1)[:, 2:-2], atol=1e-6)
 
 
@@ -162,7 +162,9 @@ def test_wrong_frames_are_refused(tiny_interpolator):
         interpolate_frames(tiny_interpolator, noise(1), 2)
     with pytest.raises(ValueError, match=r"a frame is \(16, 16, 3\) float32, but must be"):
         interpolate_frames(tiny_interpolator, noise(3).astype(np.float32), 2)
-    with pytest.raises(ValueError, match=r"a frame is \(18, 16, 3\) uint8, but must be \(H, W, 3\) uint8 as the first"):
+    with pytest.raises(
+        ValueError, match=r"a frame is \(18, 16, 3\) uint8, but must be \(H, W, 3\) uint8 like the first"
+    ):
         list(tiny_interpolator.interpolate([*noise(3), *noise(3, 18)], 2))
     with pytest.raises(ValueError, match="window is 3, but must be at least 4"):
         dataclasses.replace(tiny_interpolator, window=3)

@@ -118,7 +118,7 @@ def test_stable_video_diffusions_decoder_is_read_and_written(tmp_path):
     decode = jax.jit(stage.decode)
     np.testing.assert_allclose(decode(params, latents)[0], expected, atol=1e-4)
 
-    # Its encoder as a plain autoencoder, with a decoder that nobody reads, is what the export joins it to again.
+    # Its encoder as a plain autoencoder, with an unused decoder, to which the export joins the video decoder again.
     image = randomize(
         diffusers.AutoencoderKL(
             block_out_channels=(32, 64),

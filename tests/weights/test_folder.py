@@ -9,6 +9,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
+from videogen_jax.runtime.files import save_json
 from videogen_jax.weights import folder as folders
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -34,7 +35,7 @@ def test_round_trip(tmp_path, params, template):
     assert sorted(entry.name for entry in (tmp_path / "unet").iterdir()) == ["config.json", WEIGHTS]
     (tmp_path / "plain").touch()
     modes = {path.stat().st_mode for path in (tmp_path / "plain", *(tmp_path / "unet").iterdir())}
-    assert len(modes) == 1  # what others may read, they may read here
+    assert len(modes) == 1  # the usual permissions, not those of safetensors
     assert folders.load_config(tmp_path / "unet") == {**CONFIG, "block_out_channels": [4, 8]}
     text = (tmp_path / "unet" / "config.json").read_text()
     assert text.startswith('{\n  "_class_name": "Tiny",\n  "act"')
@@ -64,7 +65,7 @@ def test_other_dtypes(tmp_path, params, template, dtype):
     jax.tree.map(np.testing.assert_array_equal, folders.load_part(tmp_path, template, dtype=dtype), params)
 
 
-def test_torch_reads_what_is_written(tmp_path, params):
+def test_torch_reads_our_files(tmp_path, params):
     torch = pytest.importorskip("torch")
     safetensors_torch = pytest.importorskip("safetensors.torch")
     folders.save_part(tmp_path, CONFIG, params, dtype="float32")
@@ -88,7 +89,7 @@ def test_values_too_large_for_half_precision_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dtype": "float8"}, "dtype is 'float8', but weights are stored as one of float16, bfloat16, float32"),
+        ({"dtype": "float8"}, "dtype is 'float8', but must be one of float16, bfloat16, float32"),
         ({"weights_name": "weights.bin"}, "weights_name is 'weights.bin', but must be one of diffusion_pytorch_model"),
     ],
 )
@@ -133,7 +134,7 @@ def test_full_weights_come_before_half_precision_ones(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "v1-5-pruned.ckpt"])
-def test_a_pickle_is_refused_with_the_way_out(tmp_path, name):
+def test_a_pickle_is_refused_with_a_remedy(tmp_path, name):
     (tmp_path / name).write_bytes(b"pickle")
     with pytest.raises(ValueError, match=rf"only pickled weights \({re.escape(name)}\).*safe_serialization=True"):
         folders.load_tensors(tmp_path)
@@ -155,9 +156,9 @@ def test_missing_empty_and_damaged(tmp_path, params, template):
     with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
         folders.load_config(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(ValueError, match=r"config\.json must hold a JSON object"):
+    with pytest.raises(ValueError, match=r"config\.json must contain a JSON object"):
         folders.load_config(tmp_path)
-    with pytest.raises(ValueError, match=r"config\.json is a file, but the folder of a model is needed"):
+    with pytest.raises(ValueError, match=r"config\.json is a file, but must be a model folder"):
         folders.load_config(tmp_path / "config.json")
 
 
@@ -165,8 +166,8 @@ def test_missing_empty_and_damaged(tmp_path, params, template):
     ("weight_map", "message"),
     [
         ({"a": "absent.safetensors"}, "absent.safetensors is missing, but model.safetensors.index.json names it"),
-        ({"a": "../x.safetensors"}, "names the file '../x.safetensors', which is not beside it"),
-        ({"b": "x.safetensors"}, "names b and 0 more that its files do not hold"),
+        ({"a": "../x.safetensors"}, "names the file '../x.safetensors', which is not in the same folder"),
+        ({"b": "x.safetensors"}, "names b and 0 more that its files do not contain"),
         (["a"], "has no weight_map"),
     ],
 )
@@ -186,7 +187,7 @@ def test_weights_of_another_network_name_the_folder(tmp_path, params, template):
 
 def test_model_index(tmp_path):
     index = {"_class_name": "VideoGenPipeline", "unet": ["videogen_jax", "UNet"], "safety_checker": [None, None]}
-    folders.write_model_index(tmp_path / "model", index)
+    save_json(tmp_path / "model" / folders.INDEX_NAME, index)
     assert folders.read_model_index(tmp_path / "model") == index
     with pytest.raises(ValueError, match=r"is not a model folder: it has no model_index\.json$"):
         folders.read_model_index(tmp_path)

@@ -1,4 +1,4 @@
-"""Hub ids, without a network: what is asked of the hub is replaced."""
+"""Hub ids, without a network: calls to the hub are replaced."""
 
 import huggingface_hub
 import pytest
@@ -33,7 +33,7 @@ SD15 = [
 ]
 
 
-def test_one_format_of_each_part_is_needed_and_no_pickle():
+def test_needed_files_have_one_format_per_part_and_no_pickle():
     assert needed_files(SD15) == {
         "model_index.json",
         "scheduler/scheduler_config.json",
@@ -50,8 +50,8 @@ def test_one_format_of_each_part_is_needed_and_no_pickle():
     }
 
 
-def test_a_folder_is_itself_and_so_is_what_cannot_be_an_id(tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: pytest.fail("asked the hub"))
+def test_folders_and_paths_resolve_to_themselves(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: pytest.fail("the hub was called"))
     assert resolve(tmp_path) == tmp_path
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -59,7 +59,7 @@ def test_a_folder_is_itself_and_so_is_what_cannot_be_an_id(tmp_path, monkeypatch
     assert str(resolve("/no/such/folder")) == "/no/such/folder"
 
 
-def test_ids_are_told_from_paths(tmp_path, monkeypatch):
+def test_ids_are_distinguished_from_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     names = ("a/b", "a/b@main", "models/b", "models", "b", "/a/b", EMBEDDED, EMBEDDED_CLASSIFIER)
@@ -67,27 +67,27 @@ def test_ids_are_told_from_paths(tmp_path, monkeypatch):
     assert all(resolve(name).is_dir() for name in (EMBEDDED, EMBEDDED_CLASSIFIER))
 
 
-def test_an_id_is_fetched_or_found_in_the_cache(tmp_path, monkeypatch):
-    asked = []
+def test_an_id_is_downloaded_or_read_from_the_cache(tmp_path, monkeypatch):
+    calls = []
 
     def snapshot_download(repo, revision=None, allow_patterns=None, local_files_only=False):
-        asked.append((repo, revision, allow_patterns, local_files_only))
+        calls.append((repo, revision, allow_patterns, local_files_only))
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: SD15)
     assert resolve("owner/model@v2") == tmp_path
-    assert asked.pop() == ("owner/model", "v2", sorted(needed_files(SD15)), False)
+    assert calls.pop() == ("owner/model", "v2", sorted(needed_files(SD15)), False)
 
     def offline(*_, **__):
         raise OfflineModeIsEnabled("offline")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", offline)
     assert resolve("owner/model") == tmp_path
-    assert asked == [("owner/model", None, None, True)]
+    assert calls == [("owner/model", None, None, True)]
 
 
-def test_neither_network_nor_copy_is_said_so(monkeypatch):
+def test_a_model_that_cannot_be_found_is_an_error(monkeypatch):
     def offline(*_, **__):
         raise ConnectionError("no route")
 
@@ -96,11 +96,11 @@ def test_neither_network_nor_copy_is_said_so(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", not_there)
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", offline)
-    with pytest.raises(ValueError, match="owner/model is no folder here, and the hub cannot be reached"):
+    with pytest.raises(ValueError, match="owner/model is not a folder, and the hub cannot be reached"):
         resolve("owner/model")
 
     def not_found(*_, **__):
-        raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)  # made without the response of a server
+        raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)  # constructed without a server response
 
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", not_found)
     with pytest.raises(ValueError, match="neither a folder nor a model on the hub"):

@@ -116,25 +116,25 @@ def test_a_linen_network_computes_what_the_torch_network_does():
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     module = torch_network(torch)
-    kept = {
+    stored = {
         name: tensor
         for name, tensor in arrays(module).items()
         if name.startswith(("down_blocks.0.", "down_blocks.10."))
     }
     template = jax.eval_shape(Network().init, jax.random.key(0), *INPUTS)["params"]
-    params = naming.from_public(kept, template)
-    given = Network().apply({"params": params}, *INPUTS)
+    params = naming.from_public(stored, template)
+    outputs = Network().apply({"params": params}, *INPUTS)
     with torch.no_grad():
         expected = module(torch.from_numpy(INPUTS[0]), *(torch.from_numpy(np.moveaxis(x, -1, 1)) for x in INPUTS[1:]))
-    for ours, theirs in zip(given, expected, strict=True):
+    for ours, theirs in zip(outputs, expected, strict=True):
         np.testing.assert_allclose(ours[0], theirs[0], atol=1e-5)
         for x, y in zip(ours[1:], theirs[1:], strict=True):
             np.testing.assert_allclose(np.moveaxis(np.asarray(x), -1, 1), y, atol=1e-5)
 
     back = naming.to_public(params)
-    assert set(back) == set(kept)
+    assert set(back) == set(stored)
     for name, tensor in back.items():
-        np.testing.assert_array_equal(tensor, kept[name])
+        np.testing.assert_array_equal(tensor, stored[name])
         assert tensor.flags.c_contiguous
 
 
@@ -173,7 +173,7 @@ def test_one_error_names_all_that_is_wrong(template, tensors):
     assert "1 of another shape (down_blocks.0.conv1.weight is (4, 3, 5, 5), not (4, 3, 3, 3))" in message
 
 
-def test_a_long_list_is_cut_and_counted(template):
+def test_a_long_list_is_shortened_and_counted(template):
     leaves = len(jax.tree.leaves(template))
     with pytest.raises(ValueError, match=rf"{leaves} missing \(.*, \.\.\.\)") as caught:
         naming.from_public({}, template)
@@ -186,7 +186,7 @@ def test_a_transposed_kernel_is_refused():
         naming.from_public({"proj.weight": np.zeros((3, 2), np.float32)}, template)
 
 
-def test_first_names_of_attention_layers_and_buffers():
+def test_older_names_of_attention_layers_and_buffers():
     shapes = {
         name: {"kernel": jax.ShapeDtypeStruct((4, 4), jnp.float32)} for name in ("to_q", "to_k", "to_v", "to_out_0")
     }
@@ -208,7 +208,7 @@ def test_text_encoder_with_and_without_prefix(stored, asked):
     np.testing.assert_array_equal(jax.tree.leaves(params)[0], [0, 1, 2])
 
 
-def test_two_parameters_of_one_name_are_refused():
+def test_two_parameters_of_the_same_name_are_refused():
     params = {"norm": {"scale": np.ones(2), "kernel": np.ones((2, 2))}}
     with pytest.raises(ValueError, match=re.escape("'norm.weight', the second is norm/kernel")):
         naming.to_public(params)
@@ -220,7 +220,7 @@ def test_a_kernel_of_no_known_layer_is_refused():
 
 
 def linen_template(torch, module):
-    """What the analogous linen network would have: layer types decide the leaf names, list indices are joined on."""
+    """Return the template of the analogous linen network: layer types determine the leaf names."""
     template = {}
     for prefix, layer in module.named_modules():
         for leaf, tensor in layer.named_parameters(recurse=False):
@@ -274,6 +274,6 @@ def test_every_name_of_the_public_networks_is_covered():
         tensors = arrays(module)
         params = naming.from_public(tensors, linen_template(torch, module))
         back = naming.to_public(params)
-        learnt = {name for name, _ in module.named_parameters()}
-        assert set(back) == learnt, type(module).__name__
-        assert all(np.array_equal(back[name], tensors[name]) for name in learnt), type(module).__name__
+        trained = {name for name, _ in module.named_parameters()}
+        assert set(back) == trained, type(module).__name__
+        assert all(np.array_equal(back[name], tensors[name]) for name in trained), type(module).__name__

@@ -1,4 +1,4 @@
-"""Samplers as scheduler_config.json asks for them, step by step against diffusers."""
+"""Samplers configured by scheduler_config.json, compared step by step with diffusers."""
 
 import json
 
@@ -59,12 +59,12 @@ CASES = {
 
 
 def network(xp, x, t):
-    """A smooth stand-in for a UNet that depends on everything it is given."""
+    """A smooth stand-in for a UNet that depends on all its inputs."""
     return xp.tanh(0.8 * x) + 0.3 * xp.sin(0.01 * t + 2.0 * x)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_step_is_that_of_diffusers(name):
+def test_every_step_equals_that_of_diffusers(name):
     torch = pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")
     kind, fields = CASES[name]
@@ -79,28 +79,28 @@ def test_every_step_is_that_of_diffusers(name):
 
     theirs.set_timesteps(20)
     x = torch.from_numpy(noise) * theirs.init_noise_sigma
-    expected = []  # what the network is given at each call, and the result
+    expected = []  # the network's input at each call, and the result
     for t in theirs.timesteps:
         scaled = theirs.scale_model_input(x, t)
         expected.append(scaled.numpy())
         x = theirs.step(network(torch, scaled, t.float()), t, x).prev_sample
     expected.append(x.numpy())
 
-    seen, times = [], []
+    inputs, times = [], []
 
     def denoise(x, t):
-        jax.debug.callback(lambda x, t: (seen.append(x), times.append(t[0])), x, t, ordered=True)
+        jax.debug.callback(lambda x, t: (inputs.append(x), times.append(t[0])), x, t, ordered=True)
         return network(jnp, x, t.astype(jnp.float32)[:, None])
 
     found = jax.jit(lambda x: sample(denoise, schedule, x, 20, **settings))(noise)
     jax.effects_barrier()
     np.testing.assert_allclose(times, theirs.timesteps.numpy(), rtol=1e-6)
-    for ours, truth in zip([*seen, found], expected, strict=True):
+    for ours, truth in zip([*inputs, found], expected, strict=True):
         np.testing.assert_allclose(ours, truth, atol=1e-4 * max(1.0, np.abs(truth).max()))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_config_survives_the_way_there_and_back(name):
+def test_a_config_survives_a_round_trip(name):
     kind, fields = CASES[name]
     scheduler = Scheduler.from_config({"_class_name": kind, **fields})
     assert Scheduler.from_config(scheduler.to_config()) == scheduler
@@ -110,24 +110,24 @@ def test_a_config_survives_the_way_there_and_back(name):
     ("kind", "change", "message"),
     [
         ("HeunDiscreteScheduler", {}, "describes a HeunDiscreteScheduler; supported are DDIMScheduler, PNDM"),
-        ("DDIMScheduler", {"thresholding": True}, "thresholding is True; .* with False alone"),
+        ("DDIMScheduler", {"thresholding": True}, "thresholding is True; .* only with False"),
         (
             "DDIMScheduler",
             {"clip_sample": False, "beta_schedule": "sigmoid"},
             "beta_schedule is 'sigmoid'; supported are linear",
         ),
         ("DDIMScheduler", {"trained_betas": [0.1]}, "trained_betas is"),
-        ("DDIMScheduler", {"warp": 1}, "warp is no field of a DDIMScheduler"),
-        ("DDIMScheduler", {"clip_sample": True}, "clip_sample is True; .* with False alone"),
-        ("DDIMScheduler", {}, "lacks clip_sample, which then is True; .* with False alone"),
+        ("DDIMScheduler", {"warp": 1}, "warp is not a supported field of a DDIMScheduler"),
+        ("DDIMScheduler", {"clip_sample": True}, "clip_sample is True; .* only with False"),
+        ("DDIMScheduler", {}, "lacks clip_sample, whose default is True; .* only with False"),
         ("PNDMScheduler", {"skip_prk_steps": False}, "skip_prk_steps is False"),
-        ("PNDMScheduler", {}, "lacks skip_prk_steps, which then is False; .* with True alone"),
+        ("PNDMScheduler", {}, "lacks skip_prk_steps, whose default is False; .* only with True"),
         ("EulerDiscreteScheduler", {"use_karras_sigmas": True}, "use_karras_sigmas is True"),
         ("EulerDiscreteScheduler", {"interpolation_type": "log_linear"}, "interpolation_type is 'log_linear'"),
-        ("DPMSolverMultistepScheduler", {"solver_order": 3}, r"solver_order is 3; .* with 2 alone"),
+        ("DPMSolverMultistepScheduler", {"solver_order": 3}, r"solver_order is 3; .* only with 2"),
         ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "algorithm_type is 'sde-dpmsolver"),
     ],
 )
-def test_what_is_not_supported_is_named(kind, change, message):
+def test_unsupported_settings_are_named(kind, change, message):
     with pytest.raises(ValueError, match=message):
         Scheduler.from_config({"_class_name": kind, **STABLE_DIFFUSION, **change})

@@ -35,7 +35,7 @@ def test_files_are_clips_format(folder, tokenizer):
     merges = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
     assert sorted(entries.values()) == list(range(len(entries)))
     assert len(entries) == 512 + len(merges) - 1 + 2
-    # The places that OpenAI's file gives to these.
+    # The indices of these entries in OpenAI's file.
     assert (entries["!"], entries["a"], entries["!</w>"], entries["a</w>"]) == (0, 64, 256, 320)
     assert (entries["<|startoftext|>"], entries["<|endoftext|>"]) == (len(entries) - 2, len(entries) - 1)
     assert all("".join(merge.split(" ")) in entries for merge in merges[1:])
@@ -126,7 +126,7 @@ def test_another_length(captions, tmp_path):
 
 
 def test_bad_input_is_refused(tokenizer, tmp_path):
-    with pytest.raises(ValueError, match="captions must hold"):
+    with pytest.raises(ValueError, match="captions must contain"):
         tokenizer_lib.train_tokenizer([], tmp_path)
     with pytest.raises(ValueError, match="model_max_length"):
         tokenizer_lib.train_tokenizer(["a"], tmp_path, model_max_length=2)
@@ -146,24 +146,24 @@ def test_captioned_clips_come_in_groups_that_differ_in_their_shape_or_their_moti
     for index in range(40):
         example = source[index]
         assert example["video"].shape == (4, 2, 16, 16, 3)
-        said = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in example["tokens"]]
-        clips = [world.parse_caption(caption) for caption in said]
+        decoded = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in example["tokens"]]
+        clips = [world.parse_caption(caption) for caption in decoded]
         name = "motion" if index % 2 else "shape"
-        alike = {caption.replace(getattr(clip, name), name) for caption, clip in zip(said, clips, strict=True)}
+        alike = {caption.replace(getattr(clip, name), name) for caption, clip in zip(decoded, clips, strict=True)}
         assert len(alike) == 1
         moves |= {clip.motion for clip in clips} if index % 2 else set()
-        for caption, clip, video in zip(said, clips, example["video"], strict=True):
+        for caption, clip, video in zip(decoded, clips, example["video"], strict=True):
             assert not world.is_held_out(clip.colour, clip.shape, clip.motion)
             captions.add(caption)
-            if name == "shape":  # a clip held out in a shape comes twice as it was drawn
-                np.testing.assert_array_equal(video, example["video"][said.index(caption)])
+            if name == "shape":  # a held-out shape is replaced by the shape that was drawn, which then occurs twice
+                np.testing.assert_array_equal(video, example["video"][decoded.index(caption)])
     assert len(captions) > 130  # of 160, some being held out
     assert moves >= set(world.IN_PLACE)
     with pytest.raises(ValueError, match="attribute must be shape or motion; got 'size'"):
         world.similar_clips(0, 0, "train", "size")
 
 
-def test_senses_of_circling_are_shown_from_the_same_start():
+def test_both_directions_of_circling_start_at_the_same_position():
     groups = [world.similar_clips(0, index, "all", "motion") for index in range(20)]
     for *_, one, other in groups:
         assert (one.motion, other.motion) == tuple(world.CIRCLING)

@@ -1,4 +1,4 @@
-"""PyTorch's files as PyTorch writes them, read without it; and files that would run code, which are refused."""
+"""Files written by PyTorch are read without it; files that would execute code are refused."""
 
 import os
 import pickle
@@ -67,11 +67,11 @@ class Harmful:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_code_is_not_run(tmp_path, zipped):
     harmful = Harmful()
-    harmful.path = str(tmp_path / "made")
+    harmful.path = str(tmp_path / "created")
     torch.save({"w": harmful}, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"it names .*mkdir, which no file of tensors needs"):
+    with pytest.raises(ValueError, match=r"it names .*mkdir, which a file of tensors does not need"):
         load_torch_file(tmp_path / "w.pt")
-    assert not (tmp_path / "made").exists()
+    assert not (tmp_path / "created").exists()
 
 
 def test_whole_models_and_damaged_files(network, tmp_path):

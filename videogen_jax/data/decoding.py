@@ -308,23 +308,23 @@ def nearest_frames(frames: Iterable[tuple[float, Any]], times: Iterable[float]) 
         times nothing is yielded.
     """
     times = iter(times)
-    wanted = next(times, None)
+    target = next(times, None)
     previous, gap = None, 0.0
     for time, frame in frames:
-        while wanted is not None and previous is not None and wanted <= (previous[0] + time) / 2:
+        while target is not None and previous is not None and target <= (previous[0] + time) / 2:
             yield previous
-            wanted = next(times, None)
-        if wanted is None:
+            target = next(times, None)
+        if target is None:
             return
         gap = time - previous[0] if previous is not None else gap
         previous = (time, frame)
-    while wanted is not None and previous is not None and wanted <= previous[0] + gap / 2:
+    while target is not None and previous is not None and target <= previous[0] + gap / 2:
         yield previous
-        wanted = next(times, None)
+        target = next(times, None)
 
 
 def read_frames(video: VideoFile | FrameArray, times: Sequence[float], framing: Framing | None) -> np.ndarray:
-    """Read the frames nearest to the given times.
+    """Read the frames of a video nearest to `times`.
 
     Args:
       video: the video.

@@ -1,1 +1,1 @@
-"""Raising the frame rate of videos: in latents by the temporal upsampler, in files with their sound and time stamps."""
+"""Raising the frame rate of video files with the temporal upsampler, including their sound and time stamps."""

@@ -1,4 +1,4 @@
-"""The sound of one file into another: copied packet by packet, or coded anew where the container does not take it."""
+"""Copying the sound of one file into another: packet by packet, or re-encoded if the container does not support it."""
 
 import os
 import warnings
@@ -11,18 +11,18 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 
-ENCODERS = {"mp4": "aac", "webm": "libopus"}  # by format: for what has to be coded anew
+ENCODERS = {"mp4": "aac", "webm": "libopus"}  # container format -> encoder for sound that is re-encoded
 _OPUS_RATE = 48_000
-_KEPT = ("language", "title", "handler_name")  # of what is said of a stream
+_COPIED_METADATA = ("language", "title", "handler_name")
 
 
 class Sound:
-    """All sound streams of a file, put into a container that is being written; for use in a `with` statement.
+    """All sound streams of a file, copied to a container that is being written; for use in a `with` statement.
 
     Args:
-      source: the file whose sound it is.
-      container: what it goes into, before anything has been written there.
-      origin: the moment of the source's clock, in seconds, that is 0 in the container's.
+      source: the file to copy from.
+      container: the container to copy to, to which nothing has been written yet.
+      origin: the time of the source, in seconds, that is 0 in the container.
     """
 
     def __init__(self, source: str | os.PathLike, container: OutputContainer, origin: Fraction):
@@ -40,10 +40,10 @@ class Sound:
         self._source.close()
 
     def write_until(self, time: Fraction | None) -> None:
-        """Writes what is heard before `time`, in seconds of the container's clock, or, with None, all that is left."""
+        """Write the sound before `time`, in seconds of the container's clock; all remaining sound if None."""
         while self._next is not None:
             packet = self._next
-            if packet.dts is not None:  # else it marks the end of a stream
+            if packet.dts is not None:  # a packet without it marks the end of a stream
                 if time is not None and packet.dts * packet.time_base - self._origin >= time:
                     return
                 shift = round(self._origin / packet.time_base)
@@ -53,11 +53,11 @@ class Sound:
             self._next = next(self._packets, None)
         if time is None:
             for track in self._tracks.values():
-                self._container.mux(track.rest())
+                self._container.mux(track.flush())
 
 
-class _Copied:
-    """A stream whose packets stay as they are."""
+class _CopiedTrack:
+    """A stream whose packets are copied unchanged."""
 
     def __init__(self, stream: AudioStream):
         self._stream = stream
@@ -66,12 +66,12 @@ class _Copied:
         packet.stream = self._stream
         return [packet]
 
-    def rest(self) -> list[av.Packet]:
+    def flush(self) -> list[av.Packet]:
         return []
 
 
-class _Encoded:
-    """A stream that is decoded and coded anew, at its own rate and layout where the codec has them."""
+class _ReencodedTrack:
+    """A stream that is decoded and re-encoded, in its channel layout and at its own rate (48 kHz for Opus)."""
 
     def __init__(self, source: AudioStream, container: OutputContainer, encoder: str):
         rate = _OPUS_RATE if encoder == "libopus" else source.rate
@@ -83,7 +83,7 @@ class _Encoded:
         for frame in self._source.codec_context.decode(packet):
             yield from self._encode(frame)
 
-    def rest(self) -> Iterator[av.Packet]:
+    def flush(self) -> Iterator[av.Packet]:
         for frame in self._source.codec_context.decode(None):
             yield from self._encode(frame)
         if self._resampler is not None:
@@ -93,18 +93,20 @@ class _Encoded:
     def _encode(self, frame: av.AudioFrame | None) -> Iterator[av.Packet]:
         if self._resampler is None:
             context = self._stream.codec_context
-            context.open()  # before, it does not know the size of its frames
+            context.open()  # its frame size is not known before
             self._resampler = AudioResampler(context.format, context.layout, context.rate, context.frame_size)
         for part in self._resampler.resample(frame):
             yield from self._stream.encode(part)
 
 
-def _track(stream: AudioStream, container: OutputContainer) -> _Copied | _Encoded:
-    form, codec = container.format.name, stream.codec_context.name
+def _track(stream: AudioStream, container: OutputContainer) -> _CopiedTrack | _ReencodedTrack:
+    format_name, codec = container.format.name, stream.codec_context.name
     try:
         copy = container.add_stream_from_template(stream)
-    except ValueError:  # how PyAV says that a format does not hold a codec
-        warnings.warn(f"a .{form} file holds no {codec}: the sound is coded anew as {ENCODERS[form]}", stacklevel=4)
-        return _Encoded(stream, container, ENCODERS[form])
-    copy.metadata.update({key: stream.metadata[key] for key in _KEPT if key in stream.metadata})
-    return _Copied(copy)
+    except ValueError:  # PyAV's error if the format does not support the codec
+        encoder = ENCODERS[format_name]
+        message = f"a .{format_name} file does not support {codec} sound: it is re-encoded as {encoder}"
+        warnings.warn(message, stacklevel=4)
+        return _ReencodedTrack(stream, container, encoder)
+    copy.metadata.update({key: stream.metadata[key] for key in _COPIED_METADATA if key in stream.metadata})
+    return _CopiedTrack(copy)

@@ -1,1 +1,1 @@
-"""What every command needs of the machine: flags, the compilation cache, memory, files."""
+"""Helpers shared by all commands: command lines, compilation cache, host memory, files, arrays and image sheets."""

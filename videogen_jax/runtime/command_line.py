@@ -1,4 +1,4 @@
-"""Command lines of the entry points: what is wrong with one is said in a sentence, without usage text or traceback."""
+"""Command lines of the entry points; errors are one sentence, without usage text or traceback."""
 
 import re
 import sys
@@ -14,21 +14,24 @@ BAD_INPUT = 2  # exit status
 
 
 def parse(argv: Sequence[str], positional: int = 0) -> list[str]:
-    """Parses the flags, the fields of `--config` included; give it to `app.run` as `flags_parser`.
+    """Parse the flags, including the fields of `--config`; pass it to `app.run` as `flags_parser`.
+
+    Exits with status 2 and one sentence if a flag or a field is unknown, missing, or has an invalid value.
 
     Args:
-      positional: the most arguments that may be given without a flag; `main` finds them behind the command's name.
+      argv: the command line.
+      positional: maximum number of positional arguments.
 
-    Exits with status 2 and one sentence if a flag or a field is unknown, missing, or has a value that does not fit.
+    Returns: the command's name and the positional arguments.
     """
     try:
         rest = flags.FLAGS(argv)
     except SystemExit as stopped:
         if stopped.code != 1:  # a signal, while the config was being read
             raise
-        _print_fields()  # absl has printed the help that was asked for, and calls it a failure
+        _print_fields()  # absl has printed the requested help, but exits with a failure status
         sys.exit(0)
-    except (AttributeError, KeyError) as error:  # how ml_collections says that a field does not exist
+    except (AttributeError, KeyError) as error:  # ml_collections' errors for a field that does not exist
         fail(f"there is no field {_field(str(error), argv)}")
     except SyntaxError as error:
         fail(f"--config {error.filename} is not a Python file with get_config(): line {error.lineno}, {error.msg}")
@@ -36,21 +39,25 @@ def parse(argv: Sequence[str], positional: int = 0) -> list[str]:
         fail(_sentence(str(error)))
     if "config" in flags.FLAGS and not isinstance(flags.FLAGS["config"].value, ConfigDict):
         path = config_flags.get_config_filename(flags.FLAGS["config"])
-        known = Path(path).is_file()
-        fail(f"--config {path} is not a Python file with get_config()" if known else f"--config {path} does not exist")
+        exists = Path(path).is_file()
+        fail(f"--config {path} is not a Python file with get_config()" if exists else f"--config {path} does not exist")
     if len(rest) > 1 + positional:
         fail(f"unexpected argument {rest[1 + positional]!r}")
     return rest
 
 
 def parse_with_default(argv: Sequence[str], config: Path) -> list[str]:
-    """As `parse`, with the file `config` where no --config is named."""
-    named = any(re.fullmatch(r"--?config(=.*)?", argument) for argument in argv[1:])
-    return parse(argv if named else [argv[0], f"--config={config}", *argv[1:]])
+    """Parse as `parse` does, with `config` as the default of --config."""
+    has_config = any(re.fullmatch(r"--?config(=.*)?", argument) for argument in argv[1:])
+    return parse(argv if has_config else [argv[0], f"--config={config}", *argv[1:]])
 
 
 def read_prompts(prompt: str | None, prompts_file: str | None) -> list[str]:
-    """The prompts of --prompt or --prompts_file. ValueError: none or both are given, or one is empty."""
+    """Return the prompts of --prompt or --prompts_file.
+
+    Raises:
+      ValueError: neither or both are set, the file cannot be read, or a prompt is empty.
+    """
     if (prompt is None) == (prompts_file is None):
         raise ValueError("give either --prompt or --prompts_file")
     if prompts_file is None:
@@ -74,15 +81,15 @@ def read_prompts(prompt: str | None, prompts_file: str | None) -> list[str]:
     return [line.strip() for line in lines]
 
 
-def speak_plainly() -> None:
-    """Warnings are lines on standard error, `warning: ...`, and the log holds no more than warnings unless asked to."""
+def configure_output() -> None:
+    """Print warnings as `warning: ...` on standard error, and log only warnings unless --verbosity is set."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
 
 
 def fail(message: object, status: int = BAD_INPUT) -> NoReturn:
-    """Prints `message` as one line on standard error and exits with `status`."""
+    """Print `message` as one line on standard error and exit with `status`."""
     print("error: " + " ".join(str(message).split()), file=sys.stderr)
     sys.exit(status)
 
@@ -106,16 +113,16 @@ def _assignments(path: str, value: Any) -> Iterator[str]:
 
 
 def _field(error: str, argv: Sequence[str]) -> str:
-    """The field as it was given; ml_collections tells its last name only."""
+    """Return the full name of a field from the command line; ml_collections' error has only its last component."""
     name = (re.findall(r"\w+", error) or [""])[-1]
-    given = [arg.lstrip("-").split("=")[0] for arg in argv[1:]]
-    return next((arg for arg in given if re.search(rf"\b{name}(\[\d+\])*$", arg)), name)
+    arguments = [argument.lstrip("-").split("=")[0] for argument in argv[1:]]
+    return next((argument for argument in arguments if re.search(rf"\b{name}(\[\d+\])*$", argument)), name)
 
 
 def _sentence(error: str) -> str:
     missing = re.fullmatch(r"flag --(\w+)=None: Flag --\1 must have a value other than None\.", error)
     if missing:
         return f"--{missing[1]} must be given"
-    if "Error whilst parsing config file" in error:  # a traceback follows; its last line tells what was wrong
+    if "Error whilst parsing config file" in error:  # followed by a traceback, whose last line is the error
         return re.sub(r"^\w+: ", "", error.strip().splitlines()[-1])
     return error.split(" Currently supported types")[0].removeprefix("flag ")

@@ -1,1 +1,1 @@
-"""Public checkpoints in and out: tensor names and layouts (`naming`), folders on disk (`folder`)."""
+"""Models on disk: folders and their index, public checkpoints in and out, tokenizers, scheduler configs and the hub."""

@@ -1,7 +1,7 @@
-"""`config.json` of diffusers' and transformers' networks as the fields of ours, and back.
+"""Conversion between `config.json` of diffusers' and transformers' networks and the fields of our networks.
 
-A field is either translated, or may only have the value that it has in Stable Diffusion, or says nothing about what the
-network computes. A field of none of these kinds, or with a value that our network does not have, is named in an error.
+A field is either translated, or supported only with the value that it has in Stable Diffusion, or irrelevant to what
+the network computes. Any other field, or a value that our network does not support, is named in an error.
 """
 
 import dataclasses
@@ -15,13 +15,13 @@ from videogen_jax.models.unet import UNet
 UNET_CLASS = "UNet2DConditionModel"
 AUTOENCODER_CLASS = "AutoencoderKL"
 TEMPORAL_AUTOENCODER_CLASS = "AutoencoderKLTemporalDecoder"
-NUM_SIZES = 6  # numbers about the picture's size that Stable Diffusion XL is told
+NUM_SIZES = 6  # scalars of Stable Diffusion XL's size conditioning
 TEXT_CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
 
 _DOWN = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 _UP = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
 
-# Translated by name alone, with diffusers' default.
+# Fields with the same name in our network, with diffusers' default.
 _UNET_SAME = {
     "in_channels": 4,
     "out_channels": 4,
@@ -116,40 +116,42 @@ _TEXT_DEFAULTS = {
 
 
 def unet_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Fields of `UNet` from the config of a `UNet2DConditionModel`.
+    """Translate the config of a `UNet2DConditionModel` to fields of `UNet`.
 
     Args:
+      config: the content of config.json.
       where: the file, for messages.
 
     Raises:
-      ValueError: naming the field that our network does not have.
+      ValueError: a field or value is not supported; the message names it.
     """
     _check_class(config, (UNET_CLASS,), where)
-    given = {**_UNET_SAME, **_UNET_TRANSLATED, **config}
+    full = {**_UNET_SAME, **_UNET_TRANSLATED, **config}
     _check_fields(config, (*_UNET_SAME, *_UNET_TRANSLATED, *_UNET_WITHOUT_EFFECT), _UNET_FIXED, where)
-    attention = _block_kinds(given["down_block_types"], _DOWN, "down_block_types", where)
-    if _block_kinds(given["up_block_types"], _UP, "up_block_types", where) != attention[::-1]:
-        raise ValueError(f"{where}: up_block_types must mirror down_block_types, but are {given['up_block_types']}")
+    attention = _block_kinds(full["down_block_types"], _DOWN, "down_block_types", where)
+    if _block_kinds(full["up_block_types"], _UP, "up_block_types", where) != attention[::-1]:
+        raise ValueError(f"{where}: up_block_types must mirror down_block_types, but are {full['up_block_types']}")
     for name in ("layers_per_block", "cross_attention_dim"):
-        if not isinstance(given[name], int):
-            raise ValueError(f"{where}: {name} is {given[name]!r}; one number for all levels is supported")
-    # Called so by mistake in the first release: it is the number of heads.
-    heads = given["num_attention_heads"] or given["attention_head_dim"]
-    fields = {name: _plain(given[name]) for name in _UNET_SAME}
-    fields |= {"cross_attention": attention, "num_heads": _plain(heads)}
-    if given["addition_embed_type"] is not None:
-        if given["addition_embed_type"] != "text_time":
-            kind = given["addition_embed_type"]
+        if not isinstance(full[name], int):
+            raise ValueError(f"{where}: {name} is {full[name]!r}; it must be one number for all levels")
+    # attention_head_dim is misnamed since diffusers' first release: it is the number of heads.
+    heads = full["num_attention_heads"] or full["attention_head_dim"]
+    fields = {name: _to_tuple(full[name]) for name in _UNET_SAME}
+    fields |= {"cross_attention": attention, "num_heads": _to_tuple(heads)}
+    if full["addition_embed_type"] is not None:
+        if full["addition_embed_type"] != "text_time":
+            kind = full["addition_embed_type"]
             raise ValueError(f"{where}: addition_embed_type is {kind!r}; supported are None and 'text_time'")
-        fields["size_embedding_dim"] = given["addition_time_embed_dim"]
+        fields["size_embedding_dim"] = full["addition_time_embed_dim"]
     return fields
 
 
 def public_config(config: Mapping[str, Any], sample_size: int | None = None) -> dict[str, Any]:
-    """A part's config, as a stage gives it, in diffusers' or transformers' words where they have such a network.
+    """Translate a part's config to that of diffusers' or transformers' network, if they have such a network.
 
     Args:
-      sample_size: side of the latents (of the pictures, for an autoencoder) that it was trained for.
+      config: of a stage's part, with `_class_name`.
+      sample_size: side of the latents (of the images, for an autoencoder) that the network was trained on.
     """
     config = dict(config)
     kind = config.pop("_class_name")
@@ -164,10 +166,14 @@ def public_config(config: Mapping[str, Any], sample_size: int | None = None) -> 
 
 
 def unet_config(fields: Mapping[str, Any], pooled_dim: int | None = None) -> dict[str, Any]:
-    """The config of the `UNet2DConditionModel` that a `UNet` without temporal layers and conditions is.
+    """Translate fields of a `UNet` without temporal layers and added conditions to a `UNet2DConditionModel`'s config.
 
     Args:
-      pooled_dim: width of the pooled text that Stable Diffusion XL is told.
+      fields: of the `UNet`.
+      pooled_dim: width of Stable Diffusion XL's pooled text embedding.
+
+    Raises:
+      ValueError: diffusers has no such network.
     """
     for name in ("temporal", "reference_attention", "added_conditions"):
         if fields.get(name):
@@ -175,10 +181,10 @@ def unet_config(fields: Mapping[str, Any], pooled_dim: int | None = None) -> dic
     fields = _with_defaults(UNet, fields)
     attention = tuple(fields["cross_attention"])
     config = {"_class_name": UNET_CLASS, "act_fn": "silu"}
-    config |= {name: _listed(fields[name]) for name in _UNET_SAME}
+    config |= {name: _to_list(fields[name]) for name in _UNET_SAME}
     config["down_block_types"] = [_name_of(_DOWN, kind) for kind in attention]
     config["up_block_types"] = [_name_of(_UP, kind) for kind in reversed(attention)]
-    config["attention_head_dim"] = _listed(fields["num_heads"])
+    config["attention_head_dim"] = _to_list(fields["num_heads"])
     width = fields["size_embedding_dim"]
     if width is not None:
         config |= {"addition_embed_type": "text_time", "addition_time_embed_dim": width}
@@ -187,28 +193,31 @@ def unet_config(fields: Mapping[str, Any], pooled_dim: int | None = None) -> dic
 
 
 def autoencoder_fields(config: Mapping[str, Any], where: str) -> tuple[dict[str, Any], float, float]:
-    """Fields of `AutoencoderKL`, scaling factor and shift factor. Raises as `unet_fields`."""
+    """Translate the config of diffusers' `AutoencoderKL`; arguments and errors as for `unet_fields`.
+
+    Returns: fields of our `AutoencoderKL`, scaling factor and shift factor.
+    """
     _check_class(config, (AUTOENCODER_CLASS,), where)
-    given = {**_AUTOENCODER_SAME, **_AUTOENCODER_SCALES, **config}
+    full = {**_AUTOENCODER_SAME, **_AUTOENCODER_SCALES, **config}
     blocks = ("down_block_types", "up_block_types")
     translated = (*_AUTOENCODER_SAME, *_AUTOENCODER_SCALES, *blocks, *_AUTOENCODER_WITHOUT_EFFECT)
     _check_fields(config, translated, _AUTOENCODER_FIXED, where)
-    levels = len(given["block_out_channels"])
+    levels = len(full["block_out_channels"])
     for name, kind in zip(blocks, ("DownEncoderBlock2D", "UpDecoderBlock2D"), strict=True):
         if name in config and tuple(config[name]) != (kind,) * levels:
             raise ValueError(f"{where}: {name} must be {levels} times {kind}, but are {config[name]}")
-    fields = {name: _plain(given[name]) for name in _AUTOENCODER_SAME}
-    return fields, float(given["scaling_factor"]), float(given["shift_factor"] or 0.0)
+    fields = {name: _to_tuple(full[name]) for name in _AUTOENCODER_SAME}
+    return fields, float(full["scaling_factor"]), float(full["shift_factor"] or 0.0)
 
 
 def autoencoder_config(fields: Mapping[str, Any], scaling_factor: float, shift_factor: float) -> dict[str, Any]:
-    """The config of diffusers' `AutoencoderKL`."""
+    """Translate fields of `AutoencoderKL` to the config of diffusers' class of the same name."""
     fields = _with_defaults(AutoencoderKL, fields)
     channels = fields["block_out_channels"]
     return {
         "_class_name": AUTOENCODER_CLASS,
         "act_fn": "silu",
-        **{name: _listed(fields[name]) for name in _AUTOENCODER_SAME},
+        **{name: _to_list(fields[name]) for name in _AUTOENCODER_SAME},
         "down_block_types": ["DownEncoderBlock2D"] * len(channels),
         "up_block_types": ["UpDecoderBlock2D"] * len(channels),
         "scaling_factor": scaling_factor,
@@ -217,17 +226,22 @@ def autoencoder_config(fields: Mapping[str, Any], scaling_factor: float, shift_f
 
 
 def temporal_decoder_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Fields of `TemporalDecoder` from Stable Video Diffusion's autoencoder. Raises as `unet_fields`."""
+    """Translate the config of Stable Video Diffusion's autoencoder to fields of `TemporalDecoder`.
+
+    Arguments and errors as for `unet_fields`.
+    """
     _check_class(config, (TEMPORAL_AUTOENCODER_CLASS,), where)
-    given = {**_AUTOENCODER_SAME, **config}
+    full = {**_AUTOENCODER_SAME, **config}
     known = ("in_channels", "out_channels", "latent_channels", "block_out_channels", "layers_per_block")
     _check_fields(config, (*known, "down_block_types", "scaling_factor", *_AUTOENCODER_WITHOUT_EFFECT), {}, where)
-    fields = {name: _plain(given[name]) for name in known if name != "in_channels"}
-    return {**fields, "mid_block_layers": given["layers_per_block"]}
+    fields = {name: _to_tuple(full[name]) for name in known if name != "in_channels"}
+    return {**fields, "mid_block_layers": full["layers_per_block"]}
 
 
 def temporal_decoder_config(fields: Mapping[str, Any], scaling_factor: float) -> dict[str, Any]:
-    """The config of the `AutoencoderKLTemporalDecoder` with this `TemporalDecoder` and an encoder of the same widths.
+    """Translate fields of `TemporalDecoder` to the config of `AutoencoderKLTemporalDecoder`.
+
+    The encoder of that class has the same widths.
 
     Raises:
       ValueError: diffusers' class has no such decoder.
@@ -241,7 +255,7 @@ def temporal_decoder_config(fields: Mapping[str, Any], scaling_factor: float) ->
         )
     if fields["mid_block_layers"] != fields["layers_per_block"]:
         raise ValueError(
-            f"{TEMPORAL_AUTOENCODER_CLASS} has as many residual blocks in the middle as layers_per_block, "
+            f"{TEMPORAL_AUTOENCODER_CLASS} has layers_per_block residual blocks in its middle block, "
             f"{fields['layers_per_block']}, but this video decoder has mid_block_layers {fields['mid_block_layers']}"
         )
     names = ("out_channels", "latent_channels", "block_out_channels", "layers_per_block")
@@ -249,27 +263,30 @@ def temporal_decoder_config(fields: Mapping[str, Any], scaling_factor: float) ->
         "_class_name": TEMPORAL_AUTOENCODER_CLASS,
         "down_block_types": ["DownEncoderBlock2D"] * len(fields["block_out_channels"]),
         "scaling_factor": scaling_factor,
-        **{name: _listed(fields[name]) for name in names},
+        **{name: _to_list(fields[name]) for name in names},
     }
 
 
 def text_encoder_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Fields of `CLIPTextEncoder` from the config of transformers' CLIP text models. Raises as `unet_fields`."""
+    """Translate the config of transformers' CLIP text models to fields of `CLIPTextEncoder`.
+
+    Arguments and errors as for `unet_fields`.
+    """
     names = config.get("architectures") or ["CLIPTextModel"]
     if not set(names) <= set(TEXT_CLASSES) or config.get("model_type", "clip_text_model") != "clip_text_model":
         raise ValueError(f"{where} describes a {', '.join(names)}; supported are {' and '.join(TEXT_CLASSES)}")
     if config.get("layer_norm_eps", 1e-5) != 1e-5:
-        raise ValueError(f"{where}: layer_norm_eps is {config['layer_norm_eps']!r}; supported is 1e-05 alone")
-    given = {**_TEXT_DEFAULTS, **config}
-    fields = {ours: given[public] for public, ours in _TEXT_RENAMED.items()}
-    fields["eos_token_id"] = given["eos_token_id"]
+        raise ValueError(f"{where}: layer_norm_eps is {config['layer_norm_eps']!r}; only 1e-05 is supported")
+    full = {**_TEXT_DEFAULTS, **config}
+    fields = {ours: full[public] for public, ours in _TEXT_RENAMED.items()}
+    fields["eos_token_id"] = full["eos_token_id"]
     if "CLIPTextModelWithProjection" in names:
-        fields["projection_dim"] = given["projection_dim"]
+        fields["projection_dim"] = full["projection_dim"]
     return fields
 
 
 def text_encoder_config(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of transformers' CLIP text model, with projection where ours has one."""
+    """Translate fields of `CLIPTextEncoder` to the config of transformers' model, with a projection if ours has one."""
     fields = _with_defaults(CLIPTextEncoder, fields)
     projection = fields["projection_dim"]
     config = {
@@ -303,7 +320,7 @@ def _check_fields(
         if name not in fixed:
             raise ValueError(f"{where}: the field {name} ({value!r}) is not supported")
         if value not in fixed[name]:
-            raise ValueError(f"{where}: {name} is {value!r}; supported is {' or '.join(map(repr, fixed[name]))} alone")
+            raise ValueError(f"{where}: {name} is {value!r}; only {' or '.join(map(repr, fixed[name]))} is supported")
 
 
 def _block_kinds(names: Iterable[str], kinds: Mapping[str, bool], field: str, where: str) -> tuple[bool, ...]:
@@ -317,9 +334,9 @@ def _name_of(kinds: Mapping[str, bool], kind: bool) -> str:
     return next(name for name, value in kinds.items() if value == kind)
 
 
-def _plain(value: Any) -> Any:
+def _to_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _listed(value: Any) -> Any:
+def _to_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""Names that change with the content of a model folder."""
+"""Fingerprints of the content of a model folder."""
 
 import hashlib
 import json
@@ -10,7 +10,16 @@ _SETTINGS_SUFFIXES, _SAMPLED_BYTES = (".json", ".txt"), 2**20
 
 
 def fingerprint(recipe: Mapping[str, Any], model_folder: Path, parts: list[str]) -> str:
-    """A name that changes with the recipe or with any file of the parts."""
+    """Return a hexadecimal string that changes with the recipe or with any file of the parts.
+
+    Args:
+      recipe: settings, as JSON.
+      model_folder: contains the parts.
+      parts: names of the parts.
+
+    Raises:
+      ValueError: a part is missing.
+    """
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
     for part in parts:
         files = sorted(p for p in (model_folder / part).glob("*") if p.is_file())

@@ -1,4 +1,4 @@
-"""A model on disk, in the diffusers style: `model_index.json`, and for each part a sub-folder with `config.json` and
+"""Model folders in the diffusers layout: `model_index.json`, and for each part a sub-folder with `config.json` and
 safetensors. Stable Diffusion's own folders are read by the same functions."""
 
 import os
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  (numpy learns bfloat16 from it)
+import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
 import safetensors.numpy
 
@@ -27,27 +27,25 @@ def save_part(
     weights_name: str = "diffusion_pytorch_model.safetensors",
     dtype: str = "float16",
 ) -> None:
-    """Writes one part of a model: `config.json` and its weights under their public names.
-
-    Each file appears whole or not at all: it is written beside its place, then moved there.
+    """Write one part of a model: `config.json`, and the weights under their public names; each file atomically.
 
     Args:
-      folder: created where it does not exist.
-      config: what rebuilds the network; the caller gives `_class_name` in it.
+      folder: created if it does not exist.
+      config: the network's config, including `_class_name`.
       params: parameter tree, without an outer "params".
       weights_name: "diffusion_pytorch_model.safetensors", or "model.safetensors" for a transformers part.
-      dtype: what floating-point parameters are stored as, one of DTYPES; others keep their type.
+      dtype: in which floating-point parameters are stored, one of DTYPES; other parameters keep their dtype.
 
     Raises:
-      ValueError: unknown dtype or weights_name, or a parameter that is finite but too large for dtype.
+      ValueError: unknown dtype or weights_name, or a finite parameter that is too large for dtype.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is '{dtype}', but weights are stored as one of {', '.join(DTYPES)}")
+        raise ValueError(f"dtype is '{dtype}', but must be one of {', '.join(DTYPES)}")
     if weights_name not in WEIGHTS_NAMES or not weights_name.endswith(".safetensors"):
         names = [name for name in WEIGHTS_NAMES if name.endswith(".safetensors")]
         raise ValueError(f"weights_name is '{weights_name}', but must be one of {', '.join(names)}")
     folder = Path(folder)
-    stored = {name: _stored(name, tensor, dtype) for name, tensor in naming.to_public(params).items()}
+    stored = {name: _to_stored_dtype(name, tensor, dtype) for name, tensor in naming.to_public(params).items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(
         folder / weights_name,
@@ -57,35 +55,38 @@ def save_part(
 
 
 def load_config(folder: str | os.PathLike) -> dict[str, Any]:
-    """Reads `config.json` of a part. ValueError: the folder or the file is missing, or holds no JSON object."""
-    folder = _existing(folder)
+    """Read `config.json` of a part.
+
+    Raises:
+      ValueError: the folder or the file is missing, or the file is not a JSON object.
+    """
+    folder = _check_folder(folder)
     if not (folder / CONFIG_NAME).is_file():
         raise ValueError(f"{folder} is not a part of a model: it has no {CONFIG_NAME}")
     return load_json(folder / CONFIG_NAME)
 
 
 def load_tensors(folder: str | os.PathLike) -> Mapping[str, np.ndarray]:
-    """Reads the weights of a part: public name -> host array in PyTorch's layout and the stored dtype.
+    """Read the weights of a part: public name -> host array in PyTorch's layout and the stored dtype.
 
     Raises:
       ValueError: the folder is missing, or as `tensors.load_tensors`.
     """
-    return tensors.load_tensors(_existing(folder))
+    return tensors.load_tensors(_check_folder(folder))
 
 
 def load_part(
     folder: str | os.PathLike, template: Mapping[str, Any], dtype: Any = None, prefix: str = ""
 ) -> dict[str, Any]:
-    """Reads the weights of a part into the parameter tree of its network.
+    """Read the weights of a part as the parameter tree of its network.
 
     Args:
-      folder: what `save_part`, or diffusers or transformers, wrote.
+      folder: written by `save_part`, diffusers or transformers.
       template: tree of `jax.ShapeDtypeStruct`, see `naming.from_public`.
-      dtype: of the floating-point parameters given back; None means the template's.
-      prefix: reads the tensors whose names begin so, for a network that is one part of what the file holds.
+      dtype: dtype of the floating-point parameters; None for the template's.
+      prefix: read only the tensors whose names begin with it, for a network that is one part of the file.
 
-    Returns:
-      The tree of host arrays; place it on devices with `jax.device_put`.
+    Returns: tree of host arrays; place it on devices with `jax.device_put`.
 
     Raises:
       ValueError: as `load_tensors`, or the tensors do not fit the template; the message names the folder.
@@ -100,26 +101,25 @@ def load_part(
     return params if dtype is None else _cast(params, np.dtype(dtype))
 
 
-def write_model_index(folder: str | os.PathLike, index: Mapping[str, Any]) -> None:
-    """Writes `model_index.json`, which names the parts of the model in `folder`."""
-    save_json(Path(folder) / INDEX_NAME, index)
-
-
 def read_model_index(folder: str | os.PathLike) -> dict[str, Any]:
-    """Reads `model_index.json`. ValueError: the folder is missing, or is no model folder (the message says why)."""
-    folder = _existing(folder)
+    """Read `model_index.json`.
+
+    Raises:
+      ValueError: the folder is missing or is not a model folder.
+    """
+    folder = _check_folder(folder)
     if not (folder / INDEX_NAME).is_file():
         hint = f"; with its {CONFIG_NAME} it looks like one part of a model" if (folder / CONFIG_NAME).is_file() else ""
         raise ValueError(f"{folder} is not a model folder: it has no {INDEX_NAME}{hint}")
     return load_json(folder / INDEX_NAME)
 
 
-def _existing(folder: str | os.PathLike) -> Path:
+def _check_folder(folder: str | os.PathLike) -> Path:
     folder = Path(folder)
     if not folder.exists():
         raise ValueError(f"the folder {folder} does not exist")
     if not folder.is_dir():
-        raise ValueError(f"{folder} is a file, but the folder of a model is needed")
+        raise ValueError(f"{folder} is a file, but must be a model folder")
     return folder
 
 
@@ -127,13 +127,13 @@ def _is_float(dtype: np.dtype) -> bool:
     return np.issubdtype(dtype, np.floating) or dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 
-def _stored(name: str, tensor: np.ndarray, dtype: str) -> np.ndarray:
+def _to_stored_dtype(name: str, tensor: np.ndarray, dtype: str) -> np.ndarray:
     if not _is_float(tensor.dtype):
         return tensor
     with np.errstate(over="ignore"):
         stored = tensor.astype(np.dtype(dtype))
-    lost = np.isfinite(tensor.astype(np.float32)) & ~np.isfinite(stored.astype(np.float32))
-    if lost.any():
+    overflow = np.isfinite(tensor.astype(np.float32)) & ~np.isfinite(stored.astype(np.float32))
+    if overflow.any():
         raise ValueError(f"{name} has values too large for {dtype}; store it as bfloat16 or float32")
     return stored
 

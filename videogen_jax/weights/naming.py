@@ -1,8 +1,8 @@
-"""Linen parameter trees to the public (PyTorch) tensor names and layouts, and back.
+"""Conversion between linen parameter trees and the tensor names and layouts of public (PyTorch) checkpoints.
 
-The modules of this package carry the names of the public checkpoints, a list index joined on with an underscore:
-`down_blocks.0.resnets.1.conv1.weight` is `params["down_blocks_0"]["resnets_1"]["conv1"]["kernel"]`. What is left to
-translate is the last name of each leaf, and the order of its axes:
+The modules of this package have the names of the public checkpoints, with list indices appended by an underscore:
+`down_blocks.0.resnets.1.conv1.weight` is `params["down_blocks_0"]["resnets_1"]["conv1"]["kernel"]`. Only the last name
+of each leaf and the order of its axes are translated:
 
     linen                        public
     kernel (in, out)             weight (out, in)              dense
@@ -12,36 +12,36 @@ translate is the last name of each leaf, and the order of its axes:
     scale                        weight                        normalisation
     embedding                    weight                        embedding table
     bias                         bias
-    anything else                its own name and layout       e.g. `time_mixer.mix_factor`
+    anything else                same name and layout          e.g. `time_mixer.mix_factor`
 
-Reading is driven by a template, the tree of shapes that the network expects: the public name of each of its leaves is
-computed, so no public name has ever to be guessed back into a tree.
+Reading is driven by a template, the tree of shapes of the network: the public name of each leaf is computed from its
+path, so public names never have to be parsed.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import ml_dtypes  # noqa: F401  (numpy learns bfloat16 from it)
+import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
 
 # `linear_1` and `linear_2` of a timestep embedding are names, not entries of a list called `linear`.
 _NAMES_WITH_DIGITS = frozenset({"linear"})
 _INDEXED = re.compile(r"(?P<name>.*[^_\d])_(?P<index>\d+)")
 _LEAF_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-# The autoencoders of Stable Diffusion 1 and 2 were published under the first names of their attention layers.
+# The autoencoders of Stable Diffusion 1 and 2 were published with older names of the attention layers.
 _ATTENTION_ALIASES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 _ATTENTION_LAYER = re.compile(r"(?P<head>.*\.)(?P<layer>to_q|to_k|to_v|to_out\.0)\.(?P<leaf>weight|bias)")
-# The text encoder's tensors carry this prefix up to transformers 4 and do without it from 5 on.
+# The text encoder's tensors have this prefix up to transformers 4, and no prefix from 5 on.
 _OPTIONAL_PREFIX = "text_model."
-# Buffers that older checkpoints carry and that hold no learnt value.
+# Buffers of older checkpoints, which hold no learned values.
 _BUFFERS = re.compile(r"(.*\.)?(position_ids|num_batches_tracked)")
-_NAMED_PER_KIND = 5
-_BLOCK = 64
+_MAX_NAMES = 5  # tensors named in each part of an error message
+_BLOCK = 64  # rows that are transposed at once
 
 
 def public_name(path: tuple[str, ...]) -> str:
-    """The public name of the leaf at `path` of a linen tree, e.g. ("to_out_0", "kernel") -> "to_out.0.weight"."""
+    """Return the public name of a leaf of a linen tree, e.g. ("to_out_0", "kernel") -> "to_out.0.weight"."""
     *modules, leaf = path
     names = []
     for module in modules:
@@ -53,43 +53,41 @@ def public_name(path: tuple[str, ...]) -> str:
 
 
 def to_public(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Names and lays out a parameter tree as the public checkpoints do.
+    """Convert a parameter tree to the names and layouts of public checkpoints.
 
     Args:
       params: nested mapping of arrays, without an outer "params".
 
-    Returns:
-      public name -> contiguous host array in PyTorch's layout, dtype unchanged.
+    Returns: public name -> contiguous host array in PyTorch's layout, dtype unchanged.
 
     Raises:
-      ValueError: two leaves come to the same public name, or a kernel has a rank that no layer gives.
+      ValueError: two leaves have the same public name, or a kernel has a rank that no layer has.
     """
     tensors: dict[str, np.ndarray] = {}
     for path, leaf in _leaves(params):
         name = public_name(path)
         if name in tensors:
-            raise ValueError(f"two parameters come to the public name '{name}', the second is {'/'.join(path)}")
+            raise ValueError(f"two parameters have the public name '{name}', the second is {'/'.join(path)}")
         array = np.asarray(leaf)
         tensors[name] = np.asarray(array.transpose(_axes_to_public(path, array.ndim)), order="C")
     return tensors
 
 
 def from_public(tensors: Mapping[str, np.ndarray], template: Mapping[str, Any]) -> dict[str, Any]:
-    """Builds the parameter tree of a network from publicly named tensors.
+    """Build the parameter tree of a network from the tensors of a public checkpoint.
 
     Args:
-      tensors: public name -> array in PyTorch's layout, of any dtype. The first names of attention layers (`query`,
-        `key`, `value`, `proj_attn`) are understood, as is a text encoder with or without the prefix `text_model.`;
-        buffers without learnt values (`position_ids`) are passed over.
-      template: nested mapping of `jax.ShapeDtypeStruct` (or arrays), as `jax.eval_shape` of `init` gives it, without an
+      tensors: public name -> array in PyTorch's layout, of any dtype. The older names of attention layers (`query`,
+        `key`, `value`, `proj_attn`) are accepted, as is a text encoder with or without the prefix `text_model.`;
+        buffers without learned values (`position_ids`) are ignored.
+      template: nested mapping of `jax.ShapeDtypeStruct` (or arrays), as from `jax.eval_shape` of `init`, without an
         outer "params".
 
-    Returns:
-      A tree of nested dicts like the template, of host arrays in the template's shapes and dtypes. Place it on devices
-      with `jax.device_put`.
+    Returns: nested dicts like the template, of host arrays in its shapes and dtypes; place them on devices with
+    `jax.device_put`.
 
     Raises:
-      ValueError: tensors are missing, surplus or of another shape; one message names the first of each and counts all.
+      ValueError: tensors are missing, surplus or of another shape; the message names the first of each and counts all.
     """
     params: dict[str, Any] = {}
     missing, misshapen, used = [], [], set()
@@ -134,7 +132,7 @@ def _leaves(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[t
 
 
 def _axes_to_public(path: tuple[str, ...], rank: int) -> tuple[int, ...]:
-    """The transposition from linen's layout to the public one; only kernels have one that is not the identity."""
+    """Return the permutation from linen's axes to the public ones; the identity for all leaves except kernels."""
     if path[-1] != "kernel":
         return tuple(range(rank))
     if not 2 <= rank <= 5:
@@ -143,10 +141,10 @@ def _axes_to_public(path: tuple[str, ...], rank: int) -> tuple[int, ...]:
 
 
 def _laid_out(tensor: np.ndarray, axes: Sequence[int], dtype: Any) -> np.ndarray:
-    """`tensor.transpose(axes).astype(dtype)` as a contiguous array, in one pass.
+    """Return `tensor.transpose(axes).astype(dtype)` as a contiguous array, in one pass.
 
-    The public layout's first axis comes last in linen's, so element by element every write would be far from the one
-    before it. A block of that axis at a time keeps what is read and written near: four times as fast for large kernels.
+    The first axis of the public layout is the last of linen's, so consecutive elements are written far apart.
+    Processing that axis in blocks keeps reads and writes local: four times as fast for large kernels.
     """
     result = np.empty([tensor.shape[axis] for axis in axes], dtype)
     if tensor.ndim < 2:
@@ -160,7 +158,7 @@ def _laid_out(tensor: np.ndarray, axes: Sequence[int], dtype: Any) -> np.ndarray
 
 
 def _candidates(name: str) -> Iterator[str]:
-    """The names under which checkpoints of different ages hold the tensor, today's first."""
+    """Yield the names of a tensor in checkpoints of different ages, the current one first."""
     yield name
     match = _ATTENTION_LAYER.fullmatch(name)
     if match:
@@ -169,5 +167,5 @@ def _candidates(name: str) -> Iterator[str]:
 
 
 def _complaint(kind: str, found: list[str]) -> str:
-    rest = "" if len(found) <= _NAMED_PER_KIND else ", ..."
-    return f"{len(found)} {kind} ({', '.join(found[:_NAMED_PER_KIND])}{rest})"
+    ellipsis = "" if len(found) <= _MAX_NAMES else ", ..."
+    return f"{len(found)} {kind} ({', '.join(found[:_MAX_NAMES])}{ellipsis})"

@@ -1,7 +1,7 @@
-"""A diffusers `scheduler_config.json` as settings of our noise schedule and samplers, and back.
+"""Conversion between diffusers' `scheduler_config.json` and the settings of our noise schedules and samplers.
 
-Every field of the four supported schedulers is either honoured, or may only have the one value that it has in published
-models; a field with another value is named in an error, never ignored.
+Every field of the four supported schedulers is either honoured, or supported only with the value that it has in
+published models; a field with another value is named in an error, never ignored.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ SAMPLERS = {
     "EulerDiscreteScheduler": "euler",
     "DPMSolverMultistepScheduler": "dpmpp_2m",
 }
-# What diffusers takes where a config is silent, by scheduler; the fields that are honoured.
+# The fields that are honoured, with diffusers' defaults, by scheduler.
 _COMMON = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
@@ -35,7 +35,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "EulerDiscreteScheduler": {"timestep_spacing": "linspace", "rescale_betas_zero_snr": False},
     "DPMSolverMultistepScheduler": {"timestep_spacing": "linspace", "rescale_betas_zero_snr": False},
 }
-# Fields that may be there, but only with these values (the first is diffusers' own default).
+# Fields that are supported only with these values; the first is diffusers' own default, except for _REQUIRED.
 _COMMON_FIXED: dict[str, tuple] = {"trained_betas": (None,)}
 _SIGMAS: dict[str, tuple] = {
     "use_karras_sigmas": (False, None),
@@ -70,24 +70,23 @@ _FIXED: dict[str, dict[str, tuple]] = {
         "time_shift_type": ("exponential",),
     },
 }
-# Fields whose default in diffusers is a value that is not supported, so that a config must have them.
+# Fields whose default in diffusers is not supported, so that a config must set them.
 _REQUIRED = {"DDIMScheduler": "clip_sample", "PNDMScheduler": "skip_prk_steps"}
-# Without meaning once the fields above have their values; published configs carry them along, as they do the fields of
-# other schedulers.
+# Fields without effect, given the values above. Published configs contain them, and fields of other schedulers too.
 _WITHOUT_EFFECT = frozenset({"dynamic_thresholding_ratio", "sample_max_value", "clip_sample_range"})
-_LEAST_ALPHAS_CUMPROD = 2.0**-24  # stands for zero terminal SNR where a sampler of diffusers would divide by it
+_LEAST_ALPHAS_CUMPROD = 2.0**-24  # replaces zero terminal SNR where diffusers' samplers would divide by zero
 
 
 @dataclasses.dataclass(frozen=True)
 class Scheduler:
-    """What a scheduler_config.json says, in our terms.
+    """The settings of a scheduler_config.json.
 
     Attributes:
       schedule: arguments of `make_schedule`.
       sampler: one of `samplers.SAMPLERS`.
       prediction_type: "epsilon", "v_prediction" or "sample".
       timestep_spacing, steps_offset: see `samplers.timesteps_for`.
-      set_alpha_to_one: whether the last step takes off all of the noise, or ends at the first training timestep.
+      set_alpha_to_one: whether the last step removes all noise, rather than ending at the first training timestep.
     """
 
     schedule: Mapping[str, Any]
@@ -99,13 +98,14 @@ class Scheduler:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], where: str = "scheduler_config.json") -> "Scheduler":
-        """Reads a config as diffusers wrote it.
+        """Translate a config written by diffusers.
 
         Args:
+          config: the content of the file.
           where: the file, for messages.
 
         Raises:
-          ValueError: naming the scheduler or the field that is not supported, and what would be.
+          ValueError: the scheduler, a field or a value is not supported; the message names it and what is supported.
         """
         name = config.get("_class_name")
         if name not in SAMPLERS:
@@ -121,14 +121,14 @@ class Scheduler:
             elif field in fixed:
                 if value not in fixed[field]:
                     allowed = " or ".join(map(repr, fixed[field]))
-                    raise ValueError(f"{where}: {field} is {value!r}; a {name} is supported with {allowed} alone")
+                    raise ValueError(f"{where}: {field} is {value!r}; a {name} is supported only with {allowed}")
             elif field not in known:
-                raise ValueError(f"{where}: {field} is no field of a {name} that is supported; take it out")
+                raise ValueError(f"{where}: {field} is not a supported field of a {name}; remove it")
         required = _REQUIRED.get(name)
         if required is not None and required not in config:
             default, supported = not fixed[required][0], fixed[required][0]
             raise ValueError(
-                f"{where} lacks {required}, which then is {default}; a {name} is supported with {supported} alone"
+                f"{where} lacks {required}, whose default is {default}; a {name} is supported only with {supported}"
             )
         if fields["beta_schedule"] not in SCHEDULES:
             raise ValueError(
@@ -149,7 +149,7 @@ class Scheduler:
         )
 
     def to_config(self) -> dict[str, Any]:
-        """The scheduler_config.json that `from_config` reads back as this."""
+        """Return the content of scheduler_config.json from which `from_config` restores these settings."""
         name = next(public for public, sampler in SAMPLERS.items() if sampler == self.sampler)
         schedule = dict(self.schedule)
         public = next(public for public, ours in SCHEDULES.items() if ours == schedule["name"])

@@ -1,6 +1,6 @@
-"""The weights in a folder, by public name and in PyTorch's layout, whatever file holds them.
+"""The weights of a folder by public name and in PyTorch's layout, in any of the supported file formats.
 
-Safetensors, whole or in shards, are read tensor by tensor as they are asked for, so that a large network needs little
+Safetensors, in one file or in shards, are read tensor by tensor on access, so that loading a large network needs little
 more host memory than its parameters. The msgpack files of the old Flax branches are read at once and renamed.
 """
 
@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import flax.serialization
-import ml_dtypes  # noqa: F401  (numpy learns bfloat16 from it)
+import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from videogen_jax.weights import naming
 
-# In the order in which they are looked for: full weights before half-precision ones, one file before shards, and Flax's
-# own last.
+# In order of preference: full precision before half precision, one file before shards, and Flax's own files last.
 WEIGHTS_NAMES = (
     *(
         f"{stem}.{ending}"
@@ -31,13 +30,13 @@ _PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 
 
 class StoredTensors(Mapping[str, np.ndarray]):
-    """Tensors of safetensors files, each read from disk when it is asked for.
+    """The tensors of safetensors files, each read from disk on access.
 
     Args:
-      files: the files; a name that two of them have is the later one's.
+      files: the files; if two have a tensor of the same name, the later file's is read.
 
     Raises:
-      ValueError: a file is damaged or not whole (the header is read at once).
+      ValueError: a file is damaged or truncated, according to its header.
     """
 
     def __init__(self, files: list[Path]):
@@ -47,9 +46,9 @@ class StoredTensors(Mapping[str, np.ndarray]):
                 file = safe_open(path, framework="np")
             except (SafetensorError, OSError) as error:
                 raise ValueError(
-                    f"{path} cannot be read as safetensors: it is damaged or not whole ({error})"
+                    f"{path} cannot be read as safetensors: it is damaged or truncated ({error})"
                 ) from error
-            self._places.update((name, (path, file)) for name in file.keys())  # noqa: SIM118  (it is no mapping)
+            self._places.update((name, (path, file)) for name in file.keys())  # noqa: SIM118  (not a mapping)
 
     def __getitem__(self, name: str) -> np.ndarray:
         path, file = self._places[name]
@@ -66,7 +65,7 @@ class StoredTensors(Mapping[str, np.ndarray]):
 
 
 class Prefixed(Mapping[str, np.ndarray]):
-    """The tensors whose names begin with a prefix, by the rest of their names."""
+    """The tensors whose names begin with a prefix, under their names without it."""
 
     def __init__(self, stored: Mapping[str, np.ndarray], prefix: str):
         self._stored, self._prefix = stored, prefix
@@ -82,13 +81,13 @@ class Prefixed(Mapping[str, np.ndarray]):
 
 
 def load_tensors(folder: Path) -> Mapping[str, np.ndarray]:
-    """The weights of a part: public name -> host array in PyTorch's layout and the stored dtype.
+    """Read the weights of a part: public name -> host array in PyTorch's layout and the stored dtype.
 
-    The first of WEIGHTS_NAMES that the folder has is taken, an index together with all the shards it names.
+    The first of WEIGHTS_NAMES in the folder is read; an index is read with all its shards.
 
     Raises:
-      ValueError: the folder has no weights (a pickle is not opened: it can run any code), or a file is damaged, or a
-        shard is missing.
+      ValueError: the folder has no weights (pickles are not opened, because they can execute code), a file is damaged,
+        or a shard is missing.
     """
     for name in WEIGHTS_NAMES:
         path = folder / name
@@ -100,15 +99,15 @@ def load_tensors(folder: Path) -> Mapping[str, np.ndarray]:
     pickles = [name for name in files if name.endswith(_PICKLE_SUFFIXES)]
     if pickles:
         raise ValueError(
-            f"{folder} has only pickled weights ({pickles[0]}), which can run any code when opened; safetensors are "
-            f"needed: load the part once with diffusers or transformers and call "
+            f"{folder} has only pickled weights ({pickles[0]}), which can execute code when opened; convert them to "
+            f"safetensors: load the part once with diffusers or transformers and call "
             f"save_pretrained(folder, safe_serialization=True)"
         )
-    raise ValueError(f"{folder} has no weights: neither {WEIGHTS_NAMES[0]} nor {WEIGHTS_NAMES[1]} is there")
+    raise ValueError(f"{folder} has no weights: neither {WEIGHTS_NAMES[0]} nor {WEIGHTS_NAMES[1]} exists")
 
 
 def _shards(index_path: Path) -> list[Path]:
-    """The files that an index names, after making sure that they hold what it says."""
+    """Return the files that an index names, after checking that they contain the tensors it lists."""
     try:
         weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
     except (ValueError, KeyError, TypeError):
@@ -118,18 +117,18 @@ def _shards(index_path: Path) -> list[Path]:
     files = []
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard:
-            raise ValueError(f"{index_path} names the file '{shard}', which is not beside it")
+            raise ValueError(f"{index_path} names the file '{shard}', which is not in the same folder")
         if not (index_path.parent / shard).is_file():
             raise ValueError(f"{index_path.parent / shard} is missing, but {index_path.name} names it")
         files.append(index_path.parent / shard)
-    lacking = sorted(set(weight_map) - set(StoredTensors(files)))
-    if lacking:
-        raise ValueError(f"{index_path} names {lacking[0]} and {len(lacking) - 1} more that its files do not hold")
+    missing = sorted(set(weight_map) - set(StoredTensors(files)))
+    if missing:
+        raise ValueError(f"{index_path} names {missing[0]} and {len(missing) - 1} more that its files do not contain")
     return files
 
 
 def _load_msgpack(path: Path) -> dict[str, np.ndarray]:
-    """Flax's file: a tree of linen parameters, whose lists are joined by an underscore or nested by number."""
+    """Read Flax's file: a tree of linen parameters, with list indices joined by an underscore or nested by number."""
     try:
         tree = flax.serialization.msgpack_restore(path.read_bytes())
         return naming.to_public(tree["params"] if set(tree) == {"params"} else tree)

@@ -1,8 +1,8 @@
 """Byte-pair vocabularies in CLIP's tokenizer file format: training, loading, and prompts to token ids.
 
 The file format is that of OpenAI's CLIP tokenizer (Radford et al. 2021, arXiv 2103.00020): lower-cased text, byte-level
-byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) with the suffix `</w>` on the last piece of a word. So a
-vocabulary trained here and the one of a public checkpoint are loaded by the same call.
+byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) with the suffix `</w>` on the last piece of a word. A
+vocabulary trained here and that of a public checkpoint are therefore loaded by the same function.
 """
 
 from __future__ import annotations
@@ -29,51 +29,56 @@ _KNOWN_WORDS = "known_words"  # our own key in tokenizer_config.json: the words 
 
 
 def _words(backend: Tokenizer, text: str) -> list[str]:
-    """Cut a text into words as CLIP does, before byte pairs are formed; readable, not yet byte-encoded."""
+    """Split a text into words as CLIP does before byte-pair encoding; the words are text, not bytes."""
     text = backend.normalizer.normalize_str(text)
     return [text[begin:end] for _, (begin, end) in backend.pre_tokenizer.pre_tokenize_str(text)]
 
 
 def _learn_merges(words: Sequence[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges (Sennrich et al. 2016) that make every word one piece; each word counts once.
+    """Learn byte-pair merges (Sennrich et al. 2016) until every word is one piece; each word counts once.
 
-    The trainer of the `tokenizers` library breaks ties in an order that changes from run to run, and with it the
-    numbers of the tokens; here the pair that sorts first is taken.
+    Ties are broken in lexical order. The trainer of the `tokenizers` library breaks them differently from run to run,
+    which changes the token ids.
     """
-    spelled = [[*word[:-1], word[-1] + END_OF_WORD] for word in words]
+    spellings = [[*word[:-1], word[-1] + END_OF_WORD] for word in words]
     merges = []
-    while pairs := collections.Counter(pair for pieces in spelled for pair in itertools.pairwise(pieces)):
+    while pairs := collections.Counter(pair for pieces in spellings for pair in itertools.pairwise(pieces)):
         merge = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(merge)
-        for pieces in spelled:
-            at = 0
-            while at < len(pieces) - 1:
-                if (pieces[at], pieces[at + 1]) == merge:
-                    pieces[at : at + 2] = ["".join(merge)]
-                at += 1
+        for pieces in spellings:
+            index = 0
+            while index < len(pieces) - 1:
+                if (pieces[index], pieces[index + 1]) == merge:
+                    pieces[index : index + 2] = ["".join(merge)]
+                index += 1
     return merges
 
 
 def train_tokenizer(captions: Iterable[str], folder: str | pathlib.Path, model_max_length: int = MAX_LENGTH) -> None:
-    """Train a byte-pair vocabulary on captions until every word of theirs is one token, and write it to `folder`.
+    """Train a byte-pair vocabulary in which every word of the captions is one token, and write it to a folder.
 
-    Writes vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json. The vocabulary begins with the
-    256 bytes, alone and as the end of a word, so that any text can be tokenized; then the merges in the order in which
-    they were learnt; then the start and the end token, the latter also the padding. The same captions, in any
-    order, give the same files.
+    Writes vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json. The vocabulary consists of the 256
+    bytes, alone and as the end of a word, so that any text can be tokenized; the merges in the order in which they were
+    learned; and the start and end tokens, the latter also used as padding. The same captions, in any order, give the
+    same files.
 
-    model_max_length: length of a token sequence, start and end token included; at least 3.
-    Raises ValueError when there are no captions or the length is too small.
+    Args:
+      captions: the training text.
+      folder: created if it does not exist.
+      model_max_length: length of a token sequence, including the start and end tokens; at least 3.
+
+    Raises:
+      ValueError: there are no captions, or the length is too small.
     """
     from transformers import CLIPTokenizer
 
     if model_max_length < 3:
         raise ValueError(f"model_max_length must be at least 3; got {model_max_length}")
-    # Normalisation and splitting are taken from the class that will load the files.
+    # Normalization and splitting are those of the class that will load the files.
     backend = CLIPTokenizer().backend_tokenizer
     words = sorted({word for caption in captions for word in _words(backend, caption)})
     if not words:
-        raise ValueError("captions must hold at least one word to train a vocabulary on")
+        raise ValueError("captions must contain at least one word to train a vocabulary on")
 
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = sorted(byte_level.alphabet())  # by code point, which is the order of OpenAI's file
@@ -105,12 +110,16 @@ def train_tokenizer(captions: Iterable[str], folder: str | pathlib.Path, model_m
 
 
 def load_tokenizer(folder: str | pathlib.Path) -> CLIPTokenizer:
-    """Load a tokenizer folder, trained here or of a public checkpoint. Raises ValueError when files are missing."""
+    """Load a tokenizer, trained here or of a public checkpoint.
+
+    Raises:
+      ValueError: the folder or a file is missing.
+    """
     from transformers import CLIPTokenizer
 
     folder = pathlib.Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"tokenizer folder {str(folder)!r} does not exist; it should hold vocab.json and merges.txt")
+        raise ValueError(f"tokenizer folder {str(folder)!r} does not exist; it must have vocab.json and merges.txt")
     if not (folder / "tokenizer.json").is_file():
         for name in ("vocab.json", "merges.txt"):
             if not (folder / name).is_file():
@@ -121,11 +130,19 @@ def load_tokenizer(folder: str | pathlib.Path) -> CLIPTokenizer:
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], warn: bool = True) -> np.ndarray:
-    """Token ids int32 (B, L) of B prompts, L = the tokenizer's model_max_length (77 for CLIP).
+    """Tokenize prompts as the start token, the text, the end token and padding.
 
-    A row is the start token, the prompt, the end token, then padding. As CLIP does, a prompt that is too long is cut
-    so that the end token still fits; unless `warn` is False one warning a call says what was cut. Raises ValueError for
-    a prompt that is not a string.
+    As in CLIP, a prompt that is too long is truncated so that the end token still fits.
+
+    Args:
+      tokenizer: from `load_tokenizer`.
+      prompts: B strings, or a single one.
+      warn: whether to warn, once per call, of prompts that are truncated.
+
+    Returns: token ids int32 `(B, L)`, with L the tokenizer's model_max_length (77 for CLIP).
+
+    Raises:
+      ValueError: a prompt is not a string.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     for prompt in prompts:
@@ -133,24 +150,28 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], warn: bool = True
             raise ValueError(f"a prompt must be a string; got {type(prompt).__name__}")
     length = tokenizer.model_max_length
     ids = np.full((len(prompts), length), tokenizer.pad_token_id, np.int32)
-    cut = []
+    lost = []
     sequences = tokenizer(prompts, truncation=False, padding=False, verbose=False)["input_ids"] if prompts else []
-    for row, sequence in zip(ids, sequences, strict=True):
+    for prompt_ids, sequence in zip(ids, sequences, strict=True):
         if len(sequence) > length:
-            cut.append(tokenizer.decode(sequence[length - 1 : -1]))
+            lost.append(tokenizer.decode(sequence[length - 1 : -1]))
             sequence = [*sequence[: length - 1], tokenizer.eos_token_id]
-        row[: len(sequence)] = sequence
-    if cut and warn:
+        prompt_ids[: len(sequence)] = sequence
+    if lost and warn:
         warnings.warn(
-            f"{len(cut)} of {len(prompts)} prompts exceed {length} tokens and are truncated; "
-            f"the first loses {cut[0]!r}",
+            f"{len(lost)} of {len(prompts)} prompts exceed {length} tokens and are truncated; "
+            f"the first loses {lost[0]!r}",
             stacklevel=2,
         )
     return ids
 
 
 def single_tokens(tokenizer: CLIPTokenizer, words: Sequence[str]) -> list[int]:
-    """The token id of each word. Raises ValueError for a word that is not one token of the vocabulary."""
+    """Return the token id of each word.
+
+    Raises:
+      ValueError: a word is not a single token of the vocabulary.
+    """
     tokens = [tokenizer(word)["input_ids"][1:-1] for word in words]
     for word, ids in zip(words, tokens, strict=True):
         if len(ids) != 1:
@@ -159,14 +180,14 @@ def single_tokens(tokenizer: CLIPTokenizer, words: Sequence[str]) -> list[int]:
 
 
 def known_words(tokenizer: CLIPTokenizer) -> list[str]:
-    """The words that a vocabulary made by `train_tokenizer` was trained on, sorted; empty for any other."""
+    """Return the sorted words that a vocabulary of `train_tokenizer` was trained on; empty for other vocabularies."""
     return list(tokenizer.init_kwargs.get(_KNOWN_WORDS, ()))
 
 
 def unknown_words(tokenizer: CLIPTokenizer, prompt: str) -> list[str]:
-    """The prompt's words, lower-cased and each once, that a vocabulary made by `train_tokenizer` was not trained on.
+    """Return the prompt's distinct words, in lower case, that a vocabulary of `train_tokenizer` was not trained on.
 
-    Empty for any other vocabulary, such as the 49,408 entries of OpenAI's, which were learnt from open text.
+    Empty for other vocabularies, such as OpenAI's with 49,408 entries, which was learned from unrestricted text.
     """
     known = set(known_words(tokenizer))
     if not known:

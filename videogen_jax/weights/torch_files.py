@@ -1,8 +1,8 @@
-"""Tensors out of PyTorch's own files (.pt, .pth, TorchScript), without PyTorch and without running what they hold.
+"""Reading tensors from PyTorch's own files (.pt, .pth, TorchScript), without PyTorch and without executing code.
 
-Such a file is a pickle beside raw numbers, and unpickling may call anything that the pickle names. Here every name is
-looked up in a short list: the few functions that put tensors together are ours, modules of TorchScript become plain
-mappings of their attributes, and any other name is an error. So nothing of the file is ever executed.
+Such a file is a pickle and raw data, and unpickling may call any function that the pickle names. Here every name is
+looked up in a short list: the few functions that build tensors are our own, TorchScript modules become plain mappings
+of their attributes, and any other name is an error. Nothing in the file is ever executed.
 """
 
 import io
@@ -47,7 +47,7 @@ class _Tensor(NamedTuple):
 
 
 class _Module(dict):
-    """Attributes of a TorchScript module."""
+    """The attributes of a TorchScript module."""
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, Mapping):
@@ -85,7 +85,7 @@ _ALLOWED = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads the pickles of PyTorch's files by the list above."""
+    """An unpickler that accepts only the names in the list above."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:
@@ -94,23 +94,23 @@ class _Unpickler(pickle.Unpickler):
             return _StorageType(np.dtype(_DTYPES[name]))
         if module == "__torch__" or module.startswith("__torch__."):
             return _Module
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which no file of tensors needs")
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which a file of tensors does not need")
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, storage_type, key, _, size, *_ = pid
         if kind != "storage" or not isinstance(storage_type, _StorageType):
-            raise pickle.UnpicklingError(f"it has a {kind!r}, which no file of tensors needs")
+            raise pickle.UnpicklingError(f"it has a {kind!r}, which a file of tensors does not need")
         return _Storage(str(key), storage_type.dtype, int(size))
 
 
 def load_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The tensors of a file that PyTorch wrote: `torch.save` of a state dict (either format), or TorchScript.
+    """Read the tensors of a file written by PyTorch: `torch.save` of a state dict (either format), or TorchScript.
 
-    Returns: the dotted name of each tensor -> host array, in PyTorch's layout and the stored dtype.
+    Returns: dotted name of each tensor -> host array, in PyTorch's layout and the stored dtype.
 
     Raises:
-      ValueError: the file is damaged, or holds anything but tensors in dicts, lists and TorchScript modules. The
-        pickle of a whole Python model (`torch.save(model)`) is such a file.
+      ValueError: the file is damaged, or contains anything but tensors in dicts, lists and TorchScript modules, such as
+        the pickle of a Python model (`torch.save(model)`).
     """
     path = Path(path)
     try:
@@ -118,8 +118,8 @@ def load_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return {name: _array(tensor, read) for name, tensor in _tensors(tree)}
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(
-            f"{path} cannot be read as tensors: {error}. What is needed is torch.save(model.state_dict(), path), "
-            "a TorchScript file, or safetensors"
+            f"{path} cannot be read as tensors: {error}. It must be written by torch.save(model.state_dict(), path), "
+            "or be a TorchScript or safetensors file"
         ) from error
 
 
@@ -129,7 +129,7 @@ def _read_zip(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
         folder = index.removesuffix("data.pkl")
         order = f"{folder}byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
-            raise ValueError("its numbers are big-endian")
+            raise ValueError("it is big-endian")
         tree = _Unpickler(io.BytesIO(archive.read(index))).load()
 
     def read(storage: _Storage) -> np.ndarray:
@@ -140,7 +140,7 @@ def _read_zip(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
 
 
 def _read_legacy(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
-    """Before PyTorch 1.6: pickles one after another, then each storage as its length and its numbers."""
+    """Read the format before PyTorch 1.6: consecutive pickles, then the length and data of each storage."""
     storages: dict[str, _Storage] = {}
 
     class Unpickler(_Unpickler):
@@ -152,9 +152,9 @@ def _read_legacy(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
 
     with open(path, "rb") as file:
         if (_Unpickler(file).load(), _Unpickler(file).load()) != (_LEGACY_MAGIC, _LEGACY_PROTOCOL):
-            raise ValueError("it does not begin as a file of PyTorch does")
+            raise ValueError("it does not begin like a PyTorch file")
         if not _Unpickler(file).load()["little_endian"]:
-            raise ValueError("its numbers are big-endian")
+            raise ValueError("it is big-endian")
         tree = Unpickler(file).load()
         arrays = {}
         for key in _Unpickler(file).load():
@@ -176,12 +176,12 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, _Tensor]]:
 
 
 def _array(tensor: _Tensor, read: Callable[[_Storage], np.ndarray]) -> np.ndarray:
-    numbers = read(tensor.storage)
+    storage = read(tensor.storage)
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
     if 0 in tensor.shape:
-        return np.zeros(tensor.shape, numbers.dtype)
-    if min((tensor.offset, *tensor.strides)) < 0 or last >= len(numbers):
-        raise ValueError("a tensor reaches beyond its numbers")
-    strides = [stride * numbers.itemsize for stride in tensor.strides]
-    view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides, writeable=False)
+        return np.zeros(tensor.shape, storage.dtype)
+    if min((tensor.offset, *tensor.strides)) < 0 or last >= len(storage):
+        raise ValueError("a tensor extends beyond its storage")
+    strides = [stride * storage.itemsize for stride in tensor.strides]
+    view = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)
     return np.array(view, order="C")
