@@ -1,4 +1,4 @@
-"""Measures with feature networks: what is kept, what is told when weights lack, that values stream from files."""
+"""Measures on the features of networks: what is stored, which weights are missing, that values stream from files."""
 
 import jax
 import numpy as np
@@ -91,9 +91,9 @@ def test_every_measure_of_given_features(tmp_path, monkeypatch):
 
 
 def test_what_to_pass():
-    told = published.not_measured({**NONE, "clip": "somewhere"})
-    assert set(told) == {"fvd", "fid", "video_inception_score", "shapes_frechet_distance"}
-    assert "--config.weights.i3d=PATH" in told["fvd"]
+    missing = published.not_measured({**NONE, "clip": "somewhere"})
+    assert set(missing) == {"fvd", "fid", "video_inception_score", "shapes_frechet_distance"}
+    assert "--config.weights.i3d=PATH" in missing["fvd"]
 
 
 def test_weights_that_cannot_be_read(tmp_path):
