@@ -16,8 +16,8 @@ from configs.arguments import SEED, Key, read_arguments
 from configs.base import stage_defaults
 from videogen_jax.diffusion.schedules import make_schedule
 from videogen_jax.models.unet import UNet
-from videogen_jax.stages import build_stage
 from videogen_jax.stages.cascade import CascadeStage
+from videogen_jax.training.build import build_stage
 from videogen_jax.training.model_config import explicit_fields
 
 ROOT = Path(__file__).parents[1]

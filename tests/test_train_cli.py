@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from videogen_jax.runtime import command_line
-from videogen_jax.stages import build_stage
+from videogen_jax.training.build import build_stage
 from videogen_jax.training.model_config import explicit_fields
 from videogen_jax.training.preemption import PREEMPTED
 
