@@ -186,7 +186,7 @@ def test_the_cache_can_be_moved_and_turned_off(tmp_path, monkeypatch, caplog):
         assert compilation_cache.enable() is None
     (tmp_path / "file").write_text("")
     assert compilation_cache.enable(tmp_path / "file" / "cache") is None
-    assert "compiled programs are not kept" in caplog.text
+    assert "compiled programs are not cached" in caplog.text
     assert not updates
 
 

@@ -11,6 +11,7 @@ import errno
 import re
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,9 @@ class FakePipeline:
         self.steps: list[tuple[str, int]] = []
         self.hold, self.held = threading.Event(), threading.Event()
         self.hold.set()
+
+    def __call__(self, prompts: Sequence[str], *, callback=lambda *_: None, previews: bool = False, **settings):
+        return self.sample(SamplingRequest.from_keywords(prompts, **settings), callback, previews)
 
     def sample(self, request: SamplingRequest, callback=None, previews: bool = False) -> FakeOutput:
         request = request.resolve(self.index)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import flax.serialization
 import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -130,7 +129,9 @@ def _shards(index_path: Path) -> list[Path]:
 def _load_msgpack(path: Path) -> dict[str, np.ndarray]:
     """Read Flax's file: a tree of linen parameters, with list indices joined by an underscore or nested by number."""
     try:
-        tree = flax.serialization.msgpack_restore(path.read_bytes())
+        from flax.serialization import msgpack_restore  # here, since it imports JAX, which takes seconds
+
+        tree = msgpack_restore(path.read_bytes())
         return naming.to_public(tree["params"] if set(tree) == {"params"} else tree)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read as the parameters of a Flax network: {error}") from error
