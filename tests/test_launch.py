@@ -52,7 +52,11 @@ def test_a_dry_run_shows_the_commands_and_help_the_options(name):
         ("slurm_gpu.sbatch", [], "error: the arguments of the training are missing: --config"),
         ("gke.sh", ["--", *RUN], "error: --image (or IMAGE) must be given"),
         ("gke.sh", ["--image", "i", "--", *RUN], "error: --claim (or CLAIM) must be given"),
-        ("gke.sh", [*GKE, "--topology", "4x3", "--chips-per-host", "8", "--", *RUN], "has 12 chips, which is not a multiple of 8"),
+        (
+            "gke.sh",
+            [*GKE, "--topology", "4x3", "--chips-per-host", "8", "--", *RUN],
+            "has 12 chips, which is not a multiple of 8",
+        ),
         ("tpu_pod.sh", ["create"], "error: --zone (or TPU_ZONE) must be given"),
         ("tpu_pod.sh", ["fly"], "error: unknown action fly"),
         ("tpu_pod.sh", ["run", "--zone", "z"], "error: run needs the arguments of the training after --"),
