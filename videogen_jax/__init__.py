@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from videogen_jax.runtime.version import __version__
+
 if TYPE_CHECKING:
     from videogen_jax.sampling.pipeline import VideoGenPipeline
 
-__version__ = "0.1.0"
 __all__ = ["VideoGenPipeline", "__version__"]
 
 

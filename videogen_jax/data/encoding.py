@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from videogen_jax.runtime.arrays import to_unit
-from videogen_jax.stages.autoencoder import FrozenAutoencoder
+from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
 from videogen_jax.stages.stage import Batch, Params
 from videogen_jax.weights.model_folder import ModelFolder
 from videogen_jax.weights.parts import TextPart

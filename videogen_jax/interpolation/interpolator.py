@@ -22,8 +22,8 @@ from videogen_jax.data.clips import THUMBNAIL, CutDetector
 from videogen_jax.interpolation.windows import sliding_windows
 from videogen_jax.models.flow import fuse, intermediate_times, upsample_flow, warp
 from videogen_jax.runtime.arrays import to_uint8, to_unit
-from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.decoder import DecoderStage
+from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
 from videogen_jax.stages.stage import Params
 from videogen_jax.stages.temporal import TemporalStage
 from videogen_jax.weights.model_index import UPSAMPLER, ModelIndex

@@ -13,7 +13,6 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from videogen_jax import __version__
 from videogen_jax.metrics.captions import build_captions
 from videogen_jax.metrics.fidelity import (
     Codec,
@@ -30,6 +29,7 @@ from videogen_jax.metrics.results import ResultLog
 from videogen_jax.metrics.table import PARTS, table_rows
 from videogen_jax.metrics.worlds import WORLD_NAMES, world_of
 from videogen_jax.runtime.files import write_atomically
+from videogen_jax.runtime.version import __version__
 from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.stages.stage import DTYPES

@@ -15,9 +15,9 @@ from typing import Self
 import jax
 import jax.export
 
-from videogen_jax import __version__
 from videogen_jax.diffusion.guidance import GuidanceScales
 from videogen_jax.diffusion.samplers import SamplerState
+from videogen_jax.runtime.version import __version__
 from videogen_jax.sampling.programs import Programs
 from videogen_jax.stages.cascade import Conditioning
 from videogen_jax.stages.reference import Prompts

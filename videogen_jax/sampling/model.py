@@ -17,9 +17,9 @@ from videogen_jax.runtime.arrays import to_uint8, to_unit
 from videogen_jax.sampling.request import Size
 from videogen_jax.sampling.source import ModelSource
 from videogen_jax.sampling.text_to_image import TEXT, TextToImage
-from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.cascade import CascadeInputs, CascadeStage, Conditioning
 from videogen_jax.stages.decoder import DecoderStage
+from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
 from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.stage import Params
 from videogen_jax.stages.temporal import TemporalStage

@@ -10,7 +10,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from videogen_jax import __version__
+from videogen_jax.runtime.version import __version__
 from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.video_io import read_metadata
 

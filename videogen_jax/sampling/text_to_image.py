@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from videogen_jax.stages.autoencoder import FrozenAutoencoder
+from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
 from videogen_jax.stages.reference import Prompts, ReferenceStage
 from videogen_jax.stages.stage import Params
 from videogen_jax.weights.folder import read_model_index

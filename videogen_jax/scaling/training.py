@@ -27,7 +27,7 @@ from videogen_jax.models.partitioning import over
 from videogen_jax.scaling.chips import GIB, Chip, LeastTime, chip_hours, least_time, parse_topology
 from videogen_jax.scaling.flops import count_jaxpr
 from videogen_jax.scaling.hlo import Collectives, collectives, memory_traffic
-from videogen_jax.stages.autoencoder import FrozenAutoencoder
+from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
 from videogen_jax.stages.stage import DTYPES, InputSizes, Params, Spec, Stage, batch_spec, build_network
 from videogen_jax.training.build import build_stage, encoder_resolutions, is_encoded
 from videogen_jax.training.encoded import EncodedStage

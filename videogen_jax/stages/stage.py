@@ -3,14 +3,13 @@
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-if TYPE_CHECKING:
-    from videogen_jax.stages.autoencoder import FrozenAutoencoder
+from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
 
 Params = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
@@ -50,7 +49,7 @@ class ModelReader(Protocol):
         """The parameters of a part, in the tree of `template`; "" reads the folder itself as the part."""
         ...
 
-    def autoencoder(self) -> "FrozenAutoencoder":
+    def autoencoder(self) -> FrozenAutoencoder:
         """The autoencoder, without its parameters."""
         ...
 

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
-from videogen_jax import __version__
+from videogen_jax.runtime.version import __version__
 from videogen_jax.studio import routes_jobs, routes_model, routes_results
 from videogen_jax.studio.api_page import api_page
 from videogen_jax.studio.clients import Slots

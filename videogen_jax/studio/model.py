@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from videogen_jax import __version__
+from videogen_jax.runtime.version import __version__
 from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.sampling.source import ModelSource
 from videogen_jax.studio.limits import Limits

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from videogen_jax.stages.autoencoder import FrozenAutoencoder
+from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
 from videogen_jax.stages.stage import Params
 from videogen_jax.weights.folder import load_part
 from videogen_jax.weights.hub import resolve

@@ -15,8 +15,8 @@ import numpy as np
 from videogen_jax.models.autoencoder import AutoencoderKL, TemporalDecoder
 from videogen_jax.models.text_encoder import CLIPTextEncoder
 from videogen_jax.runtime.files import load_json, plain, save_json
-from videogen_jax.stages.autoencoder import FrozenAutoencoder
 from videogen_jax.stages.decoder import DecoderStage
+from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
 from videogen_jax.stages.reference import ReferenceStage
 from videogen_jax.stages.stage import InputSizes, Params, Stage, batch_spec, build_network
 from videogen_jax.weights.diffusers_config import (
