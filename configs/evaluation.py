@@ -3,6 +3,8 @@
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs.sampling import set_stage_settings
+
 
 def get_evaluation_config() -> ConfigDict:
     """How videos are sampled, and the networks that measure them.
@@ -16,16 +18,7 @@ def get_evaluation_config() -> ConfigDict:
 
     config.sampling = ConfigDict()
     config.sampling.temporal_factor = placeholder(int)
-    config.sampling.reference = ConfigDict()  # the stage that draws the reference image
-    config.sampling.reference.guidance_scale = placeholder(float)
-    config.sampling.reference.steps = placeholder(int)
-    config.sampling.reference.sampler = placeholder(str)
-    config.sampling.cascade = ConfigDict()  # all resolutions of the cascade
-    config.sampling.cascade.guidance_scale = placeholder(float)
-    config.sampling.cascade.reference_guidance_scale = placeholder(float)
-    config.sampling.cascade.steps = placeholder(int)
-    config.sampling.cascade.sampler = placeholder(str)
-    config.sampling.cascade.noise_level = placeholder(int)
+    set_stage_settings(config.sampling)
 
     # Feature networks of published measures, whose weights you download yourself (docs/metrics.md says where). A
     # measure whose network has no weights is left out of the report, which then says which field to set.

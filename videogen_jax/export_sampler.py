@@ -1,12 +1,12 @@
-"""Traces the programs of a sampler ahead of time, for processes that shall start sooner.
+"""Export the programs of sampling, so that later processes start sooner.
 
     python -m videogen_jax.export_sampler --output out/aot
     python -m videogen_jax.sample --aot out/aot --prompt "a small red circle moving right slowly on a gray background"
     python -m videogen_jax.serve --aot out/aot
 
-makes a short run of each program that a video of this config takes, and writes the programs and an index. A part of a
-program, and so to be the same later, are the model, its dtype, the batch, the size of the video, its frames, the
-samplers and whether guidance is used; prompts, seeds, scales and the numbers of steps are not.
+traces and compiles each program that a video of this config takes, and writes the programs and an index. The model,
+its dtype, the batch, the size of the video, its frames, the samplers and the guidance passes are part of a program and
+must be the same later; prompts, seeds, scales and numbers of steps are not.
 """
 
 import functools

@@ -8,6 +8,8 @@ A field without a value is as in the model's `model_index.json`.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs.sampling import set_stage_settings
+
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
@@ -22,17 +24,7 @@ def get_config() -> ConfigDict:
     config.size = ""  # height x width in pixels, as "128x192"; "" is the size that the model was trained on
     config.temporal_factor = placeholder(int)  # of temporal upsampling; without a value it follows from frames
 
-    config.reference = ConfigDict()  # the stage that draws the reference image
-    config.reference.guidance_scale = placeholder(float)
-    config.reference.steps = placeholder(int)
-    config.reference.sampler = placeholder(str)
-
-    config.cascade = ConfigDict()  # all resolutions of the cascade
-    config.cascade.guidance_scale = placeholder(float)
-    config.cascade.reference_guidance_scale = placeholder(float)
-    config.cascade.steps = placeholder(int)
-    config.cascade.sampler = placeholder(str)
-    config.cascade.noise_level = placeholder(int)  # timestep to which the latents of the stage below are noised
+    set_stage_settings(config)  # sections reference and cascade
 
     config.decode_chunk = placeholder(int)  # frames decoded at once
     config.decode_overlap = placeholder(int)  # of these, at each end, frames that serve only as context

@@ -1,4 +1,4 @@
-"""Programs that were traced ahead of time: a folder of them, written once and read by every process that starts.
+"""Exported programs: a folder of them, written once and read by every process that starts.
 
 A folder holds a file for each program, as `jax.export` serializes it, and `index.json`, which says what they are for.
 What is stored is StableHLO, not machine code: XLA still compiles it, or finds it in the compilation cache.
@@ -104,7 +104,7 @@ class ExportingPrograms(Programs):
     So the compilation cache holds afterwards what a process finds that starts with the folder.
 
     Args:
-      platforms: those that the programs shall run on.
+      platforms: those that the programs must run on.
     """
 
     def __init__(self, platforms: Sequence[str]):

@@ -7,6 +7,7 @@ from typing import Any
 # The keys of `diffusion.samplers.SAMPLERS`, which cannot be imported here without importing JAX.
 SAMPLERS = ("dpmpp_2m", "ddim", "euler", "pndm")
 NUM_TIMESTEPS = 1000
+CASCADE_ONLY = ("reference_guidance_scale", "noise_level")  # settings that the reference stage has no use for
 
 
 @dataclasses.dataclass(frozen=True)
