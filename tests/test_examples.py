@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 
 from examples import pipeline_picture, readme_gallery
 from videogen_jax.sampling.pipeline import VideoGenPipeline
-from videogen_jax.weights.hub import EMBEDDED, resolve
+from videogen_jax.sampling.request import SamplingRequest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOK = EXAMPLES / "from_prompt_to_video.ipynb"
@@ -34,16 +34,17 @@ def run_notebook(changes: dict[str, str]) -> str:
 
 
 def test_the_notebook_runs_with_the_tiny_model(tiny_model):
-    sizes = {"resolution=(16, 16)": "resolution=(8, 8)", "truth[15]": "truth[3]"}
-    printed = run_notebook({"resolve(EMBEDDED)": repr(str(tiny_model)), **sizes})
+    sizes = {"latent_size=(16, 16)": "latent_size=(8, 8)", "truth[15]": "truth[3]"}
+    model = {"from_pretrained()": f"from_pretrained({str(tiny_model)!r})"}
+    printed = run_notebook({**model, **sizes})
     assert "cascade_8    2 of 2, showing (1, 4, 16, 16, 3)" in printed
 
 
 def test_the_model_that_comes_with_the_code_is_whole():
     """Its weights fit its networks, and are numbers; the slow test below makes a video with it."""
-    pipe = VideoGenPipeline.from_pretrained(resolve(EMBEDDED))
+    pipe = VideoGenPipeline.from_pretrained()
     assert pipe.index.cascade == ("cascade_4", "cascade_8", "cascade_16")
-    assert pipe.index.timeline().num_frames == 31
+    assert SamplingRequest.from_keywords("a video").resolve(pipe.index).num_frames == 31
     assert None not in (pipe.reference, pipe.temporal, pipe.decoder)
     leaves = jax.tree.leaves(pipe.params)
     assert len(leaves) > 1000
