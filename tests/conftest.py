@@ -2,7 +2,10 @@
 
 import gc
 import importlib.util
+import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -99,6 +102,50 @@ def pytest_collection_modifyitems(items):
         name = item.nodeid.removeprefix(f"{ROOT.name}/")
         if name.startswith(QUICK) and item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.quick)
+
+
+@pytest.fixture(scope="session")
+def command_server():
+    """A process that runs commands, see tests/command_server.py."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.command_server"],
+        cwd=ROOT.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT.parent)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.communicate()
+
+
+@pytest.fixture
+def run_command(command_server, tmp_path_factory):
+    """Run `python -m module arguments` in `cwd` with more variables: its status and output, as of `subprocess.run`.
+
+    JAX's variables cannot be set, for it is imported already. A test of what a command imports, or of its signals,
+    starts a process itself.
+    """
+
+    def run(module: str, *arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+        assert not any(name.startswith("JAX_") for name in environment)
+        folder = tmp_path_factory.mktemp("command")
+        outputs = {name: folder / name for name in ("stdout", "stderr")}
+        for path in outputs.values():
+            path.touch()
+        request = {
+            "module": module,
+            "arguments": list(map(str, arguments)),
+            "cwd": str(cwd),
+            "environment": {**os.environ, **environment},
+            **{name: str(path) for name, path in outputs.items()},
+        }
+        print(json.dumps(request), file=command_server.stdin, flush=True)
+        status = int(command_server.stdout.readline())
+        texts = {name: path.read_text() for name, path in outputs.items()}
+        return subprocess.CompletedProcess([module, *arguments], status, **texts)
+
+    return run
 
 
 @pytest.fixture(scope="session")
