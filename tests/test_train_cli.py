@@ -111,9 +111,8 @@ def test_every_field_of_a_stage_can_be_set(train_flags):
     assert (code, err) == (2, "error: there is no field config.model.unet.in_channels\n")
 
 
-def test_help_lists_the_fields_of_the_config():
-    command = [sys.executable, "-m", "videogen_jax.train", "--config=configs/shapes/cascade.py", "--help"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def test_help_lists_the_fields_of_the_config(run_command):
+    result = run_command("videogen_jax.train", "--config=configs/shapes/cascade.py", "--help", cwd=ROOT)
     assert result.returncode == 0
     listed = result.stdout.split("Fields of --config:\n")[1].splitlines()
     assert "  --config.model.reference_dropout=0.1" in listed
@@ -128,17 +127,16 @@ def test_sigterm_while_the_config_is_read_asks_for_a_restart(tmp_path):
     assert subprocess.run(command, cwd=ROOT).returncode == PREEMPTED
 
 
-def test_refused_config_ends_the_program_without_a_traceback(tmp_path):
-    command = [sys.executable, "-m", "videogen_jax.train", TEXT, f"--workdir={tmp_path}", "--config.stage=nonsense"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def test_refused_config_ends_the_program_without_a_traceback(tmp_path, run_command):
+    arguments = (TEXT, f"--workdir={tmp_path}", "--config.stage=nonsense")
+    result = run_command("videogen_jax.train", *arguments, cwd=ROOT)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("error: config.stage is 'nonsense'; the stages are text, ")
     assert "Traceback" not in result.stderr
 
 
-def test_a_workdir_that_is_an_address_is_refused():
-    command = [sys.executable, "-m", "videogen_jax.train", TEXT, "--workdir=gs://bucket/run"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def test_a_workdir_that_is_an_address_is_refused(run_command):
+    result = run_command("videogen_jax.train", TEXT, "--workdir=gs://bucket/run", cwd=ROOT)
     assert result.returncode == 2
     assert result.stderr == (
         "error: --workdir gs://bucket/run is an address; it must be a folder, such as one where the bucket is mounted\n"
