@@ -1,5 +1,6 @@
 """Evaluation of a tiny untrained model, stopped and started again; the numbers that are known without a model."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,13 +14,14 @@ import pytest
 from configs.shapes.evaluate import get_config
 from tests.shapes.tiny_classifier import write_tiny_classifier
 from tests.tiny_model import write_tiny_model
-from videogen_jax.metrics import evaluation, fidelity, prompts, statistics
+from videogen_jax.metrics import evaluation, fidelity, statistics
 from videogen_jax.metrics.image import psnr
 from videogen_jax.metrics.published import MEASURES
 from videogen_jax.metrics.results import ResultLog
 from videogen_jax.metrics.table import table_rows
 from videogen_jax.runtime.sheets import captioned_sheet, strip
 from videogen_jax.sampling.pipeline import VideoGenPipeline
+from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.shapes import world
 from videogen_jax.shapes.captions import sample_captions
 from videogen_jax.shapes.reader import ATTRIBUTES
@@ -41,7 +43,7 @@ def pipeline(model):
 def _loaded_once(pipeline):
     """Every evaluation here is of one model: its programs are compiled once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VideoGenPipeline, "from_pretrained", lambda *_: pipeline)
+        patch.setattr(VideoGenPipeline, "from_pretrained", lambda *_, **__: pipeline)
         yield
 
 
@@ -160,9 +162,9 @@ def test_videos_are_kept_and_in_the_report(evaluated, pipeline):
     page = (folder / "report.html").read_text()
     for record in metrics["prompts"]["results"]:
         frames, fps = read_video(folder / "videos" / f"{record['key']}.mp4")
-        timeline = pipeline.index.timeline()
-        assert frames.shape == (timeline.num_frames, pipeline.resolution, pipeline.resolution, 3)
-        assert fps == timeline.fps
+        request = SamplingRequest.from_keywords("a video").resolve(pipeline.index)
+        assert frames.shape == (request.num_frames, pipeline.resolution, pipeline.resolution, 3)
+        assert fps == request.fps
         assert load_image(folder / "videos" / f"{record['key']}.png").shape == frames.shape[1:]
         assert f'id="case-{record["key"]}"' in page
     for row in table_rows(metrics):
@@ -219,12 +221,17 @@ def test_clips_measured_before_warping_was_are_measured_again(evaluated, model, 
     assert again["temporal"] == metrics["temporal"]
 
 
-def test_one_stage_of_the_cascade_may_be_sampled_otherwise():
+def test_one_stage_of_the_cascade_may_be_sampled_otherwise(pipeline):
     sampling = get_config().sampling
     sampling.cascade.steps = 4
     sampling.cascade_8 = {"steps": 2, "noise_level": 0}
-    settings = prompts.sampling_settings(sampling, ("cascade_4", "cascade_8"))
-    assert settings == {"steps": {"cascade_4": 4, "cascade_8": 2}, "noise_level": {"cascade_8": 0}}
+    stages = SamplingRequest.from_config(sampling, ["a video"]).resolve(pipeline.index).stages
+    default = pipeline.index.stage_settings
+    assert stages == {
+        "reference": default["reference"],
+        "cascade_4": dataclasses.replace(default["cascade_4"], steps=4),
+        "cascade_8": dataclasses.replace(default["cascade_8"], steps=2, noise_level=0),
+    }
 
 
 def test_results_of_other_settings_are_refused(evaluated, model):

@@ -31,7 +31,7 @@ CAPTIONS = ("a dog runs on a beach", "a man plays the piano", "a boat at sea", "
 @pytest.fixture(autouse=True, scope="module")
 def _loaded_once(tiny_pipeline):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VideoGenPipeline, "from_pretrained", lambda *_: tiny_pipeline)
+        patch.setattr(VideoGenPipeline, "from_pretrained", lambda *_, **__: tiny_pipeline)
         yield
 
 
