@@ -32,7 +32,7 @@ import numpy as np
 from side_by_side import in_turns, machine, relative_difference, report, write_json
 
 from videogen_jax.runtime.host_memory import keep_freed_memory
-from videogen_jax.sampling.generate import OverArrays, decode_in_windows, decoding_windows
+from videogen_jax.sampling.generate import ArrayExecutor, decode_in_windows, decoding_windows
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.runtime.arrays import to_uint8
 from videogen_jax.weights.parts import load_stage
@@ -86,7 +86,7 @@ def their_decoder(folder: Path, channels_last: bool, compiled: bool) -> tuple[Wi
 
 def decode_video(window: Window, latents: np.ndarray, chunk: int, overlap: int) -> np.ndarray:
     """The pipeline's loop over windows: latents `(1, T, h, w, 4)` -> frames uint8 `(1, T, H, W, 3)`."""
-    pieces = decode_in_windows(OverArrays(None, None), window, latents, latents.shape[1], chunk, overlap)
+    pieces = decode_in_windows(ArrayExecutor(None, None), window, latents, latents.shape[1], chunk, overlap)
     return np.concatenate(list(pieces), axis=1)
 
 

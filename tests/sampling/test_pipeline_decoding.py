@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from videogen_jax.models.autoencoder import TemporalDecoder
-from videogen_jax.sampling.generate import OverArrays, decode_in_windows
+from videogen_jax.sampling.generate import ArrayExecutor, decode_in_windows
 
 CHUNK, OVERLAP = 8, 2
 
@@ -31,7 +31,7 @@ def latents(num_frames):
 
 def in_windows(run, params, video, overlap=OVERLAP):
     decode = functools.partial(run, params)
-    pieces = decode_in_windows(OverArrays(None, None), decode, video, video.shape[1], CHUNK, overlap)
+    pieces = decode_in_windows(ArrayExecutor(None, None), decode, video, video.shape[1], CHUNK, overlap)
     return [piece.copy() for piece in pieces]
 
 
@@ -77,7 +77,7 @@ def test_the_loop_over_windows_holds_one_window_at_a_time():
         video = latents(count)
         run = lambda *args: np.zeros((1, CHUNK, 64, 64, 3), np.uint8)  # noqa: E731
         tracemalloc.start()
-        for _ in decode_in_windows(OverArrays(None, None), run, video, count, CHUNK, OVERLAP):
+        for _ in decode_in_windows(ArrayExecutor(None, None), run, video, count, CHUNK, OVERLAP):
             pass
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from configs.shapes.sample import get_config
@@ -105,6 +106,9 @@ def test_overrides_win_over_a_stage_s_settings_over_the_model_s(tmp_path):
         ({"seed": 2**32}, "seed is 4294967296"),
         ({"seed": True}, "seed is True"),
         ({"seed": (1, 2)}, "2 seeds were given for 1 prompts"),
+        ({"temporal_factor": 4.0}, "temporal_factor is 4.0"),
+        ({"batch_size": 2.0}, "batch_size is 2.0"),
+        ({"prompts": ()}, "there are no prompts"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path, keywords, message):
@@ -113,7 +117,7 @@ def test_what_cannot_work_is_refused(tmp_path, keywords, message):
 
 
 def test_an_unknown_setting_is_named():
-    with pytest.raises(TypeError, match="step is no setting; the settings are batch_size, decode_chunk"):
+    with pytest.raises(TypeError, match="unknown setting 'step'; the settings are batch_size, decode_chunk"):
         SamplingRequest.from_keywords(PROMPT, step=3)
 
 
@@ -125,6 +129,20 @@ def test_a_resolved_request_stays_as_it_is_and_survives_json(tmp_path):
     again = SamplingRequest.from_json(content).resolve(index)
     assert again == request
     assert (again.seed, again.size, again.stages["cascade_4"].steps) == ((7,), (32, 16), 3)
+
+
+def test_numbers_of_numpy_are_as_good_and_survive_json(tmp_path):
+    index = read_index(tmp_path)
+    numbers = {
+        "num_frames": np.int64(20),
+        "temporal_factor": np.int32(2),
+        "size": np.array([16, 32]),
+        "seed": np.uint32(5),
+    }
+    numbers |= {"steps": np.int64(3), "guidance_scale": np.float32(2), "batch_size": np.int64(1)}
+    request = resolve(index, **numbers)
+    assert request == resolve(index, **{name: value.tolist() for name, value in numbers.items()})
+    json.dumps(request.to_json())
 
 
 def test_a_config_says_the_same_as_keywords(tmp_path):

@@ -2,7 +2,7 @@
 
 A sampler has three methods. `coefficients` works out everything that the steps need to know of the noise schedule, on
 the host and in float64; `start` makes the state before the first step from noise; `step` calls the network once and
-moves on to the next lower timestep. `sample_loop` runs all steps as one `lax.scan`; a program that reports on its steps
+moves on to the next lower timestep (a method with two calls a step spreads them over two rows of coefficients: `PNDM`). `sample_loop` runs all steps as one `lax.scan`; a program that reports on its steps
 or stops between them compiles `step` once and feeds it the coefficients of one step after another, however many.
 
 Notation: x_t = alpha_t x_0 + sigma_t noise with alpha_t^2 + sigma_t^2 = 1; a step goes from timestep t to the lower
@@ -75,7 +75,7 @@ class Sampler(abc.ABC):
           num_steps: 1 to the number of training timesteps.
 
         Returns:
-          Arrays whose first axis is the steps, in order: "t", the timestep (int32; float32 where `timesteps` are
+          Arrays with one row for each call of the network, in order (one a step; `PNDM` has one more): "t", the timestep (int32; float32 where `timesteps` are
           fractional), and the coefficients of the class's equation, float32, computed in float64. Names, dtypes and
           the other axes do not depend on num_steps.
 
@@ -153,8 +153,8 @@ class DPMSolverPlusPlus2M(Sampler):
 
     def timesteps(self, num_steps: int) -> np.ndarray:
         # The last step goes to noise level 0 at once, so the lowest timestep is left out.
-        schedule = self.schedule.num_train_timesteps
-        return timesteps_for(schedule, num_steps, self.spacing, self.steps_offset, omit_lowest=True)
+        num_train_timesteps = self.schedule.num_train_timesteps
+        return timesteps_for(num_train_timesteps, num_steps, self.spacing, self.steps_offset, omit_lowest=True)
 
     def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
         timesteps = self.timesteps(num_steps)
@@ -166,7 +166,7 @@ class DPMSolverPlusPlus2M(Sampler):
                 log_snr = np.log(alpha[:-1]) - np.log(sigma[:-1])
             h = np.diff(log_snr)
             half_inverse_r[1:-1] = 0.5 * h[1:] / h[:-1]
-        return _stored(
+        return _as_float32(
             timesteps,
             alpha=alpha[:-1],
             sigma=sigma[:-1],
@@ -197,7 +197,7 @@ class DDIM(Sampler):
         timesteps = self.timesteps(num_steps)
         alpha, sigma = self.scales_of(timesteps)
         x = sigma[1:] / sigma[:-1]
-        return _stored(timesteps, alpha=alpha[:-1], sigma=sigma[:-1], x=x, x0=alpha[1:] - alpha[:-1] * x)
+        return _as_float32(timesteps, alpha=alpha[:-1], sigma=sigma[:-1], x=x, x0=alpha[1:] - alpha[:-1] * x)
 
     def step(self, denoise: Denoise, state: SamplerState, coeffs: Coefficients) -> SamplerState:
         x0 = self.predict_x0(denoise, state.x, coeffs)
@@ -210,7 +210,7 @@ class Euler(DDIM):
         y_s = y_t + (rho_s - rho_t) noise(t),    y = x / alpha, rho = sigma / alpha
 
     Multiplied by alpha_s that is DDIM's step. Two things differ: the timesteps of "linspace" are not rounded, and the
-    noise at the start is scaled to sigma of the last timestep, unless spacing is "leading".
+    noise at the start is scaled to sigma of timestep N - 1, unless spacing is "leading".
     """
 
     name = "euler"
@@ -272,7 +272,7 @@ class PNDM(Sampler):
         # A stride above the last timestep or below the first leaves the schedule.
         begin = alphas_cumprod[np.minimum(begins, len(alphas_cumprod) - 1)]
         end = np.where(ends >= 0, alphas_cumprod[np.maximum(ends, 0)], self.end)
-        return _stored(
+        return _as_float32(
             calls,
             alpha=np.sqrt(begin),
             sigma=np.sqrt(1.0 - begin),
@@ -323,7 +323,7 @@ def sample_loop(
     """Run all steps as one `lax.scan`.
 
     Args:
-      step: the state after the step with the coefficients that it is called with.
+      step: `(state, coefficients of one call of the network) -> next state`.
       state: from `Sampler.start`.
       coeffs: of all steps, from `Sampler.coefficients`.
 
@@ -334,6 +334,6 @@ def sample_loop(
     return jax.lax.scan(lambda state, coeffs: (step(state, coeffs), None), state, coeffs)[0]
 
 
-def _stored(timesteps: np.ndarray, **coefficients: np.ndarray) -> dict[str, np.ndarray]:
+def _as_float32(timesteps: np.ndarray, **coefficients: np.ndarray) -> dict[str, np.ndarray]:
     """Coefficients as they are handed out: float32, and the timesteps in the type that they have."""
     return {"t": timesteps} | {name: values.astype(np.float32) for name, values in coefficients.items()}

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from videogen_jax.runtime import compilation_cache, host_memory
 from videogen_jax.sampling.exported import ExportingPrograms, platform
-from videogen_jax.sampling.generate import OverShapes, fit_references, generate
+from videogen_jax.sampling.generate import ShapeExecutor, fit_references, generate
 from videogen_jax.sampling.pipeline import VideoGenOutput, VideoGenPipeline
 from videogen_jax.sampling.recipe import Recipe, pixel_digest, software
 from videogen_jax.sampling.request import MAX_SEED, SamplingRequest
@@ -183,7 +183,7 @@ def export_programs(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the prompt says does not matter
             inputs = pipeline.inputs(request)
-        generate(pipeline, request, inputs, OverShapes(programs.prepare), previews)
+        generate(pipeline, request, inputs, ShapeExecutor(programs.prepare), previews)
     programs.wait()
     return programs.write(output, pipeline.fingerprint, pipeline.dtype)
 

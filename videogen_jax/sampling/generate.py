@@ -3,8 +3,8 @@
 prompt -> text states -> reference latents -> reference image -> its latents at each resolution of the cascade
        -> cascade, from the lowest resolution up -> temporal upsampler -> video decoder -> frames
 
-`generate` is run by an executor: over arrays, which makes the video (`OverArrays`); or over shapes, which hands each
-program that will be needed, in order, to somebody who compiles it (`OverShapes`) here or for a pod that is not there.
+`generate` is run by an executor: over arrays, which makes the video (`ArrayExecutor`); or over shapes, which passes each
+program, in order, to a function that compiles it, for this machine or for another topology (`ShapeExecutor`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,11 +30,11 @@ Callback = Callable[[str, int, int, np.ndarray | None], None]
 
 
 class Inputs(NamedTuple):
-    """The arrays of a request, filled up to its batch B.
+    """The arrays of a request, padded to its batch size B by repeating prompts.
 
     Attributes:
-      tokens: int32 `(B + 1, L)`, the last of them the empty prompt; of the cascade's text encoder, then of those of a
-        reference model that has its own.
+      tokens: int32 `(B + 1, L)`, the last row the empty prompt, for the cascade's text encoder; then as many for each
+        text encoder of a reference model that has its own.
       seeds: uint32 `(B,)`.
       images: the reference images, uint8 `(B, H, W, 3)`, or None where they are drawn.
     """
@@ -45,7 +45,7 @@ class Inputs(NamedTuple):
 
 
 class Executor(Protocol):
-    """Runs the programs of `generate`, or does something else with them."""
+    """Runs the programs of `generate`, or only traces them."""
 
     def __call__(self, key: tuple, function: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Any:
         """Run `function(*args)` as the program of that key, and give its results."""
@@ -54,11 +54,11 @@ class Executor(Protocol):
         """Compute `function(*args)` with NumPy; its result has the shape and the type of `like`."""
 
     def report(self, stage: str, step: int, of: int, preview: Any = None, after: Any = None) -> None:
-        """Say that `step` of `of` steps of a stage are done, as soon as the array `after` is there."""
+        """Report that `step` of `of` steps of a stage are done, once the array `after` is computed."""
 
 
-class OverArrays:
-    """Makes the video, and tells the callback of each step; see `VideoGenPipeline` for what it hears."""
+class ArrayExecutor:
+    """Makes the video, and calls the callback after each step; see `VideoGenPipeline.sample` for its arguments."""
 
     def __init__(self, programs: Programs, callback: Callback | None):
         self._programs, self._callback = programs, callback
@@ -78,8 +78,8 @@ class OverArrays:
             self._callback(stage, step, of, preview)
 
 
-class OverShapes:
-    """Hands every program to `prepare`, as `Programs.prepare` takes it, which says what shapes its results have."""
+class ShapeExecutor:
+    """Passes every program to `prepare`, which has the arguments of `Programs.prepare` and returns shapes as it does."""
 
     def __init__(self, prepare: Callable):
         self._prepare = prepare
@@ -91,7 +91,7 @@ class OverShapes:
         return like
 
     def report(self, stage: str, step: int, of: int, preview: Any = None, after: Any = None) -> None:
-        """Nothing happens."""
+        """Do nothing: no step is run."""
 
 
 def generate(
@@ -112,10 +112,10 @@ def generate(
     batch, size, num_frames = request.batch_size, request.size, request.num_frames
 
     def key(program: str, *variant: Any) -> tuple:
-        """All that a program depends on besides the model; shapes follow from batch and size."""
+        """What a program depends on besides the model; most shapes follow from batch and size."""
         return (program, batch, size, *variant)
 
-    def denoise(name: str, stage: LatentDiffusion, params: Params, start: Callable, *args: Any) -> tuple[Any, int]:
+    def sample_stage(name: str, stage: LatentDiffusion, params: Params, start: Callable, *args: Any) -> tuple[Any, int]:
         """All sampling steps of one stage: its latents, and how many steps there were."""
         settings = request.stages[name]
         passes, step_coeffs = stage.passes(settings), stage.step_coeffs(settings)
@@ -132,7 +132,7 @@ def generate(
         return state.x, steps
 
     def preview(latents: Any, count: int) -> Any:
-        """The first `count` frames so far, decoded by the image decoder; None where nobody wants them."""
+        """The first `count` frames so far, decoded by the image decoder; None without `previews`."""
         if not previews:
             return None
         chunk = min(request.decode_chunk, index.num_frames)
@@ -147,20 +147,20 @@ def generate(
     if inputs.images is None and len(inputs.tokens) > 1:  # the reference model has text encoders of its own
         encode = (model.encode_reference_text, params[REFERENCE], inputs.tokens[1:])
         prompts, empty = run(key("reference_text"), *encode)
-    run.report("text", 1, 1)
+    run.report("text", 1, 1, after=context)
 
     # The reference image: drawn by the text-to-image model, unless there is one.
     images = inputs.images
     if images is None:
         start = partial(model.start_reference, size)
         unet = params[REFERENCE][UNET]
-        latents, steps = denoise(REFERENCE, model.reference.stage, unet, start, inputs.seeds, prompts, empty)
+        latents, steps = sample_stage(REFERENCE, model.reference.stage, unet, start, inputs.seeds, prompts, empty)
         images = run(key("image"), model.decode_reference, params[REFERENCE], latents)
         shape = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
         images = run.on_host(lambda images: fit_references(images, batch, size), images, like=shape)
         run.report(REFERENCE, steps, steps, images)
 
-    # Its latents at each resolution of the cascade.
+    # The latents of the reference image at each resolution of the cascade.
     references = run(key("encode"), model.encode_reference, params[VAE], images)
 
     # The cascade, from the lowest resolution up: each stage sees the text, the reference and the stage below.
@@ -170,26 +170,26 @@ def generate(
         noise_level = request.stages[name].noise_level
         level = np.int32(stage.noise_level if noise_level is None else noise_level)
         args = (inputs.seeds, context, null_context, references[number], latents, level)
-        latents, steps = denoise(name, stage, params[name], start, *args)
+        latents, steps = sample_stage(name, stage, params[name], start, *args)
         latents = run(key(f"{name}_finish"), stage.finish, latents, references[number])
-        run.report(name, steps, steps, preview(latents, index.num_frames))
+        run.report(name, steps, steps, preview(latents, index.num_frames), after=latents)
 
     # Frames between the base frames.
     factor = request.temporal_factor
     if factor > 1:
         run.report("temporal", 0, 1)
         latents = run(key(UPSAMPLER, factor), partial(model.upsample, factor), params[UPSAMPLER], latents)
-        run.report("temporal", 1, 1, preview(latents, num_frames))
+        run.report("temporal", 1, 1, preview(latents, num_frames), after=latents)
 
     # From latents to frames, some at a time.
     chunk = min(request.decode_chunk, latents.shape[1])
     decoder, overlap = (VAE, 0) if model.decoder is None else (DECODER, request.decode_overlap)
     decode = partial(run, key("decode", chunk), model.decode, params[decoder])
-    windows, pieces = len(decoding_windows(num_frames, latents.shape[1], chunk, overlap)), []
-    run.report("decode", 0, windows)
+    num_windows, pieces = len(decoding_windows(num_frames, latents.shape[1], chunk, overlap)), []
+    run.report("decode", 0, num_windows)
     for piece in decode_in_windows(run, decode, latents, num_frames, chunk, overlap):
         pieces.append(piece)
-        run.report("decode", len(pieces), windows, piece)
+        run.report("decode", len(pieces), num_windows, piece)
     return images, join_pieces(run, pieces)
 
 
@@ -236,7 +236,7 @@ def join_pieces(run: Executor, pieces: Sequence[Any]) -> Any:
 
 
 def fit_references(reference: np.ndarray | Sequence[np.ndarray], count: int, size: Size) -> np.ndarray:
-    """The largest central parts of reference images in the shape of the video, resized to its size.
+    """Center-crop reference images to the video's aspect ratio and resize them to its size.
 
     Args:
       reference: uint8 `(H, W, 3)`, one for all, or `count` of them.
@@ -248,7 +248,7 @@ def fit_references(reference: np.ndarray | Sequence[np.ndarray], count: int, siz
     Raises:
       ValueError: another type or shape, or not as many as there are videos.
     """
-    one = isinstance(reference, np.ndarray) and reference.ndim == 3
+    one = getattr(reference, "ndim", None) == 3
     images = [reference] * count if one else list(reference)
     if len(images) != count:
         raise ValueError(f"{len(images)} reference images were given for {count} prompts")

@@ -28,7 +28,7 @@ from videogen_jax.weights.model_index import DECODER, REFERENCE, UNET, UPSAMPLER
 from videogen_jax.weights.parts import TextPart, load_autoencoder, load_stage, load_text_encoder
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False, repr=False)
 class VideoGenModel:
     """The parts of a model. Made by `load`.
 
@@ -101,6 +101,9 @@ class VideoGenModel:
             params[REFERENCE] |= {part: params[part] for part in (TEXT[0], VAE)}
         text = text._replace(params=None)
         return cls(index, source.name, text, autoencoder, reference, cascade, temporal, decoder, params, dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, cascade={self.index.cascade}, dtype={self.dtype!r})"
 
     @property
     def resolution(self) -> int:

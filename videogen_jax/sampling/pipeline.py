@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from videogen_jax.sampling.generate import Callback, Inputs, OverArrays, OverShapes, fit_references, generate
+from videogen_jax.sampling.generate import ArrayExecutor, Callback, Inputs, ShapeExecutor, fit_references, generate
 from videogen_jax.sampling.model import VideoGenModel
 from videogen_jax.sampling.programs import Programs
 from videogen_jax.sampling.recipe import Recipe, pixel_digest, software
@@ -18,9 +18,9 @@ from videogen_jax.weights.model_index import REFERENCE
 from videogen_jax.weights.tokenizer import known_words, tokenize, unknown_words
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class VideoGenOutput:
-    """What the pipeline makes of B prompts.
+    """The videos of B prompts.
 
     Attributes:
       frames: uint8 `(B, T, H, W, 3)`, sRGB.
@@ -35,16 +35,16 @@ class VideoGenOutput:
     recipes: tuple[Recipe, ...]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False, repr=False)
 class VideoGenPipeline(VideoGenModel):
     """A model that is called with prompts. Made by `from_pretrained`. Not to be called from two threads at once.
 
     Its programs are each compiled once for the batch, the size, the sampler and the temporal factor. One sampling step
-    is a program, so that the host hears of each and may stop in between. Prompts, seeds, guidance scales, noise level,
+    is a program, so that the host is notified after each and can stop. Prompts, seeds, guidance scales, noise level,
     reference images and the number of steps are arguments of the programs.
     """
 
-    programs: Programs = dataclasses.field(default_factory=Programs, repr=False)
+    programs: Programs = dataclasses.field(default_factory=Programs)
 
     @classmethod
     def from_pretrained(
@@ -113,7 +113,7 @@ class VideoGenPipeline(VideoGenModel):
           callback: called, between any two steps, with (stage, step, of, preview): steps done of all of the stage, and
             images worth showing, uint8 `(B, H, W, 3)` or `(B, n, H, W, 3)`, or None. The stages are "text",
             "reference", those of the cascade, "temporal" and "decode", which hands over each piece of the video that is
-            done. While a program is still being compiled it hears the same again a few times a second. What it raises
+            done. While a program is still being compiled it is called again with the same arguments a few times a second. What it raises
             ends the call.
           previews: also hand over, at the end of each stage of the cascade and of "temporal", the video so far, decoded
             frame by frame with the image decoder.
@@ -126,10 +126,10 @@ class VideoGenPipeline(VideoGenModel):
         inputs = self.inputs(request) if inputs is None else inputs
 
         def walk(prepare) -> None:
-            generate(self, request, inputs, OverShapes(prepare), previews)
+            generate(self, request, inputs, ShapeExecutor(prepare), previews)
 
         with self.programs.prepared_by(walk):
-            images, frames = generate(self, request, inputs, OverArrays(self.programs, callback), previews)
+            images, frames = generate(self, request, inputs, ArrayExecutor(self.programs, callback), previews)
         count = len(request.prompts)
         recipes = tuple(self._recipe(request, inputs, slot) for slot in range(count))
         return VideoGenOutput(frames[:count], images[:count], request.fps, recipes)
@@ -147,7 +147,9 @@ class VideoGenPipeline(VideoGenModel):
         inputs = self.inputs(whole)
         for first in range(0, len(whole.prompts), size):
             part = slice(first, first + size)
-            batch = dataclasses.replace(whole, prompts=whole.prompts[part], seed=whole.seed[part], batch_size=size)
+            reference = None if inputs.images is None else inputs.images[part]
+            fields = {"prompts": whole.prompts[part], "seed": whole.seed[part], "reference": reference}
+            batch = dataclasses.replace(whole, **fields, batch_size=size)
             fill = first + np.arange(size) % len(batch.prompts)
             images = None if inputs.images is None else inputs.images[fill]
             tokens = tuple(ids[[*fill, -1]] for ids in inputs.tokens)

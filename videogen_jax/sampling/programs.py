@@ -1,9 +1,9 @@
-"""Compiled programs, made in the background while the first of them run already."""
+"""Programs compiled in background threads while the first ones already run."""
 
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 import jax
@@ -21,14 +21,14 @@ class Store(Protocol):
 
 
 class _Abandoned(Exception):
-    """Nobody waits for these programs any more."""
+    """Tracing was abandoned: the caller has finished."""
 
 
 class _Program:
     """One program: the shapes of its results once it is traced, and its executable once it is compiled."""
 
     def __init__(self) -> None:
-        self.claimed = False  # a thread traces it, or has
+        self.claimed = False  # whether a thread has begun to trace it
         self.shapes: Future = Future()
         self.executable: Future = Future()
 
@@ -40,7 +40,7 @@ class _Program:
 
     def fail(self, error: BaseException) -> None:
         for future in (self.shapes, self.executable):
-            if not future.done():
+            with contextlib.suppress(InvalidStateError):  # it has been cancelled
                 future.set_exception(error)
 
 
@@ -68,9 +68,8 @@ class Programs:
         """Prepare programs in a thread of their own while the block runs them; what is not begun at its end is dropped.
 
         Args:
-          walk: called with `prepare`, which it calls for each program in order.
-
-        Raises: what `walk` raises, here or where the block runs a program that cannot be prepared.
+          walk: called with `prepare`, which it calls for each program in order. What it raises is logged; the block
+            then prepares programs by itself.
         """
         abandoned, errors = threading.Event(), []
 
@@ -95,8 +94,8 @@ class Programs:
             abandoned.set()
             self._walk = None
             self.cancel()
-        if errors:  # the block needed no program that the walk could not prepare, but they must be the same
-            raise errors[0]
+        if errors:  # the block has prepared the rest by itself, and what it made stays
+            logging.error("Programs could not be prepared ahead: %s", errors[0], exc_info=errors[0])
 
     def prepare(self, key: tuple, function: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Any:
         """Trace `function` for arguments like `args` and start compiling it, unless that is done or under way already.
@@ -172,7 +171,7 @@ class Programs:
         """What is compiled for a key: the stored program, or else the function, under the name of the key."""
         exported = None if self._store is None else self._store.load(key)
         if self._store is not None and exported is None:
-            logging.warning("The program %s was not exported: it is traced", key)
+            logging.warning("The program %s was not exported; tracing it", key)
 
         def program(*args):
             return function(*args) if exported is None else exported.call(*args)

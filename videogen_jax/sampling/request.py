@@ -6,6 +6,7 @@ the model's index and checks it, before anything slow begins. Importing this mod
 
 import dataclasses
 import math
+import numbers
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +24,7 @@ MAX_SEED = 2**32 - 1
 
 @dataclasses.dataclass(frozen=True)
 class SamplingRequest:
-    """One call of a pipeline. What is None is as the model's index says, and no longer None once resolved.
+    """One call of a pipeline. None stands for the model's default, which `resolve` fills in.
 
     Attributes:
       prompts: B sentences.
@@ -33,14 +34,14 @@ class SamplingRequest:
         reference stage would draw. The largest central part in the video's shape is taken. None: they are drawn.
       size: (height, width) in pixels, multiples of `ModelIndex.size_multiple`; by default the size that the model was
         trained on, which it does best.
-      num_frames: 2 to (F - 1) * factor + 1 with F base frames. The smallest factor that gives as many is taken, and
-        what comes after is left out.
+      num_frames: 2 to (F - 1) * factor + 1 with F base frames. The smallest factor that yields enough frames is used,
+        and the rest is dropped.
       temporal_factor: what the base frame rate is multiplied by.
       fps: frames a second at which the file plays, and nothing else; by default the model's rate times the factor.
       decode_chunk: frames decoded at once.
       decode_overlap: frames at each end of a chunk that are context alone, fewer than half of it.
       batch_size: the batch that is compiled, at least B, filled up by repeating the prompts; by default B.
-      settings: overrides of `StageSettings`: field -> one value for all stages, or a mapping from the names of stages
+      overrides: of `StageSettings`: field -> one value for all stages, or a mapping from the names of stages
         ("reference", "cascade_4"; "cascade" stands for all stages of the cascade). Empty once resolved.
       stages: the settings of each stage; of all of them once resolved.
     """
@@ -55,7 +56,7 @@ class SamplingRequest:
     decode_chunk: int | None = None
     decode_overlap: int | None = None
     batch_size: int | None = None
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     stages: Mapping[str, StageSettings] = dataclasses.field(default_factory=dict)
 
     # Ways to make one.
@@ -67,14 +68,14 @@ class SamplingRequest:
         Raises:
           TypeError: an unknown keyword.
         """
-        own = {field.name for field in dataclasses.fields(cls)} - {"prompts", "settings", "stages"}
+        own = {field.name for field in dataclasses.fields(cls)} - {"prompts", "overrides", "stages"}
         unknown = sorted(set(keywords) - own - set(STAGE_SETTINGS))
         if unknown:
             known = ", ".join([*sorted(own), *STAGE_SETTINGS])
-            raise TypeError(f"{unknown[0]} is no setting; the settings are {known}")
-        settings = {name: keywords.pop(name) for name in STAGE_SETTINGS if keywords.get(name) is not None}
+            raise TypeError(f"unknown setting {unknown[0]!r}; the settings are {known}")
+        overrides = {name: keywords[name] for name in STAGE_SETTINGS if keywords.get(name) is not None}
         fields = {name: value for name, value in keywords.items() if name in own and value is not None}
-        return cls((prompts,) if isinstance(prompts, str) else tuple(prompts), settings=settings, **fields)
+        return cls((prompts,) if isinstance(prompts, str) else tuple(prompts), overrides=overrides, **fields)
 
     @classmethod
     def from_config(cls, config: Any, prompts: Sequence[str], **fields: Any) -> Self:
@@ -113,6 +114,8 @@ class SamplingRequest:
           ValueError: the settings of a stage cannot work.
         """
         content = dict(content)
+        if "prompt" not in content:
+            raise TypeError("prompt is missing")
         prompt, stages = content.pop("prompt"), content.pop("settings", {})
         if "frames" in content:
             content["num_frames"] = content.pop("frames")
@@ -139,19 +142,21 @@ class SamplingRequest:
         """
         count = len(self.prompts)
         batch_size = count if self.batch_size is None else self.batch_size
-        if not 1 <= count <= batch_size:
-            raise ValueError(f"{count} prompts were given, but a batch holds 1 to {batch_size}")
+        if not count:
+            raise ValueError("there are no prompts: give at least one")
+        if not _is_int(batch_size) or batch_size < count:
+            raise ValueError(f"batch_size is {batch_size!r}, but must be at least {count}, the number of prompts")
         for prompt in self.prompts:
             if not isinstance(prompt, str) or not prompt.strip():
-                raise ValueError(f"a prompt must be a text that is not empty, but one is {prompt!r}")
+                raise ValueError(f"a prompt must be a string that is not empty, but one is {prompt!r}")
         if self.reference is None and not index.draws_reference:
             raise ValueError(f"the model has no {UNET} that could draw the reference image: give one")
         return dataclasses.replace(
             self,
             seed=self._seeds(),
             size=self._size(index),
-            batch_size=batch_size,
-            settings={},
+            batch_size=int(batch_size),
+            overrides={},
             stages=self._stages(index),
             **self._timeline(index),
             **self._decoding(index),
@@ -165,7 +170,7 @@ class SamplingRequest:
         for seed in seeds:
             if not _is_int(seed) or not 0 <= seed <= MAX_SEED:
                 raise ValueError(f"seed is {seed!r}, but must be a whole number from 0 to {MAX_SEED}")
-        return tuple(map(int, seeds))
+        return tuple(map(int, seeds))  # a recipe is JSON, which knows no numbers of NumPy
 
     def _size(self, index: ModelIndex) -> Size:
         size = (index.resolution,) * 2 if self.size is None else tuple(self.size)
@@ -174,12 +179,12 @@ class SamplingRequest:
             raise ValueError(
                 f"size is {'x'.join(map(str, size))}, but height and width must be multiples of {multiple} pixels"
             )
-        return size
+        return int(size[0]), int(size[1])
 
     def _timeline(self, index: ModelIndex) -> dict[str, Any]:
         """Temporal factor, number of frames and rate. Between F base frames a factor f puts (F - 1) * (f - 1) more."""
         factor, num_frames, fps = self.temporal_factor, self.num_frames, self.fps
-        if factor is not None and factor not in index.factors:
+        if factor is not None and (not _is_int(factor) or factor not in index.factors):
             why = "" if index.has(UPSAMPLER) else f": the model has no {UPSAMPLER}"
             raise ValueError(f"temporal_factor is {factor!r}, but may be {', '.join(map(str, index.factors))}{why}")
         if fps is not None and not (_is_number(fps) and fps > 0):
@@ -197,12 +202,12 @@ class SamplingRequest:
         else:
             factor = next(factor for factor, frames in most.items() if frames >= num_frames)
         fps = index.fps * factor if fps is None else float(fps)
-        return {"temporal_factor": factor, "num_frames": num_frames, "fps": fps}
+        return {"temporal_factor": int(factor), "num_frames": int(num_frames), "fps": fps}
 
     def _stages(self, index: ModelIndex) -> dict[str, StageSettings]:
         """The settings of each stage: the index's, or those of this request, with its overrides."""
         overrides: dict[str, dict[str, Any]] = {stage: {} for stage in index.stages}
-        for name, value in self.settings.items():
+        for name, value in self.overrides.items():
             by_stage = dict(value) if isinstance(value, Mapping) else dict.fromkeys(index.stages, value)
             in_cascade = by_stage.pop(CASCADE, None)
             by_stage = {**dict.fromkeys(index.cascade, in_cascade), **by_stage}
@@ -219,11 +224,11 @@ class SamplingRequest:
         chunk = index.decode_chunk if self.decode_chunk is None else self.decode_chunk
         overlap = index.decode_overlap if self.decode_overlap is None else self.decode_overlap
         check_decoding(chunk, overlap)
-        return {"decode_chunk": chunk, "decode_overlap": overlap}
+        return {"decode_chunk": int(chunk), "decode_overlap": int(overlap)}
 
 
 def parse_size(text: str) -> Size:
-    """ "128x192" -> (128, 192), height first. ValueError: it is something else."""
+    """Parse "128x192" into (128, 192), height first. ValueError: it is of another form."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if not match:
         raise ValueError(f"size is {text!r}, but must be height x width in pixels, as 128x192")
@@ -231,8 +236,8 @@ def parse_size(text: str) -> Size:
 
 
 def _is_int(value: Any) -> bool:
-    return not isinstance(value, bool) and hasattr(value, "__index__")
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

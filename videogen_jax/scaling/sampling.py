@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from videogen_jax.sampling.generate import OverShapes, generate
+from videogen_jax.sampling.generate import ShapeExecutor, generate
 from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.sampling.source import ModelSource
@@ -47,7 +47,7 @@ def pipeline_reports(config: ConfigDict, topology: str, effort: dict[str, Any] =
             programs[key] = function, args, donate, jax.eval_shape(function, *args)
         return programs[key][-1]
 
-    generate(pipeline, request, inputs, OverShapes(prepare))
+    generate(pipeline, request, inputs, ShapeExecutor(prepare))
     reports = []
     for key, (function, args, donate, _) in programs.items():
         arrays = [leaf for leaf in jax.tree.leaves(args) if isinstance(leaf, jax.Array)]

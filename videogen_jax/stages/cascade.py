@@ -257,6 +257,9 @@ class CascadeStage(LatentDiffusion):
             level = self.noise_level if inputs.noise_level is None else inputs.noise_level
             level = jnp.broadcast_to(jnp.asarray(level), (batch,))
             lower = self.augment_lower(augment_keys, lower, size, level)  # (B, T, h, w, C)
+        fps = inputs.fps
+        if fps is not None:
+            fps = repeat_batch(jnp.broadcast_to(jnp.asarray(fps), (batch,)), len(passes))
         empty = jnp.broadcast_to(inputs.null_context, inputs.context.shape)
         prompt = inputs.context if self.text else empty
         conditioning = Conditioning(
@@ -265,7 +268,7 @@ class CascadeStage(LatentDiffusion):
             reference_mask=jnp.repeat(jnp.array([float(name != "uncond") for name in passes]), batch),
             lower=None if lower is None else repeat_batch(lower, len(passes)),
             scalar_conditions=self.scalar_conditions(
-                len(passes) * batch, None if level is None else repeat_batch(level, len(passes)), inputs.fps
+                len(passes) * batch, None if level is None else repeat_batch(level, len(passes)), fps
             ),
         )
         return self.start_sampler(sampler, noise_keys, (batch, num_frames, *size, self.latent_channels)), conditioning
@@ -356,7 +359,7 @@ class CascadeStage(LatentDiffusion):
             frozen["null_context"],
             batch["reference"],
             batch["lower"] if self.lower_resolution is not None else None,
-            fps=batch["fps"][0] if "fps" in batch else None,
+            fps=batch.get("fps"),
         )
         keys = jax.random.split(rng, batch["context"].shape[0])
         num_frames = batch["latents"].shape[1]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from typing import Any
 
 # The keys of `diffusion.samplers.SAMPLERS`, which cannot be imported here without importing JAX.
@@ -33,9 +34,12 @@ class StageSettings:
     noise_level: int | None = None
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if hasattr(value := getattr(self, field.name), "item"):  # NumPy's: a recipe is JSON, which knows none
+                object.__setattr__(self, field.name, value.item())
         for name in ("guidance_scale", "reference_guidance_scale"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
                 raise ValueError(f"{name} is {value!r}, but must be a finite number")
         if not _is_int(self.steps) or not 1 <= self.steps <= NUM_TIMESTEPS:
             raise ValueError(f"steps is {self.steps!r}, but must be a whole number from 1 to {NUM_TIMESTEPS}")
@@ -48,4 +52,4 @@ class StageSettings:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

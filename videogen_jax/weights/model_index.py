@@ -6,6 +6,7 @@ Nothing here needs an accelerator or the weights, so that wrong input is found b
 import dataclasses
 import functools
 import math
+import numbers
 import os
 from collections.abc import Mapping
 from fractions import Fraction
@@ -185,7 +186,7 @@ def _factors(folder: Path) -> tuple[int, ...]:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _is_name(value: Any) -> bool:

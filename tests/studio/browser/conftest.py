@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from videogen_jax.sampling.request import STAGE_SETTINGS
 from videogen_jax.studio.app import create_app
 from videogen_jax.studio.gallery import Gallery
 from videogen_jax.studio.model import Model
@@ -33,7 +34,8 @@ class PacedPipeline:
     """The stand-in, which waits where a test wants it to.
 
     Attributes:
-      asked, outputs: the arguments of its runs, and what they gave.
+      asked: of each run, the settings that are not the model's own, the others None.
+      outputs: what the runs gave.
     """
 
     def __init__(self, fake_pipeline: Any):
@@ -54,14 +56,24 @@ class PacedPipeline:
             del self._gates[stage]
             gate.set()
 
-    def __call__(self, prompts, *, callback, **arguments):
+    def __call__(self, prompts, **arguments):
+        return self._pipeline(prompts, **arguments)
+
+    def sample(self, request, callback, previews):
         def paced(stage: str, step: int, of: int, preview) -> None:
             if step == (of + 1) // 2 and stage in self._gates:
                 self._gates[stage].wait(60)
             callback(stage, step, of, preview)
 
-        self.asked.append({"prompt": prompts[0], **arguments})
-        self.outputs.append(self._pipeline(prompts, callback=paced, **arguments))
+        index = self._pipeline.index
+        request = request.resolve(index)
+        stage, default = request.stages["cascade_4"], index.stage_settings["cascade_4"]
+        settings = {name: getattr(stage, name) for name in STAGE_SETTINGS}
+        settings = {name: None if value == getattr(default, name) else value for name, value in settings.items()}
+        (settings["prompt"],), (settings["seed"],) = request.prompts, request.seed
+        of_video = {name: getattr(request, name) for name in ("reference", "num_frames", "fps")}
+        self.asked.append(settings | of_video)
+        self.outputs.append(self._pipeline.sample(request, paced, previews))
         return self.outputs[-1]
 
 
