@@ -1,8 +1,8 @@
-"""The studio: a page in the browser on which videos are made, and the HTTP interface behind it.
+"""The studio: a web page for making videos, and the HTTP interface behind it.
 
     python -m videogen_jax.serve
 
-prints the page's address. It is open to this machine alone unless a token is set; docs/studio.md says more.
+prints the URL of the page. Only this machine can reach it unless a token is set; see docs/studio.md.
 """
 
 import dataclasses
@@ -33,11 +33,15 @@ _TOKEN = flags.DEFINE_string(
 
 
 def serve() -> None:
-    """Serves until it is told to stop. ValueError or OSError: it cannot begin."""
+    """Serve until a signal stops the process.
+
+    Raises:
+      ValueError, OSError: the server cannot start.
+    """
     host, token = _HOST.value, _TOKEN.value or os.environ.get(TOKEN_VARIABLE) or None
     check_token(host, token)
     try:
-        import uvicorn  # noqa: F401  (told here of what an extra brings)
+        import uvicorn  # noqa: F401  (a missing extra must be reported before anything is loaded)
 
         from videogen_jax.studio.app import create_app
     except ModuleNotFoundError as error:
@@ -51,11 +55,11 @@ def serve() -> None:
     if _AOT.value:
         from videogen_jax.sampling.exported import StoredPrograms
 
-        StoredPrograms.read(_AOT.value)  # what is missing is told of at once
+        StoredPrograms.read(_AOT.value)  # reports missing files before the server starts
     names = [name for name in (_MODEL.value or EMBEDDED, _REFERENCE_MODEL.value) if name is not None]
     model = Model(FolderSource(*names, exported=_AOT.value))
     if not any(map(is_id, names)):
-        model.read()  # a folder that holds no model is told of at once; a download is waited for by the page
+        model.read()  # reports a folder without a model at once; a hub id is downloaded while the page waits
     limits = Limits()
     limits = dataclasses.replace(
         limits,

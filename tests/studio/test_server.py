@@ -100,10 +100,10 @@ def test_a_stream_closed_in_the_middle_harms_nothing(served):
     job = call(url, "/api/v1/jobs", {"prompt": PROMPT})
     connection, response = stream(url, job)
     next(events(response))
-    assert len(studio.shared.streams) == 1
+    assert len(studio.shared.stream_slots) == 1
     response.close()
     connection.close()
-    wait_until(lambda: len(studio.shared.streams) == 0)
+    wait_until(lambda: len(studio.shared.stream_slots) == 0)
     studio.pipeline.hold.set()
     assert finish(url, job)["state"] == "done"
 
@@ -146,12 +146,12 @@ def test_clients_that_stop_in_the_middle_of_uploads_hold_nobody_up(served):
         halves = [stack.enter_context(socket.create_connection(address)) for _ in range(3)]
         for count, half in enumerate(halves, 1):
             half.sendall(begun)
-            wait_until(lambda count=count: len(studio.shared.uploading) == min(count, 2))
+            wait_until(lambda count=count: len(studio.shared.upload_slots) == min(count, 2))
         # The third of one client is one too many.
         assert halves[-1].recv(100).startswith(b"HTTP/1.1 429 ")
-        assert len(studio.shared.uploading) == 2
+        assert len(studio.shared.upload_slots) == 2
         assert call(url, "/healthz")["status"] == "ready"
-    wait_until(lambda: len(studio.shared.uploading) == 0)
+    wait_until(lambda: len(studio.shared.upload_slots) == 0)
     assert len(studio.shared.uploads) == 0
 
 

@@ -1,1 +1,1 @@
-"""What a program costs on a pod that is not there."""
+"""The cost of a program on a TPU pod, estimated by compiling for it on a host without TPUs."""

@@ -1,4 +1,4 @@
-"""TPU chips in numbers, and the time that a step cannot go below on one."""
+"""Specifications of TPU chips, and the roofline lower bound on the time of a step."""
 
 import dataclasses
 import math
@@ -12,13 +12,13 @@ class Chip:
     """A kind of TPU chip.
 
     Attributes:
-      name: as in a topology, `v5e`.
-      flops: peak of bfloat16 products, FLOP/s.
+      name: as in a topology, for example `v5e`.
+      flops: peak bfloat16 FLOP/s.
       memory: bytes of HBM.
       memory_bandwidth: bytes/s between HBM and the chip.
-      link_bandwidth: bytes/s that one link to a neighbour carries in one direction.
-      dimensions: of the torus: a chip has two links along each.
-      source: where Google says so.
+      link_bandwidth: bytes/s in one direction of one link between neighbouring chips.
+      dimensions: of the torus; a chip has two links along each.
+      source: Google's documentation of these numbers.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Chip:
     source: str
 
 
-# The interconnect's bandwidth is given for all links of a chip and both directions: 400, 1200 and 800 GB/s.
+# Google states the interconnect bandwidth for all links of a chip and both directions: 400, 1200 and 800 GB/s.
 CHIPS = {
     chip.name: chip
     for chip in (
@@ -42,10 +42,16 @@ CHIPS = {
 
 
 def parse_topology(topology: str) -> tuple[Chip, tuple[int, ...]]:
-    """ "v5e:16x16" -> the chip and (16, 16).
+    """Parse a topology.
+
+    Args:
+      topology: chip and shape of the pod, `v5e:16x16`.
+
+    Returns:
+      the chip and the shape, `(16, 16)`.
 
     Raises:
-      ValueError: the chip is not in the table, or the shape is not one of its torus.
+      ValueError: the chip is not one of `CHIPS`, or the shape does not have the dimensions of its torus.
     """
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
     if not match:
@@ -64,7 +70,7 @@ def parse_topology(topology: str) -> tuple[Chip, tuple[int, ...]]:
 
 @dataclasses.dataclass(frozen=True)
 class LeastTime:
-    """Seconds that a step takes at least, were each of the three the only thing that it waits for."""
+    """Lower bounds on the time of a step, in seconds: for compute, memory traffic and the network, each on its own."""
 
     compute: float
     memory: float
@@ -72,28 +78,29 @@ class LeastTime:
 
     @property
     def seconds(self) -> float:
-        """Of the whole step, if the three overlap perfectly."""
+        """The bound on the whole step, reached if the three overlap perfectly."""
         return max(self.compute, self.memory, self.network)
 
     @property
     def bound_by(self) -> str:
-        """What takes the longest: compute, memory or network."""
+        """The largest of the three: compute, memory or network."""
         times = dataclasses.asdict(self)
         return max(times, key=times.get)
 
 
 def least_time(chip: Chip, flops: float, traffic: float, sent: float) -> LeastTime:
-    """The roofline of one device.
+    """Compute the roofline bounds of one device.
 
     Args:
-      flops: of products and convolutions on a device.
+      chip: kind of the device.
+      flops: operations of matrix products and convolutions on the device.
       traffic: bytes that it reads from and writes to HBM.
-      sent: bytes that it sends in collectives. They are taken to go round rings along one dimension of the torus, in
-        both directions, so over two links; collectives along several dimensions at once could be faster.
+      sent: bytes that it sends in collectives. These are assumed to use rings along one dimension of the torus in both
+        directions, hence two links; collectives along several dimensions at once could be faster.
     """
     return LeastTime(flops / chip.flops, traffic / chip.memory_bandwidth, sent / (2 * chip.link_bandwidth))
 
 
 def chip_hours(seconds: float, steps: int, shape: tuple[int, ...]) -> float:
-    """Hours of chips for `steps` steps of `seconds` each on a pod of `shape`."""
+    """Return the chip hours of `steps` steps of `seconds` each on a pod of `shape`."""
     return seconds * steps * math.prod(shape) / 3600

@@ -1,6 +1,6 @@
-"""What a compiled program does, read from its text (HLO): collectives and traffic with memory, loops counted in full.
+"""Collectives and memory traffic of a compiled program, read from its HLO text.
 
-XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs.
+XLA's own cost analysis counts the body of a loop once; here it counts once per iteration.
 """
 
 import dataclasses
@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-_BITS = {"pred": 8, "token": 0, "opaque": 0}  # of an element, where the name does not tell
+_BITS = {"pred": 8, "token": 0, "opaque": 0}  # bits of an element, where the type's name does not state them
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^  (?:ROOT )?%?([\w.\-]+) = (.*)$")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^{}]*\})?")
 _OPCODE = re.compile(r"(?:^|[\s)}\]])([a-z][a-z0-9\-]*)\(")
-# What moves no data of its own, or whose bodies are counted instead.
+# Instructions that move no data themselves, or whose bodies are counted instead.
 _NO_TRAFFIC = frozenset(
     (
         *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "add-dependency"),
@@ -29,7 +29,15 @@ _SLICES = ("slice", "dynamic-slice")
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of HLO: its name, the text of its result's type, its opcode, its operands' names and the whole line."""
+    """One instruction of HLO.
+
+    Attributes:
+      name: without the leading %.
+      result: text of the result's type, `f32[2,3]{1,0}`.
+      opcode: for example `fusion`.
+      operands: names of the operands.
+      line: the text after the equals sign.
+    """
 
     name: str
     result: str
@@ -40,13 +48,13 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Collectives:
-    """The collectives of one kind that a device takes part in during one run of the program.
+    """The collectives of one kind in which a device takes part during one run of the program.
 
     Attributes:
-      count: how many are run.
-      bytes: of their results, on one device.
-      sent: bytes that one device sends, if a ring is used: of n devices (n - 1) / n of what is gathered or exchanged,
-        and twice that for what is summed everywhere.
+      count: number of collectives executed.
+      bytes: size of their results on one device.
+      sent: bytes that one of n devices sends in ring algorithms: (n - 1) / n of what is gathered or exchanged, and
+        twice that for an all-reduce.
     """
 
     count: int
@@ -55,7 +63,12 @@ class Collectives:
 
 
 def shape_bytes(text: str, memory_only: bool = False) -> int:
-    """Bytes of all arrays in a type, `(f32[2,3]{1,0}, bf16[4])`; memory_only: without those in on-chip memory, S(n)."""
+    """Return the bytes of all arrays in a type.
+
+    Args:
+      text: the type, `(f32[2,3]{1,0}, bf16[4])`.
+      memory_only: skip arrays in on-chip memory, S(n).
+    """
     total = 0
     for name, dims, layout in _SHAPE.findall(text):
         if memory_only and "S(" in layout:
@@ -67,10 +80,10 @@ def shape_bytes(text: str, memory_only: bool = False) -> int:
 
 
 def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    """The computations of a module, and the name of the entry.
+    """Parse a module into its computations by name, and the name of the entry computation.
 
     Raises:
-      ValueError: the text has no entry.
+      ValueError: the text has no entry computation.
     """
     computations: dict[str, list[Instruction]] = {}
     entry, current = None, None
@@ -87,7 +100,7 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
         opcode = _OPCODE.search(rest)
         if opcode is None:
             continue
-        arguments = rest[opcode.end() : _closing(rest, opcode.end())]
+        arguments = rest[opcode.end() : _closing_parenthesis(rest, opcode.end())]
         operands = tuple(re.findall(r"%([\w.\-]+)", arguments))
         current.append(Instruction(name, rest[: opcode.start(1)], opcode[1], operands, rest))
     if entry is None:
@@ -95,7 +108,8 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
     return computations, entry
 
 
-def _closing(text: str, start: int) -> int:
+def _closing_parenthesis(text: str, start: int) -> int:
+    """Return the position of the parenthesis that closes the one before `start`."""
     depth = 1
     for position in range(start, len(text)):
         depth += {"(": 1, ")": -1}.get(text[position], 0)
@@ -105,9 +119,10 @@ def _closing(text: str, start: int) -> int:
 
 
 def runs(computations: dict[str, list[Instruction]], entry: str) -> Iterator[tuple[list[Instruction], int]]:
-    """The computations that are run as such, and how often: the entry, bodies of loops and branches.
+    """Yield each executed computation and how often it runs: the entry, called ones, bodies of loops and branches.
 
-    A loop whose number of turns cannot be told counts once. What is fused is part of the instruction that calls it.
+    A loop whose trip count is unknown counts once. A fused computation belongs to the fusion instruction that calls it
+    and is not yielded.
     """
 
     def visit(name: str, times: int) -> Iterator[tuple[list[Instruction], int]]:
@@ -115,9 +130,9 @@ def runs(computations: dict[str, list[Instruction]], entry: str) -> Iterator[tup
         for instruction in computations[name]:
             line = instruction.line
             if instruction.opcode == "while":
-                turns = _turns(line, computations)
+                trip_count = _trip_count(line, computations)
                 for called in re.findall(r"(?:body|condition)=%?([\w.\-]+)", line):
-                    yield from visit(called, times * turns)
+                    yield from visit(called, times * trip_count)
             elif instruction.opcode in ("call", "conditional", "async-start"):
                 listed = re.search(r"branch_computations=\{([^}]*)\}", line)
                 names = re.findall(r"[\w.\-]+", listed[1]) if listed else []
@@ -128,10 +143,11 @@ def runs(computations: dict[str, list[Instruction]], entry: str) -> Iterator[tup
     return visit(entry, 1)
 
 
-def _turns(line: str, computations: dict[str, list[Instruction]]) -> int:
-    """How often a loop runs: as XLA says, or else (the TPU compiler does not) as its condition compares a counter.
+def _trip_count(line: str, computations: dict[str, list[Instruction]]) -> int:
+    """Return the trip count of a loop: XLA's annotation, or else the bound to which its condition compares a counter.
 
-    Such a counter is taken to go from 0 by 1, as those of `lax.scan` do. 1 where neither tells.
+    The TPU compiler does not annotate loops. The counter is assumed to run from 0 in steps of 1, as that of `lax.scan`
+    does. If neither is found, the result is 1.
     """
     if known := re.search(r'"known_trip_count":\{"n":"?(\d+)', line):
         return int(known[1])
@@ -147,13 +163,18 @@ def _turns(line: str, computations: dict[str, list[Instruction]]) -> int:
 
 
 def _fused(instruction: Instruction, computations: dict[str, list[Instruction]]) -> list[Instruction]:
-    """What a fusion computes."""
+    """Return the instructions inside a fusion."""
     called = re.search(r"calls=%?([\w.\-]+)", instruction.line)
     return computations.get(called[1], []) if called else []
 
 
 def collectives(text: str, num_devices: int) -> dict[str, Collectives]:
-    """The collectives of a compiled program by kind; those that were fused with other work are found too."""
+    """Sum up the collectives of a compiled program by kind, including those fused with other work.
+
+    Args:
+      text: HLO of the compiled program.
+      num_devices: size of a group where the HLO does not list groups.
+    """
     computations, entry = parse(text)
     count, size, sent = Counter(), Counter(), Counter()
 
@@ -162,7 +183,7 @@ def collectives(text: str, num_devices: int) -> dict[str, Collectives]:
         result = shape_bytes(instruction.result)
         n = _group_size(instruction.line, num_devices)
         if instruction.opcode.endswith("-start") and kind in ("all-gather", "collective-permute"):
-            # (operands, results, ...): what comes out is what is there beside the operands
+            # the type is (operands, results, ...), of which only the results count
             result = _start_result(instruction.result, kind, n)
         share = (n - 1) / n
         count[kind] += times
@@ -188,13 +209,13 @@ def collectives(text: str, num_devices: int) -> dict[str, Collectives]:
 
 
 def _start_result(result: str, kind: str, n: int) -> int:
-    """Bytes that come out of `all-gather-start` or `collective-permute-start`, whose type holds the operands too."""
+    """Return the bytes of the results of `all-gather-start` or `collective-permute-start`, without its operands."""
     arrays = shape_bytes(re.sub(r"[us]32\[\][^,)]*", "", result))
     return arrays * n // (n + 1) if kind == "all-gather" else arrays // 2
 
 
 def _group_size(line: str, num_devices: int) -> int:
-    """Devices in each group of a collective, from any of the ways in which HLO writes them."""
+    """Return the number of devices in each group of a collective, in any of the notations of HLO."""
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", line)
     if listed:
         return len(listed[1].split(","))
@@ -209,10 +230,10 @@ def _group_size(line: str, num_devices: int) -> int:
 
 
 def memory_traffic(text: str) -> int:
-    """Bytes that one device moves between its memory and its cores: operands and results of all that is run.
+    """Return the bytes that one device moves between HBM and its cores: operands and results of all instructions run.
 
-    What lies in on-chip memory is left out. Of what a slice is read from, or written into, the slice counts, and in a
-    fusion too where nothing else reads it there: a loop that takes a part of an array each turn reads the array once.
+    Arrays in on-chip memory are skipped. An array that is only sliced, or only updated in a slice, counts with the size
+    of the slice, inside fusions too: a loop that reads another part of an array in each iteration reads the array once.
     """
     computations, entry = parse(text)
     total = 0
@@ -224,12 +245,14 @@ def memory_traffic(text: str) -> int:
             if instruction.opcode in ("copy-start", "slice-start"):  # to or from on-chip memory: (result, operand, ...)
                 total += times * shape_bytes(instruction.result.rpartition("u32")[0], memory_only=True)
                 continue
-            total += times * _moved(instruction, sizes, computations)
+            total += times * _instruction_traffic(instruction, sizes, computations)
     return total
 
 
-def _moved(instruction: Instruction, sizes: dict[str, int], computations: dict[str, list[Instruction]]) -> int:
-    """Bytes of an instruction's operands and its result, of slices where it reads or writes no more."""
+def _instruction_traffic(
+    instruction: Instruction, sizes: dict[str, int], computations: dict[str, list[Instruction]]
+) -> int:
+    """Return the bytes of an instruction's operands and result, counting only the slices that it accesses."""
     result = sizes[instruction.name]
     operands = [sizes.get(name, 0) for name in instruction.operands]
     if instruction.opcode in _SLICES:
@@ -244,10 +267,14 @@ def _moved(instruction: Instruction, sizes: dict[str, int], computations: dict[s
 
 
 def _fused_slices(fused: list[Instruction]) -> tuple[dict[int, int], int | None]:
-    """Bytes that a fusion reads of the operands, by number, of which it takes slices alone; bytes that it writes.
+    """Find the operands that a fusion accesses only in slices.
 
-    Where it gives an operand back with a slice written into it, that is done in place: both are the slice's, and the
-    second is None elsewhere.
+    Args:
+      fused: the instructions inside the fusion.
+
+    Returns:
+      the bytes read, by operand number, of operands that are only sliced or updated in a slice; and the bytes written
+      if the fusion returns such an updated operand (the update happens in place), otherwise None.
     """
     sizes = {i.name: shape_bytes(i.result) for i in fused}
     read, written = {}, None

@@ -1,4 +1,4 @@
-"""A pipeline's programs compiled for a TPU pod that is not there; scaling/training.py does the same for training."""
+"""Compile the programs of a pipeline for a TPU pod without having one; scaling/training.py does so for training."""
 
 import warnings
 from collections.abc import Callable
@@ -19,12 +19,17 @@ from videogen_jax.training.state import count_parameters
 
 
 def pipeline_reports(config: ConfigDict, topology: str, effort: dict[str, Any] = FAST) -> list[Report]:
-    """Report on each program of the config's model, with a batch of `config.batch_size` prompts over all devices.
+    """Compile and report on each program of the config's model, with a batch of prompts sharded over all devices.
 
-    Parameters lie whole on every device; the networks compute in `config.dtype`, bfloat16 if it is not set.
+    Parameters are replicated; the networks compute in `config.dtype`, or bfloat16 if it is not set.
+
+    Args:
+      config: a sampling config; `batch_size` is the number of prompts over all devices.
+      topology: the pod, such as `v5e:16x16`.
+      effort: compiler options.
 
     Raises:
-      ValueError: there is no such pod, its devices do not divide the batch, or the config cannot work.
+      ValueError: there is no such pod, its devices do not divide the batch, or the config is invalid.
     """
     devices = pod_devices(topology)[1]
     batch_size = config.batch_size
@@ -38,7 +43,7 @@ def pipeline_reports(config: ConfigDict, topology: str, effort: dict[str, Any] =
     request = SamplingRequest.from_config(config, ["a video"] * batch_size).resolve(source.index)
     pipeline = VideoGenPipeline.load(source, config.dtype or "bfloat16")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the prompts say does not matter
+        warnings.simplefilter("ignore")  # the prompt is a placeholder, so its unknown words do not matter
         inputs = pipeline.inputs(request)
     programs: dict[tuple, tuple[Callable, tuple, tuple[int, ...], Any]] = {}
 
@@ -56,7 +61,7 @@ def pipeline_reports(config: ConfigDict, topology: str, effort: dict[str, Any] =
                 f"sample {key[0]}",
                 topology,
                 jax.jit(function, donate_argnums=donate),
-                jax.tree.map(lambda leaf: _placed(leaf, batch_size, mesh), args),
+                jax.tree.map(lambda leaf: _with_sharding(leaf, batch_size, mesh), args),
                 mesh,
                 effort,
                 batch_size=batch_size,
@@ -66,13 +71,13 @@ def pipeline_reports(config: ConfigDict, topology: str, effort: dict[str, Any] =
     return reports
 
 
-def _placed(leaf: Any, batch: int, mesh: Mesh) -> jax.ShapeDtypeStruct:
-    """The shape of an argument, and where it lies: what has the batch as its first axis is spread over the devices.
+def _with_sharding(leaf: Any, batch: int, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    """Return the shape of an argument with its sharding.
 
-    Parameters, which are arrays already, lie whole on each. Under guidance the first axis holds the batch once for each
-    pass.
+    Inputs whose first axis is the batch are sharded along it; under guidance that axis holds the batch once per pass.
+    Parameters, which are arrays rather than shapes, are replicated.
     """
     leaf = leaf if hasattr(leaf, "shape") else jnp.asarray(leaf)
-    spread = not isinstance(leaf, jax.Array) and len(leaf.shape) > 0 and leaf.shape[0] % batch == 0
-    sharding = batch_sharding(mesh) if spread else NamedSharding(mesh, PartitionSpec())
+    is_batched = not isinstance(leaf, jax.Array) and len(leaf.shape) > 0 and leaf.shape[0] % batch == 0
+    sharding = batch_sharding(mesh) if is_batched else NamedSharding(mesh, PartitionSpec())
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

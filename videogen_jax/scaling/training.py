@@ -1,7 +1,7 @@
-"""Training steps compiled for a TPU pod that is not there: do they fit, what do they cost, what bounds them?
+"""Compile training steps for a TPU pod without having one: whether they fit, what they cost, and what bounds them.
 
-`libtpu` (the extra `aot`) compiles for any pod on a CPU host. All arrays are shapes with shardings: no data and no
-weights are read.
+`libtpu` (the extra `aot`) compiles for any pod on a CPU host. All arrays are abstract (shapes with shardings), so
+neither data nor weights are read.
 """
 
 import dataclasses
@@ -43,8 +43,8 @@ from videogen_jax.training.model_config import explicit_fields
 from videogen_jax.training.optimizer import make_optimizer
 from videogen_jax.training.state import TrainState, count_parameters, init_state, make_train_step
 
-# At this effort a step of Stable Diffusion's width compiles in minutes rather than hours, with a program that is a
-# little slower and larger; collectives fused with other work would be cut into pieces that are hard to count.
+# With these options a step of Stable Diffusion's width compiles in minutes rather than hours, to a slightly slower and
+# larger program. Fusing collectives with other work is off because it splits them into pieces that are hard to count.
 FAST = {
     "exec_time_optimization_effort": -1.0,
     "memory_fitting_effort": -1.0,
@@ -55,7 +55,7 @@ FULL: dict[str, Any] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a program needs on one device of a pod, according to the compiler.
+    """The resources that a program needs on one device of a pod, according to the compiler.
 
     Attributes:
       name: of the program.
@@ -63,17 +63,17 @@ class Report:
       devices: number of devices of the pod.
       mesh: sizes of its axes.
       batch_size: examples a step, over all devices.
-      parameters: scalars of the trained parts.
+      parameters: number of trained scalars.
       argument_bytes: size of the arguments; of a training step these are the state, the frozen parts and the batch.
-      temporary_bytes: peak size of everything else, with results that are not written in the place of arguments.
-      code_bytes: size of the program itself, which is in the same memory.
-      memory_bytes: of the chip.
-      flops: of matrix products and convolutions in one run, on one device, recomputation included.
-      traffic_bytes: between memory and cores, see `hlo.memory_traffic`.
+      temporary_bytes: peak size of everything else, including results that do not reuse the memory of arguments.
+      code_bytes: size of the program itself, which occupies the same memory.
+      memory_bytes: HBM of the chip.
+      flops: operations of matrix products and convolutions in one run on one device, including recomputation.
+      traffic_bytes: bytes moved between HBM and cores; see `hlo.memory_traffic`.
       collectives: by kind.
-      least: lower bound of the time of one run.
-      compile_seconds: on this host.
-      steps: of a training run; 0 for other programs.
+      least: lower bounds on the time of one run.
+      compile_seconds: compilation time on this host.
+      steps: number of steps of a training run; 0 for other programs.
     """
 
     name: str
@@ -95,16 +95,16 @@ class Report:
 
     @property
     def used(self) -> float:
-        """Share of the chip's memory that is used."""
+        """Fraction of the chip's memory in use."""
         return (self.argument_bytes + self.temporary_bytes + self.code_bytes) / self.memory_bytes
 
     @property
     def chip_hours(self) -> float:
-        """Lower bound for all steps."""
+        """Lower bound on the chip hours of all steps."""
         return chip_hours(self.least.seconds, self.steps, (self.devices,))
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, and the properties that follow from them."""
+        """Return all fields and the derived properties."""
         derived = {
             "used": self.used,
             "seconds": self.least.seconds,
@@ -138,7 +138,7 @@ class Report:
 
 
 def pod_devices(topology: str) -> tuple[Chip, list[jax.Device]]:
-    """The chip and the devices of a pod to compile for.
+    """Return the chip and the devices of a pod for which to compile.
 
     Raises:
       ValueError: libtpu is not installed, or there is no such pod.
@@ -146,16 +146,16 @@ def pod_devices(topology: str) -> tuple[Chip, list[jax.Device]]:
     chip, shape = parse_topology(topology)
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError("--aot_topology needs libtpu, which compiles for TPUs: pip install 'videogen_jax[aot]'")
-    jax.config.update("jax_platforms", "cpu")  # so that JAX neither looks for a TPU nor takes a GPU's memory
-    # Without these, libtpu asks the machine's metadata server for a TPU, and only one process at a time may use it.
+    jax.config.update("jax_platforms", "cpu")  # keeps JAX from looking for a TPU and from allocating a GPU's memory
+    # Otherwise libtpu queries the metadata server for a TPU, and locks out other processes.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+        description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--aot_topology {topology} is no pod that libtpu knows: {reason}") from error
-    devices = list(described.devices)
+    devices = list(description.devices)
     if len(devices) != math.prod(shape):
         raise ValueError(f"--aot_topology {topology} has {len(devices)} devices for libtpu, not {math.prod(shape)}")
     return chip, devices
@@ -173,16 +173,16 @@ def compile_report(
     """Compile a jitted program for the devices of `mesh` and report what it needs.
 
     Args:
-      name: of the program, for the report.
-      topology: of the pod.
-      program: from `jax.jit`, with shardings over the mesh.
+      name: name of the program in the report.
+      topology: the pod, such as `v5e:16x16`.
+      program: a jitted function with shardings over the mesh.
       args: its arguments, as `jax.ShapeDtypeStruct`.
-      mesh: over the devices of the pod.
+      mesh: mesh over the devices of the pod.
       effort: compiler options.
-      fields: fields of the report that do not follow from the program: batch_size, parameters, steps.
+      fields: the remaining fields of the report: batch_size, parameters, steps.
 
     Raises:
-      ValueError: it does not fit the memory of the chip.
+      ValueError: the program does not fit into the memory of the chip.
     """
     chip, _ = parse_topology(topology)
     traced = program.trace(*args)
@@ -220,12 +220,12 @@ def compile_report(
 
 @dataclasses.dataclass(frozen=True)
 class AbstractInputs:
-    """What a training step takes, as shapes.
+    """The stage of a training config and the abstract inputs of its training step.
 
     Attributes:
-      stage: an `EncodedStage` for a config that trains straight from video files.
-      frozen: what the loss reads and does not train.
-      batch: of `config.batch_size` examples.
+      stage: an `EncodedStage` if the config trains directly from video files.
+      frozen: the frozen parameters that the loss reads.
+      batch: a batch of `config.batch_size` examples.
     """
 
     stage: Stage
@@ -234,13 +234,13 @@ class AbstractInputs:
 
 
 def abstract_inputs(config: Any) -> AbstractInputs:
-    """The stage of a training config and the shapes of its inputs, without reading anything.
+    """Build the stage of a training config and the shapes of its inputs without reading any file.
 
-    Sizes that come from the data are `config.data.resolution` and the fields of `config.example`; the autoencoder is
-    Stable Diffusion's.
+    Sizes that otherwise follow from the data are taken from `config.data.resolution` and `config.example`; the
+    autoencoder is that of Stable Diffusion.
 
     Raises:
-      ValueError: `config.example` is empty, or the config trains with text straight from video files.
+      ValueError: `config.example` is empty, or the config trains directly from video files with text.
     """
     if not config.get("example"):
         raise ValueError(
@@ -262,15 +262,15 @@ def abstract_inputs(config: Any) -> AbstractInputs:
         images = jax.ShapeDtypeStruct((1, 2 * network.downsampling, 2 * network.downsampling, 3), jnp.float32)
         vae = jax.eval_shape(network.init, jax.random.key(0), images, jax.random.key(0))["params"]
         frozen = {**frozen, "encoder": {"vae": vae}}
-        # A factor of 1, as no scaling of the latents changes what a step costs.
+        # The scaling factor of the latents does not affect the cost, so it is 1.
         stage = EncodedStage(stage, Encoder(FrozenAutoencoder(network, 1.0), encoder_resolutions(config)))
         inputs = stage.input_spec(sizes)
     return AbstractInputs(stage, frozen, batch_spec(inputs, config.batch_size))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Abstract:
-    """What the programs of a config on a mesh are made of, and their arguments as shapes."""
+class _AbstractProgram:
+    """The parts from which the programs of a config are built, and their arguments as shapes."""
 
     mesh: Mesh
     inputs: AbstractInputs
@@ -278,7 +278,7 @@ class _Abstract:
     state: TrainState
 
     @classmethod
-    def of(cls, config: Any, topology: str) -> "_Abstract":
+    def build(cls, config: Any, topology: str) -> "_AbstractProgram":
         mesh = make_mesh(config.mesh, pod_devices(topology)[1])
         inputs = abstract_inputs(config)
         check_batch(config, mesh, inputs.batch)
@@ -287,8 +287,8 @@ class _Abstract:
         return cls(mesh, inputs, optimizer, jax.eval_shape(create, jax.random.key(0), inputs.batch))
 
     @property
-    def placed_batch(self) -> Spec:
-        """The batch with its shardings over the mesh."""
+    def sharded_batch(self) -> Spec:
+        """The shapes of the batch with their shardings over the mesh."""
         shardings = batch_shardings(self.inputs.batch, self.mesh)
         return {
             name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name])
@@ -297,12 +297,17 @@ class _Abstract:
 
 
 def train_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> Report:
-    """The training step of a config on a pod.
+    """Compile and report on the training step of a config on a pod.
+
+    Args:
+      config: a training config.
+      topology: the pod, such as `v5e:16x16`.
+      effort: compiler options.
 
     Raises:
-      ValueError: for a config or a pod that cannot work, before anything is compiled.
+      ValueError: the config or the pod is invalid (before anything is compiled), or the program does not fit.
     """
-    abstract = _Abstract.of(config, topology)
+    abstract = _AbstractProgram.build(config, topology)
     stage, frozen, state = abstract.inputs.stage, abstract.inputs.frozen, abstract.state
     shardings = step_shardings(config, abstract.mesh, state, frozen)
     step = make_train_step(stage, abstract.optimizer, config, *shardings)
@@ -310,7 +315,7 @@ def train_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> R
         f"train {stage.name}",
         topology,
         step,
-        (state, frozen, abstract.placed_batch),
+        (state, frozen, abstract.sharded_batch),
         abstract.mesh,
         effort,
         batch_size=config.batch_size,
@@ -320,15 +325,14 @@ def train_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> R
 
 
 def sample_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> Report:
-    """`Stage.sample` of a training config on a batch, with all sampling steps in one program.
+    """Compile and report on `Stage.sample` for a batch of a training config, all sampling steps in one program.
 
-    Raises:
-      ValueError: as `train_report`.
+    Args and errors are those of `train_report`.
     """
-    abstract = _Abstract.of(config, topology)
+    abstract = _AbstractProgram.build(config, topology)
     mesh, stage, frozen, params = abstract.mesh, abstract.inputs.stage, abstract.inputs.frozen, abstract.state.params
-    rules, spread = config.sharding_rules, config.fsdp_min_size
-    shardings = [shardings_for(tree, rules, mesh, spread) for tree in (params, frozen)]
+    rules, min_size = config.sharding_rules, config.fsdp_min_size
+    shardings = [shardings_for(tree, rules, mesh, min_size) for tree in (params, frozen)]
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def sample(params, frozen, batch, rng):
@@ -341,7 +345,7 @@ def sample_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> 
         f"sample {stage.name}",
         topology,
         program,
-        (params, frozen, abstract.placed_batch, rng),
+        (params, frozen, abstract.sharded_batch, rng),
         mesh,
         effort,
         batch_size=config.batch_size,
@@ -350,7 +354,7 @@ def sample_report(config: Any, topology: str, effort: dict[str, Any] = FAST) -> 
 
 
 def write(reports: Sequence[Report], output: str | Path | None) -> None:
-    """Print reports, and write them as a JSON list into `output`, if there is one."""
+    """Print reports, and write them to the file `output` as a JSON list unless it is None or empty."""
     for report in reports:
         print(report)
     if output:

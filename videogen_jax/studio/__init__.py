@@ -1,1 +1,1 @@
-"""The studio: a server with an HTTP interface and a page, on which videos are made and looked at."""
+"""The studio: a server with an HTTP interface and a web page for making and viewing videos."""

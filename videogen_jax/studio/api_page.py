@@ -1,15 +1,28 @@
-"""The HTTP interface's documentation as a page, made of its OpenAPI description."""
+"""HTML documentation of the HTTP interface, rendered from its OpenAPI description."""
 
 import json
 from html import escape
 from typing import Any
 
 _METHODS = ("get", "post", "patch", "delete")
-_WORDS = {"null": "null", "string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+_TYPE_NAMES = {
+    "null": "null",
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+}
 
 
 def api_page(openapi: dict[str, Any]) -> str:
-    """HTML of an OpenAPI 3.1 description such as FastAPI makes."""
+    """Render an OpenAPI 3.1 description, as FastAPI generates it, as an HTML page.
+
+    Args:
+      openapi: the description; its operations each have a summary and a tag, by which the page groups them.
+
+    Returns:
+      a whole HTML document.
+    """
     schemas = openapi["components"]["schemas"]
     groups: dict[str, list[str]] = {}
     for path, operations in openapi["paths"].items():
@@ -56,7 +69,7 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
 
 
 def _content(title: str, content: dict[str, Any], schemas: dict[str, Any]) -> str:
-    schema = _resolved(content.get("schema", {}), schemas)
+    schema = _resolve(content.get("schema", {}), schemas)
     if "properties" not in schema:
         return f"<h3>{escape(title)}</h3>"
     required = schema.get("required", ())
@@ -68,21 +81,21 @@ def _content(title: str, content: dict[str, Any], schemas: dict[str, Any]) -> st
 
 def _table(title: str, fields: list[tuple[str, dict, str, bool]], schemas: dict[str, Any]) -> str:
     rows = []
-    for name, field, about, required in fields:
-        mark = "" if required else " <small>optional</small>"
-        example = "".join(
+    for name, field, description, required in fields:
+        optional = "" if required else " <small>optional</small>"
+        examples = "".join(
             f" For example <code>{escape(json.dumps(value))}</code>." for value in field.get("examples", ())
         )
         rows.append(
-            f"<tr><td><code>{escape(name)}</code>{mark}</td><td>{_type(field, schemas)}</td>"
-            f"<td>{escape(about)}{example}</td></tr>"
+            f"<tr><td><code>{escape(name)}</code>{optional}</td><td>{_type(field, schemas)}</td>"
+            f"<td>{escape(description)}{examples}</td></tr>"
         )
     return f"<h3>{escape(title)}</h3><table>{''.join(rows)}</table>"
 
 
 def _type(field: dict[str, Any], schemas: dict[str, Any]) -> str:
-    """What may stand in a field, in words; an object's own fields are told by their names."""
-    field = _resolved(field, schemas)
+    """Describe the values that a field accepts, in HTML; the fields of a nested object are listed by name only."""
+    field = _resolve(field, schemas)
     if "anyOf" in field:
         return " or ".join(_type(choice, schemas) for choice in field["anyOf"])
     if "enum" in field:
@@ -107,9 +120,10 @@ def _type(field: dict[str, Any], schemas: dict[str, Any]) -> str:
         )
         if key in field
     ]
-    return " ".join([_WORDS.get(field.get("type", ""), "anything"), *bounds])
+    return " ".join([_TYPE_NAMES.get(field.get("type", ""), "anything"), *bounds])
 
 
-def _resolved(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+def _resolve(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """Follow a schema's `$ref`, if it has one."""
     reference = schema.get("$ref")
     return schemas[reference.rsplit("/", 1)[-1]] if reference else schema

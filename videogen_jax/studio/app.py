@@ -37,11 +37,17 @@ def create_app(
     limits: Limits | None = None,
     token: str | None = None,
 ) -> FastAPI:
-    """The application; its `state.studio` is what the routes share. Its worker starts when the application does.
+    """Build the application. Its worker thread starts when the application does.
 
     Args:
-      model: what is served; loaded by the worker.
-      token: what every request has to bring; None: nothing, but only requests to this machine's own names are met.
+      model: the model to serve; the worker loads it.
+      gallery: where finished videos are stored.
+      limits: bounds on requests, queue and memory; the defaults if None.
+      token: the secret that every request must send. If None, none is needed, but only requests addressed to a
+        loopback name of this machine are accepted.
+
+    Returns:
+      the application; its `state.studio` is the `Studio` that the routes share.
     """
     limits = limits or Limits()
     jobs = Jobs(limits)
@@ -54,7 +60,7 @@ def create_app(
         Slots("event streams", limits.streams_per_client, limits.streams_per_address, limits.streams),
         Slots("uploads", limits.uploading_per_client, limits.uploading_per_address, limits.uploading),
         Worker(model, jobs, gallery),
-        anyio.CapacityLimiter(limits.makers),
+        anyio.CapacityLimiter(limits.encoders),
     )
 
     @contextlib.asynccontextmanager
@@ -67,7 +73,7 @@ def create_app(
         title="VideoGen studio",
         version=__version__,
         description=_ABOUT,
-        docs_url=None,  # they fetch their scripts from elsewhere
+        docs_url=None,  # FastAPI's own documentation pages load scripts from another host
         redoc_url=None,
         lifespan=lifespan,
         responses={"4XX": {"model": Problem, "description": "One sentence: what is wrong, and what would be right."}},
@@ -101,7 +107,7 @@ async def _refused(_: Request, error: Refused) -> JSONResponse:
 
 
 async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
-    if isinstance(error.__cause__, Refused):  # by `Gate`, while FastAPI read the body
+    if isinstance(error.__cause__, Refused):  # raised by `Gate` while FastAPI was reading the body
         return await _refused(request, error.__cause__)
     sentences = {
         404: "There is nothing at this address; /api lists what there is.",
@@ -117,12 +123,12 @@ async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
 
 
 def sentence_of(error: RequestValidationError) -> str:
-    """The first thing that is wrong with a request, by the name of its field."""
+    """Describe the first error of an invalid request in one sentence that names the field."""
     first = error.errors()[0]
-    kind, where = first["type"], first["loc"]
+    kind, location = first["type"], first["loc"]
     if kind == "json_invalid":
         return "The body cannot be read: it must be JSON."
-    field = ".".join(map(str, where[1:])) or "The body"
+    field = ".".join(map(str, location[1:])) or "The body"
     if kind == "extra_forbidden":
         return f"{field} is not a field of this request."
     if kind == "missing":

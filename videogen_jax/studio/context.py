@@ -1,4 +1,4 @@
-"""What the routes share."""
+"""The objects that all routes share."""
 
 import dataclasses
 from typing import Annotated
@@ -17,20 +17,26 @@ from videogen_jax.studio.worker import Worker
 
 @dataclasses.dataclass
 class Studio:
-    """A running studio. `streams` and `uploading` count what is open; `making` bounds what is encoded at once."""
+    """A running studio.
+
+    Attributes:
+      stream_slots: one for each open event stream.
+      upload_slots: one for each upload in progress.
+      encoding_limiter: bounds how many images are decoded or encoded at once.
+    """
 
     limits: Limits
     model: Model
     jobs: Jobs
     gallery: Gallery
     uploads: Uploads
-    streams: Slots
-    uploading: Slots
+    stream_slots: Slots
+    upload_slots: Slots
     worker: Worker
-    making: anyio.CapacityLimiter
+    encoding_limiter: anyio.CapacityLimiter
 
     def close(self) -> None:
-        """Ends the event streams, and the worker as soon as its program lets it."""
+        """End the event streams, and the worker as soon as its running program returns."""
         self.jobs.close()
 
 
@@ -42,5 +48,5 @@ def _client(request: Request) -> Client:
     return client_of(request.client and request.client.host, request.cookies.get(COOKIE))
 
 
-Shared = Annotated[Studio, Depends(_studio)]
-Asker = Annotated[Client, Depends(_client)]
+SharedStudio = Annotated[Studio, Depends(_studio)]
+RequestClient = Annotated[Client, Depends(_client)]

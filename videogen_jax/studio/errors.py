@@ -1,13 +1,13 @@
-"""What is answered to a request that cannot be met: a status and one sentence."""
+"""Exceptions of the studio."""
 
 
 class Refused(Exception):
-    """A request that is not met.
+    """A request that cannot be fulfilled. The server responds with the status and `{"error": sentence}`.
 
     Attributes:
-      status: of HTTP, from 400.
+      status: HTTP status, 400 or above.
       sentence: what is wrong and what would be right.
-      headers: that go with the answer.
+      headers: extra headers of the response.
     """
 
     def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None):
@@ -18,4 +18,4 @@ class Refused(Exception):
 
 
 class Cancelled(Exception):
-    """Raised by a job's callback, to end the pipeline's run."""
+    """Raised by a job's callback to stop the pipeline."""

@@ -1,4 +1,4 @@
-"""A queue in which nobody waits behind another's many jobs."""
+"""A queue in which no client waits behind all the jobs of another."""
 
 import collections
 from typing import Generic, TypeVar
@@ -6,38 +6,42 @@ from typing import Generic, TypeVar
 from videogen_jax.studio.clients import Client
 
 T = TypeVar("T")
-_REMEMBERED = 1024  # turns that are kept in mind of addresses and clients
+_REMEMBERED = 1024  # addresses and clients whose last turn is remembered
 
 
 class FairQueue(Generic[T]):
-    """Items of clients, taken in turns. Not to be used from two threads at once.
+    """A queue that serves clients in turn. Not thread-safe.
 
-    Next is the address that was served longest ago, of its clients the one that was served longest ago, and of its
-    items the oldest.
-
-    Turns go to addresses first, so that a client gains nothing by throwing its cookie away.
+    The next item belongs to the address that was served least recently; of its clients, to the one that was served
+    least recently; of that client's items it is the oldest. Addresses come before clients so that discarding its cookie
+    gains a client nothing.
     """
 
     def __init__(self):
-        self._waiting: list[tuple[Client, T]] = []  # in the order of arrival
+        self._waiting: list[tuple[Client, T]] = []  # in order of arrival
         self._turn = 0
-        self._served: collections.OrderedDict[Client | str, int] = collections.OrderedDict()
+        self._last_turn: collections.OrderedDict[Client | str, int] = collections.OrderedDict()
 
     def push(self, client: Client, item: T) -> None:
+        """Append an item of a client."""
         self._waiting.append((client, item))
 
     def pop(self) -> T:
-        """Takes out the item whose turn it is. IndexError: there is none."""
-        entry = self._next(self._waiting, self._served)
+        """Remove and return the item whose turn it is.
+
+        Raises:
+          IndexError: the queue is empty.
+        """
+        entry = self._next(self._waiting, self._last_turn)
         self._waiting.remove(entry)
         self._turn += 1
-        self._serve(self._served, entry[0], self._turn)
-        while len(self._served) > _REMEMBERED:
-            self._served.popitem(last=False)
+        self._record_turn(self._last_turn, entry[0], self._turn)
+        while len(self._last_turn) > _REMEMBERED:
+            self._last_turn.popitem(last=False)
         return entry[1]
 
     def remove(self, item: T) -> bool:
-        """Takes an item out of the line; False if it is not in it."""
+        """Remove an item; return False if it is not in the queue."""
         for entry in self._waiting:
             if entry[1] is item:
                 self._waiting.remove(entry)
@@ -45,33 +49,33 @@ class FairQueue(Generic[T]):
         return False
 
     def order(self) -> list[T]:
-        """The items in the order in which they are taken if no others come."""
-        waiting, served, turn = list(self._waiting), self._served.copy(), self._turn
+        """Return the items in the order in which `pop` will return them if no more are pushed."""
+        waiting, last_turn, turn = list(self._waiting), self._last_turn.copy(), self._turn
         items = []
         while waiting:
-            entry = self._next(waiting, served)
+            entry = self._next(waiting, last_turn)
             waiting.remove(entry)
             turn += 1
-            self._serve(served, entry[0], turn)
+            self._record_turn(last_turn, entry[0], turn)
             items.append(entry[1])
         return items
 
     def count(self, client: Client | None = None, address: str | None = None) -> int:
-        """The items of a client, or of an address."""
+        """Return the number of items of a client, or of all clients at an address."""
         return sum(owner == client or owner.address == address for owner, _ in self._waiting)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     @staticmethod
-    def _next(waiting: list[tuple[Client, T]], served: dict[Client | str, int]) -> tuple[Client, T]:
+    def _next(waiting: list[tuple[Client, T]], last_turn: dict[Client | str, int]) -> tuple[Client, T]:
         if not waiting:
             raise IndexError("the queue is empty")
-        # min takes the first of equals, which is the oldest.
-        return min(waiting, key=lambda entry: (served.get(entry[0].address, 0), served.get(entry[0], 0)))
+        # On ties min returns the first, which is the oldest.
+        return min(waiting, key=lambda entry: (last_turn.get(entry[0].address, 0), last_turn.get(entry[0], 0)))
 
     @staticmethod
-    def _serve(served: collections.OrderedDict[Client | str, int], client: Client, turn: int) -> None:
+    def _record_turn(last_turn: collections.OrderedDict[Client | str, int], client: Client, turn: int) -> None:
         for key in (client.address, client):
-            served[key] = turn
-            served.move_to_end(key)
+            last_turn[key] = turn
+            last_turn.move_to_end(key)

@@ -1,4 +1,4 @@
-"""Jobs: what is asked for, how far it is, and whose turn it is."""
+"""Jobs: requests for videos, their progress, and the order in which they run."""
 
 import asyncio
 import collections
@@ -20,13 +20,22 @@ from videogen_jax.studio.limits import Limits
 from videogen_jax.studio.previews import Preview
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
-OVER = frozenset({DONE, FAILED, CANCELLED})
-_DURATIONS = 8  # of the last jobs, for the estimate
+FINISHED = frozenset({DONE, FAILED, CANCELLED})
+_DURATIONS = 8  # the number of recent jobs whose mean duration is the estimate
 
 
 @dataclasses.dataclass
 class Stage:
-    """How far a stage of a job is: waiting, running or done; `version` counts its previews."""
+    """The progress of one stage of a job.
+
+    Attributes:
+      name: name of the stage.
+      of: number of steps.
+      step: steps completed.
+      state: "waiting", "running" or "done".
+      preview: its latest preview.
+      version: number of previews so far.
+    """
 
     name: str
     of: int
@@ -38,18 +47,21 @@ class Stage:
 
 @dataclasses.dataclass(eq=False)
 class Job:
-    """One video in the making. Changed by `Jobs` alone, under its lock, once it is submitted.
+    """A request for one video. Once submitted, it is modified by `Jobs` only, under its lock.
 
     Attributes:
-      client: whose it is.
-      request: resolved; None when the job is over, so that its reference image is not held.
+      client: its owner.
+      request: the resolved request; None once the job has ended, which frees its reference image.
       settings: frames, fps, guidance_scale, reference_guidance_scale, steps and reference as the client sent them.
-      unknown_words: those of the prompt that the model does not know.
-      stages: in their order, by name.
-      base_fps: frames a second of the cascade's clips.
-      frames: those that are decoded so far, uint8 `(n, H, W, 3)`.
+      unknown_words: words of the prompt that the model does not know.
+      stages: by name, in the order in which they run.
+      base_fps: frames per second of the cascade's clips.
+      state: one of QUEUED, RUNNING, DONE, FAILED, CANCELLED.
+      stage: name of the stage that runs.
+      cancelling: whether the job must stop at its next step.
+      frames: the frames decoded so far, uint8 `(n, H, W, 3)`.
       result: the gallery's id of the finished video.
-      reason: why it failed, a sentence.
+      reason: why it failed, in one sentence.
       created, started, finished: seconds since 1970.
     """
 
@@ -75,90 +87,107 @@ class Job:
 
 
 class Jobs:
-    """All jobs: those that wait, the one that runs, and the newest that are over.
+    """All waiting jobs, the running one, and the most recent that have ended. Thread-safe.
 
-    Requests come from the event loop's thread, progress from the worker's.
+    The event loop's thread submits and queries jobs, the worker's thread runs them.
     """
 
     def __init__(self, limits: Limits):
         self.limits = limits
-        self._jobs: dict[str, Job] = {}  # in the order of arrival
+        self._jobs: dict[str, Job] = {}  # in order of arrival
         self._queue: FairQueue[Job] = FairQueue()
         self._running: Job | None = None
         self._durations: collections.deque[float] = collections.deque(maxlen=_DURATIONS)
         self._closed = False
         self._lock = threading.RLock()
-        self._filled = threading.Condition(self._lock)
+        self._job_added = threading.Condition(self._lock)
         self._listeners: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
-    # For requests.
+    # Called by the routes.
 
     def submit(self, job: Job) -> Job:
-        """Put a job in the queue. Raises Refused: 429 if its client has too many there, 503 if it is full."""
+        """Put a job in the queue.
+
+        Raises:
+          Refused: 429 if too many jobs of its client or address are waiting, 503 if the queue is full.
+        """
         with self._lock:
             self.check_room(job.client)
             self._jobs[job.id] = job
             self._queue.push(job.client, job)
-            self._filled.notify()
-        self._tell()
+            self._job_added.notify()
+        self._notify()
         return job
 
     def check_room(self, client: Client) -> None:
-        """Raises Refused where `submit` would."""
-        limits, later = self.limits, {"Retry-After": "10"}
+        """Check that `submit` would accept a job of the client; raises as `submit`."""
+        limits, retry = self.limits, {"Retry-After": "10"}
         with self._lock:
             if self._closed:
-                raise Refused(503, "The server is stopping.", later)
+                raise Refused(503, "The server is stopping.", retry)
             if self._queue.count(client=client) >= limits.queued_per_client:
-                most = limits.queued_per_client
-                raise Refused(429, f"You have {most} jobs waiting, and more are not taken: wait or cancel one.", later)
+                limit = limits.queued_per_client
+                raise Refused(429, f"You have {limit} jobs waiting, and more are not taken: wait or cancel one.", retry)
             if self._queue.count(address=client.address) >= limits.queued_per_address:
-                most = limits.queued_per_address
-                raise Refused(429, f"Your address has {most} jobs waiting, and more are not taken: wait.", later)
+                limit = limits.queued_per_address
+                raise Refused(429, f"Your address has {limit} jobs waiting, and more are not taken: wait.", retry)
             if len(self._queue) >= limits.queued:
-                raise Refused(503, f"The queue is full: {limits.queued} jobs are waiting. Try again later.", later)
+                raise Refused(503, f"The queue is full: {limits.queued} jobs are waiting. Try again later.", retry)
 
     def get(self, client: Client, job_id: str) -> Job:
-        """The client's job of that id. Raises Refused (404) if it has none."""
+        """Return a job of a client.
+
+        Raises:
+          Refused: 404 if the client has no such job.
+        """
         job = self._jobs.get(job_id)
         if job is None or job.client != client:
-            raise Refused(404, f"There is no job {job_id}; of jobs that are over the newest {self._kept} are kept.")
+            raise Refused(
+                404, f"There is no job {job_id}; of jobs that are over the newest {self.limits.jobs_kept} are kept."
+            )
         return job
 
     def of_client(self, client: Client) -> list[Job]:
-        """A client's jobs, the oldest first."""
+        """Return the jobs of a client, oldest first."""
         with self._lock:
             return [job for job in self._jobs.values() if job.client == client]
 
     def cancel(self, job: Job) -> None:
-        """Takes a job out of the queue, or has the worker leave it at its next step; nothing if it is over."""
+        """Cancel a job: at once if it is waiting, at its next step if it is running; no-op if it has ended."""
         with self._lock:
             job.cancelling = True
             if self._queue.remove(job):
                 self._end(job, CANCELLED)
-        self._tell()
+        self._notify()
 
     def position(self, job: Job) -> int | None:
-        """The number of jobs before it, the one that runs included; None if it does not wait."""
+        """Return the number of jobs ahead, including the running one; None if the job is not waiting."""
         with self._lock:
             if job.state != QUEUED:
                 return None
             return self._queue.order().index(job) + (self._running is not None)
 
     def eta(self, job: Job) -> float | None:
-        """Seconds until it is done, as the last jobs took on average; None if there were none, or it is over."""
+        """Estimate the seconds until a job is done from the mean duration of recent jobs.
+
+        Returns None if there are no recent jobs, or the job has ended.
+        """
         with self._lock:
-            if job.state in OVER or not self._durations:
+            if job.state in FINISHED or not self._durations:
                 return None
             mean = sum(self._durations) / len(self._durations)
             now = time.time()
-            left = 0.0 if self._running is None else max(0.0, self._running.started + mean - now)
+            remaining = 0.0 if self._running is None else max(0.0, self._running.started + mean - now)
             if job is self._running:
-                return left
-            return left + (self._queue.order().index(job) + 1) * mean
+                return remaining
+            return remaining + (self._queue.order().index(job) + 1) * mean
 
     def preview(self, job: Job, stage: str) -> Preview:
-        """What a stage has made. Raises Refused (404) if there is no such stage, or nothing to see of it."""
+        """Return the latest preview of a stage.
+
+        Raises:
+          Refused: 404 if there is no such stage, or it has no preview.
+        """
         with self._lock:
             if stage not in job.stages:
                 raise Refused(404, f"The job has no such stage; its stages are {', '.join(job.stages)}.")
@@ -169,13 +198,13 @@ class Jobs:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nothing changes inside this block."""
+        """Hold the lock: no job changes inside this block."""
         with self._lock:
             yield
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[asyncio.Event]:
-        """An event of the running event loop, set at every change of any job until the block ends."""
+        """Yield an event of the running event loop that is set at every change of any job until the block ends."""
         event = asyncio.Event()
         with self._lock:
             self._listeners[event] = asyncio.get_running_loop()
@@ -185,21 +214,38 @@ class Jobs:
             with self._lock:
                 del self._listeners[event]
 
-    # For the worker.
+    # Called by the worker.
 
     def next(self, timeout: float | None = None) -> Job | None:
-        """Waits for a job, which then runs; None if none comes in time, or the jobs are closed."""
+        """Wait for the next job and mark it as running.
+
+        Args:
+          timeout: seconds; None waits indefinitely.
+
+        Returns:
+          the job; None after the timeout, or once `close` has been called.
+        """
         with self._lock:
-            self._filled.wait_for(lambda: len(self._queue) or self._closed, timeout)
+            self._job_added.wait_for(lambda: len(self._queue) or self._closed, timeout)
             if self._closed or not len(self._queue):
                 return None
             job = self._running = self._queue.pop()
             job.state, job.started = RUNNING, time.time()
-        self._tell()
+        self._notify()
         return job
 
     def progress(self, job: Job, name: str, step: int, of: int, preview: np.ndarray | None) -> None:
-        """What the pipeline's callback hears, of the one example of a job. Raises Cancelled if the job is to end."""
+        """Record the progress of a job; the arguments after the job are those of the pipeline's callback.
+
+        Args:
+          job: the running job.
+          name: name of the stage.
+          step, of: steps completed, and the number of steps.
+          preview: uint8 `(1, H, W, 3)` or `(1, T, H, W, 3)`, or None.
+
+        Raises:
+          Cancelled: the job must stop.
+        """
         with self._lock:
             if job.cancelling or self._closed:
                 raise Cancelled
@@ -219,73 +265,77 @@ class Jobs:
                     job.frames = pixels
                 fps = job.fps if name in ("temporal", "decode") else job.base_fps
                 stage.preview, stage.version = Preview(pixels, fps), stage.version + 1
-        self._tell()
+        self._notify()
 
     def done(self, job: Job, result: str) -> None:
-        """The job's video is in the gallery."""
+        """Mark a job as done.
+
+        Args:
+          job: the running job.
+          result: the gallery's id of its video.
+        """
         with self._lock:
             self._durations.append(time.time() - job.started)
             for stage in job.stages.values():
                 stage.state, stage.step = "done", stage.of
             job.result = result
             self._end(job, DONE)
-        self._tell()
+        self._notify()
 
     def failed(self, job: Job, reason: str) -> None:
+        """Mark a job as failed; the reason is one sentence."""
         with self._lock:
             job.reason = reason
             self._end(job, FAILED)
-        self._tell()
+        self._notify()
 
     def cancelled(self, job: Job) -> None:
+        """Mark a job as cancelled."""
         with self._lock:
             self._end(job, CANCELLED)
-        self._tell()
+        self._notify()
 
     def fail_all(self, reason: str) -> None:
-        """Ends all jobs that wait: they will never run."""
+        """Mark all waiting jobs as failed."""
         with self._lock:
             while len(self._queue):
                 job = self._queue.pop()
                 job.reason = reason
                 self._end(job, FAILED)
-        self._tell()
+        self._notify()
 
     def close(self) -> None:
-        """Ends the streams and the worker's run: the server stops."""
+        """End the event streams and the worker, because the server is stopping."""
         with self._lock:
             self._closed = True
-            self._filled.notify_all()
-        self._tell()
+            self._job_added.notify_all()
+        self._notify()
 
     @property
     def closed(self) -> bool:
+        """Whether `close` has been called."""
         return self._closed
-
-    @property
-    def _kept(self) -> int:
-        return self.limits.jobs_kept
 
     def _end(self, job: Job, state: str) -> None:
         job.state, job.finished = state, time.time()
         job.request = job.frames = None
         if self._running is job:
             self._running = None
-        over = [other for other in self._jobs.values() if other.state in OVER]
-        for other in sorted(over, key=lambda other: other.finished)[: -self._kept]:
+        ended = [other for other in self._jobs.values() if other.state in FINISHED]
+        for other in sorted(ended, key=lambda other: other.finished)[: -self.limits.jobs_kept]:
             del self._jobs[other.id]
-        # A page may still be showing the previews: those of the newest stay, as far as memory is set aside for them.
+        # A page may still display previews, so those of the newest jobs stay as far as they fit into the limit.
         room = self.limits.preview_bytes
-        for other in sorted(over, key=lambda other: other.finished, reverse=True):
+        for other in sorted(ended, key=lambda other: other.finished, reverse=True):
             size = sum(stage.preview.nbytes for stage in other.stages.values() if stage.preview)
             room -= size
             if room < 0:
                 for stage in other.stages.values():
                     stage.preview = None
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         with self._lock:
             listeners = list(self._listeners.items())
         for event, loop in listeners:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the event loop is closed, so nothing is waiting
                 loop.call_soon_threadsafe(event.set)

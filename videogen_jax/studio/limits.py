@@ -1,30 +1,32 @@
-"""What the server takes on, in one place."""
+"""The limits of the server, in one place."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Bounds that keep the server up whatever it is asked.
+    """Upper bounds that keep the server responsive whatever clients send.
 
-    A client is one browser, or all that come from an address without the server's cookie; see `clients.py`.
+    A client is one browser, or everything at one address that does not send the server's cookie; see `clients.py`.
 
     Attributes:
-      prompt: characters of a prompt.
-      json_bytes: of a request's JSON body.
-      body_seconds: in which the body of a request has to arrive.
-      steps, guidance: the largest numbers of sampling steps and weights that are taken.
-      fps: least and most frames a second.
-      queued: jobs that wait, all together; queued_per_client, queued_per_address: of one.
-      jobs_kept: jobs that are over and can still be asked for.
-      preview_bytes: pixels of previews kept of jobs that are over, all together.
-      streams_per_client, streams_per_address, streams: event streams open at once.
-      upload_bytes, upload_pixels: of a reference image as it is sent.
-      upload_side: longer side, in pixels, to which it is reduced.
-      uploads, uploads_per_client: reference images kept, upload_seconds: for how long.
-      uploading_per_client, uploading_per_address, uploading: uploads on their way at once.
-      results: videos kept in the gallery; the oldest that is not pinned goes.
-      makers: images that are decoded, or gifs, sheets and previews that are encoded, at the same time.
+      prompt: characters in a prompt.
+      json_bytes: size of a JSON body.
+      body_seconds: time for the body of a request to arrive.
+      steps: sampling steps of a stage.
+      guidance: guidance scale of the text and of the reference.
+      fps: smallest and largest frame rate.
+      queued: waiting jobs in total; queued_per_client and queued_per_address: of one client or address.
+      jobs_kept: finished jobs that can still be queried.
+      preview_bytes: total size of the previews of finished jobs.
+      streams_per_client, streams_per_address, streams: open event streams.
+      upload_bytes, upload_pixels: size of an uploaded reference image.
+      upload_side: longer side in pixels; larger images are downscaled to it.
+      uploads, uploads_per_client: stored reference images.
+      upload_seconds: time for which an upload is stored.
+      uploading_per_client, uploading_per_address, uploading: uploads in progress.
+      results: videos in the gallery; beyond it the oldest that is not pinned is deleted.
+      encoders: images being decoded, or gifs, sheets and previews being encoded, at the same time.
     """
 
     prompt: int = 500
@@ -51,11 +53,11 @@ class Limits:
     uploading_per_address: int = 4
     uploading: int = 16
     results: int = 500
-    makers: int = 2
+    encoders: int = 2
 
     @property
     def settings(self) -> dict[str, tuple[float, float]]:
-        """The least and the most of a job's settings."""
+        """The smallest and the largest value of each setting of a job."""
         guidance = (0.0, self.guidance)
         return {
             "fps": self.fps,

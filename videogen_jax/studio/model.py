@@ -1,4 +1,4 @@
-"""The model that is served: what is known of it, from before it is loaded until it is ready."""
+"""The model that is served, and its state from before it is loaded until it is ready."""
 
 import dataclasses
 import os
@@ -33,7 +33,7 @@ _GENERAL_EXAMPLES = (
 
 
 class Pipeline(Protocol):
-    """What the studio needs of `videogen_jax.sampling.pipeline.VideoGenPipeline`."""
+    """The part of `videogen_jax.sampling.pipeline.VideoGenPipeline` that the studio uses."""
 
     name: str
     fingerprint: str
@@ -43,22 +43,22 @@ class Pipeline(Protocol):
 
 
 class Source(Protocol):
-    """Where a model comes from."""
+    """Where a model is read from."""
 
     name: str
 
     def read(self) -> ModelIndex:
-        """The index. Quick, but for a download. ValueError."""
+        """Read the index, which is fast unless it has to be downloaded. Raises ValueError if it is unusable."""
 
     def vocabulary(self) -> Vocabulary:
-        """The words that it knows. ValueError."""
+        """Read the words that the model knows. Raises ValueError if there is no usable tokenizer."""
 
     def load(self) -> Pipeline:
-        """The pipeline. ValueError."""
+        """Load the pipeline. Raises ValueError if its weights are unusable."""
 
 
 class FolderSource:
-    """A model folder, or the id of one on the hub; the arguments are those of `ModelSource.find`."""
+    """A model folder or a hub id; the arguments are those of `ModelSource.find`."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class FolderSource:
     def vocabulary(self) -> Vocabulary:
         from videogen_jax.weights.tokenizer import known_words, load_tokenizer, unknown_words
 
-        # Not the pipeline's own, which its thread uses while words are checked here.
+        # Not the pipeline's own tokenizer, which the worker's thread may be using at the same time.
         tokenizer = load_tokenizer(self._source.index.folder / "tokenizer")
         return Vocabulary(known_words(tokenizer), lambda prompt: unknown_words(tokenizer, prompt))
 
@@ -92,10 +92,12 @@ class FolderSource:
 
 @dataclasses.dataclass
 class Model:
-    """The served model. The worker's thread writes, requests read: each field is replaced as a whole.
+    """The served model. The worker's thread writes its fields and routes read them: each is replaced as a whole.
 
     Attributes:
-      detail: what is being done, or what went wrong.
+      source: where the model is read from.
+      status: LOADING, WARMING_UP, READY or FAILED.
+      detail: what the worker is doing, or what went wrong.
       index, draws_reference, vocabulary, pipeline, fingerprint, resolution: None until they are known.
     """
 
@@ -110,13 +112,24 @@ class Model:
     resolution: int | None = None
 
     def read(self) -> None:
-        """Reads what is quick to read. ValueError: the folder is no model folder."""
+        """Read the index, if it has not been read.
+
+        Raises:
+          ValueError: the folder is not a model folder.
+        """
         if self.index is None:
             index = self.source.read()
             self.draws_reference, self.index = index.draws_reference, index
 
     def prepare(self, warm_up: Callable[[Pipeline], None]) -> None:
-        """Loads the model and has it make a first video, so that its programs are compiled. Raises what they raise."""
+        """Load the model and generate a first video, which compiles its programs.
+
+        Args:
+          warm_up: generates a video with the pipeline.
+
+        Raises:
+          ValueError: the model cannot be loaded; and whatever `warm_up` raises.
+        """
         self.detail = "the model's settings are being read"
         self.read()
         self.detail = "the tokenizer is being read"
@@ -129,11 +142,12 @@ class Model:
         self.status, self.detail = READY, ""
 
     def fail(self, reason: str) -> None:
+        """Record that the model cannot be served."""
         self.status, self.detail = FAILED, reason
 
     @property
     def examples(self) -> tuple[str, ...]:
-        """Prompts that the model can do something with."""
+        """Example prompts that suit the model."""
         if self.vocabulary is None:
             return ()
         if not self.vocabulary.words:
@@ -141,14 +155,20 @@ class Model:
         return tuple(prompt for prompt in _SHAPES_EXAMPLES if not self.vocabulary.unknown(prompt))
 
     def stages(self, factor: int, draws_reference: bool) -> list[str]:
-        """The names of the stages that a video goes through, in their order."""
-        drawn = [REFERENCE] if draws_reference else []
-        smooth = ["temporal"] if factor > 1 else []
-        return ["text", *drawn, *self.index.cascade, *smooth, "decode"]
+        """Return the names of the stages of a video, in the order in which they run.
+
+        Args:
+          factor: of temporal upsampling; 1 skips that stage.
+          draws_reference: whether the reference image is generated rather than provided.
+        """
+        reference = [REFERENCE] if draws_reference else []
+        temporal = ["temporal"] if factor > 1 else []
+        return ["text", *reference, *self.index.cascade, *temporal, "decode"]
 
     def view(self, limits: Limits) -> ModelView:
+        """Return what the HTTP interface reports of the model; fields that are not known yet are null."""
         index, words = self.index, self.vocabulary
-        known = {
+        fields = {
             "name": self.source.name,
             "version": __version__,
             "fingerprint": self.fingerprint,
@@ -160,8 +180,8 @@ class Model:
             "examples": words and list(self.examples),
         }
         if index is None:
-            names = set(ModelView.model_fields) - set(known)
-            return ModelView(**known, **dict.fromkeys(names))
+            unknown = set(ModelView.model_fields) - set(fields)
+            return ModelView(**fields, **dict.fromkeys(unknown))
         settings = {
             name: settings
             for name, settings in index.stage_settings.items()
@@ -169,18 +189,18 @@ class Model:
         }
 
         def common(name: str) -> Any:
-            # Only the cascade has a reference to be weighed.
+            # Only the stages of the cascade use guidance by the reference.
             stages = index.cascade if name == "reference_guidance_scale" else settings
             values = {getattr(settings[stage], name) for stage in stages}
             return values.pop() if len(values) == 1 else None
 
         factor = index.temporal_factor
-        most = (index.num_frames - 1) * max(index.factors) + 1
+        max_frames = (index.num_frames - 1) * max(index.factors) + 1
         return ModelView(
-            **known,
+            **fields,
             base_frames=index.num_frames,
             min_frames=2,
-            max_frames=most,
+            max_frames=max_frames,
             fps=index.fps,
             temporal_factors=list(index.factors),
             stages=self.stages(max(index.factors), self.draws_reference),
@@ -189,11 +209,11 @@ class Model:
                 fps=index.fps * factor,
                 **{name: common(name) for name in ("guidance_scale", "reference_guidance_scale", "steps")},
             ),
-            stage_defaults={name: dataclasses.asdict(own) for name, own in settings.items()},
+            stage_defaults={name: dataclasses.asdict(stage) for name, stage in settings.items()},
             limits=Bounds(
                 prompt=(1, limits.prompt),
                 seed=(0, 2**32 - 1),
-                frames=(2, most),
+                frames=(2, max_frames),
                 **limits.settings,
                 queued=limits.queued,
                 queued_per_client=limits.queued_per_client,

@@ -1,4 +1,4 @@
-"""From the body of a request to a job, checked against the model before it is queued."""
+"""Turn the body of a request into a job, checked against the model before it is queued."""
 
 import secrets
 import unicodedata
@@ -15,14 +15,14 @@ from videogen_jax.studio.model import FAILED, Model
 from videogen_jax.studio.schemas import JobBody, ReferenceBody
 from videogen_jax.studio.uploads import Uploads
 
-_JOINERS = "\u200c\u200d"  # invisible, but part of how words and signs are written
+_JOINERS = "\u200c\u200d"  # invisible, but part of the spelling of words and emoji
 
 
 def plan(body: JobBody, client: Client, model: Model, gallery: Gallery, uploads: Uploads, limits: Limits) -> Job:
-    """The job of a request's body. To be called off the event loop: it may read a frame of a result.
+    """Build the job for the body of a request. May read files, so it must not be called on the event loop.
 
     Raises:
-      Refused: 422 for a field that cannot work, 503 if the model is not known yet or cannot be loaded.
+      Refused: 422 for an invalid field, 503 if the model is not loaded far enough or cannot be loaded.
     """
     prompt = check_prompt(body.prompt, limits)
     if model.status == FAILED:
@@ -30,10 +30,10 @@ def plan(body: JobBody, client: Client, model: Model, gallery: Gallery, uploads:
     index = model.index
     if index is None:
         raise Refused(503, f"The model is not there yet: {model.detail}. Try again soon.", {"Retry-After": "5"})
-    for name, (least, most) in limits.settings.items():
+    for name, (minimum, maximum) in limits.settings.items():
         value = getattr(body, name)
-        if value is not None and not least <= value <= most:
-            raise Refused(422, f"{name} is {value:g}, but must be from {least:g} to {most:g}.")
+        if value is not None and not minimum <= value <= maximum:
+            raise Refused(422, f"{name} is {value:g}, but must be from {minimum:g} to {maximum:g}.")
     reference = None if body.reference is None else _reference(body.reference, client, gallery, uploads)
     if reference is None and not model.draws_reference:
         raise Refused(422, "reference is missing: this model draws none, so an image has to be given.")
@@ -58,10 +58,14 @@ def plan(body: JobBody, client: Client, model: Model, gallery: Gallery, uploads:
 
 
 def check_prompt(prompt: str, limits: Limits) -> str:
-    """The prompt with single spaces. Raises Refused (422): it is empty, too long, or holds what cannot be shown."""
+    """Normalize the whitespace of a prompt and check its characters.
+
+    Raises:
+      Refused: 422 if it is empty, too long, or contains characters that cannot be displayed.
+    """
     prompt = " ".join(prompt.split())
     for character in prompt:
-        # Controls, halves of surrogate pairs, marks that turn the direction of writing, and the like.
+        # Control and format characters (which can reverse the direction of text), lone surrogates, unassigned ones.
         if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn") and character not in _JOINERS:
             raise Refused(422, f"prompt holds U+{ord(character):04X}, a character that cannot be shown.")
     if all(unicodedata.category(character)[0] in "ZCM" for character in prompt):
@@ -72,6 +76,7 @@ def check_prompt(prompt: str, limits: Limits) -> str:
 
 
 def _reference(body: ReferenceBody, client: Client, gallery: Gallery, uploads: Uploads) -> np.ndarray:
+    """Return the reference image that the body refers to, uint8 `(H, W, 3)`."""
     names = tuple(name for name in ("upload", "result", "frame") if getattr(body, name) is not None)
     if names == ("upload",):
         upload = uploads.get(client, body.upload)

@@ -1,4 +1,4 @@
-"""What a stage has made so far, as an image that a browser shows."""
+"""Previews: the intermediate output of a stage, encoded as an image that a browser can display."""
 
 import io
 import threading
@@ -9,11 +9,11 @@ from PIL import Image
 
 
 class Preview:
-    """Pixels, encoded when they are first asked for.
+    """An image or a clip, encoded on first use.
 
     Args:
-      pixels: uint8 `(H, W, 3)`, an image (PNG), or `(T, H, W, 3)`, a clip (animated lossless WebP, looping).
-      fps: frames a second of a clip.
+      pixels: uint8, an image `(H, W, 3)`, encoded as PNG, or a clip `(T, H, W, 3)`, encoded as animated lossless WebP.
+      fps: frames per second of a clip.
     """
 
     def __init__(self, pixels: np.ndarray, fps: float):
@@ -25,7 +25,7 @@ class Preview:
         self._lock = threading.Lock()
 
     def encoded(self) -> bytes:
-        """The file's bytes. To be called off the event loop."""
+        """Return the bytes of the file. Blocks, so it must not be called on the event loop."""
         with self._lock:
             if self._pixels is not None:
                 is_image = self._pixels.ndim == 3
@@ -35,20 +35,20 @@ class Preview:
 
 
 def png_bytes(image: np.ndarray) -> bytes:
-    """An image uint8 `(H, W, 3)` as a PNG file."""
+    """Encode an image, uint8 `(H, W, 3)`, as a PNG file."""
     target = io.BytesIO()
     Image.fromarray(image).save(target, "PNG", compress_level=3)
     return target.getvalue()
 
 
 def webp_bytes(frames: np.ndarray, fps: float) -> bytes:
-    """A clip uint8 `(T, H, W, 3)` as a lossless animated WebP file, looping.
+    """Encode a clip, uint8 `(T, H, W, 3)`, as a lossless animated WebP file that loops.
 
-    Frames that are equal to the one before are not stored again: the one before is shown longer.
+    A frame equal to its predecessor is not stored; the predecessor's duration is extended instead.
     """
     first, *others = map(Image.fromarray, frames)
     target = io.BytesIO()
-    # The quickest of the lossless modes: a preview is looked at for a moment.
+    # The fastest lossless mode, as a preview is only displayed for a moment.
     options = {"lossless": True, "quality": 0, "method": 0}
     first.save(
         target, "WEBP", save_all=True, append_images=others, duration=durations(len(frames), fps), loop=0, **options
@@ -57,6 +57,6 @@ def webp_bytes(frames: np.ndarray, fps: float) -> bytes:
 
 
 def durations(count: int, fps: float) -> Sequence[int]:
-    """Whole milliseconds for each of `count` frames, at least 1, that together last count / fps seconds."""
+    """Return a duration in whole milliseconds, at least 1, for each frame; they add up to count / fps seconds."""
     times = np.round(np.arange(count + 1) * 1000 / fps).astype(int)
     return np.maximum(np.diff(times), 1).tolist()

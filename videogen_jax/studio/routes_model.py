@@ -1,9 +1,9 @@
-"""The model: what it is, whether it is ready, and which words it knows."""
+"""HTTP routes of the model: its properties, its state and the words that it knows."""
 
 import anyio
 from fastapi import APIRouter, Response
 
-from videogen_jax.studio.context import Shared
+from videogen_jax.studio.context import SharedStudio
 from videogen_jax.studio.plan import check_prompt
 from videogen_jax.studio.schemas import Health, ModelView, PromptBody, PromptChecked
 
@@ -11,13 +11,13 @@ router = APIRouter()
 
 
 @router.get("/healthz", response_model=Health, tags=["model"], summary="Whether the server is up and its model ready")
-async def health(studio: Shared) -> Health:
+async def health(studio: SharedStudio) -> Health:
     """Answers without a token."""
     return Health(status=studio.model.status, detail=studio.model.detail)
 
 
 @router.get("/api/v1/model", response_model=ModelView, tags=["model"], summary="The model that is served")
-async def model(studio: Shared, response: Response) -> ModelView:
+async def model(studio: SharedStudio, response: Response) -> ModelView:
     """What it makes, what may be asked of it, and how far it is loaded."""
     return studio.model.view(studio.limits)
 
@@ -25,9 +25,9 @@ async def model(studio: Shared, response: Response) -> ModelView:
 @router.post(
     "/api/v1/prompts/check", response_model=PromptChecked, tags=["model"], summary="Which words the model knows"
 )
-async def check(asked: PromptBody, studio: Shared) -> PromptChecked:
+async def check(body: PromptBody, studio: SharedStudio) -> PromptChecked:
     """Words of a prompt that the model does not know, with known ones that are spelt nearly alike."""
-    prompt, words = check_prompt(asked.prompt, studio.limits), studio.model.vocabulary
+    prompt, words = check_prompt(body.prompt, studio.limits), studio.model.vocabulary
     if words is None:
         return PromptChecked(unknown=[], suggestions={})
     unknown = words.unknown(prompt)

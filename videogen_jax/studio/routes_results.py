@@ -1,4 +1,4 @@
-"""Results: what is in the gallery, and its files."""
+"""HTTP routes of results: the gallery and its files."""
 
 import re
 from typing import Annotated
@@ -8,14 +8,14 @@ from fastapi import APIRouter, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
-from videogen_jax.studio.context import Shared, Studio
-from videogen_jax.studio.gallery import MADE, Result
+from videogen_jax.studio.context import SharedStudio, Studio
+from videogen_jax.studio.gallery import DERIVED_FILES, Result
 from videogen_jax.studio.schemas import HEX_ID, PinBody, ResultList, ResultView
 
 router = APIRouter(prefix="/api/v1/results", tags=["results"])
 ResultId = Annotated[str, Path(pattern=HEX_ID, description="Id of a result.")]
-Download = Annotated[int, Query(ge=0, le=1, description="1: a browser shall save it, by a name made of the prompt.")]
-_TYPES = {
+Download = Annotated[int, Query(ge=0, le=1, description="1: have the browser save it, named after the prompt.")]
+_MEDIA_TYPES = {
     "video.mp4": "video/mp4",
     "video.gif": "image/gif",
     "sheet.png": "image/png",
@@ -23,37 +23,37 @@ _TYPES = {
     "poster.png": "image/png",
     "recipe.json": "application/json",
 }
-# What a result holds never changes.
-_KEEP = {"Cache-Control": "private, max-age=31536000, immutable"}
+# The files of a result never change.
+_CACHE_HEADERS = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
 @router.get("", response_model=ResultList, summary="The gallery, newest first")
 async def results(
-    studio: Shared,
+    studio: SharedStudio,
     limit: Annotated[int, Query(ge=1, le=100, description="Results in one answer.")] = 24,
     before: Annotated[str | None, Query(pattern=HEX_ID, description="Only those that are older than this one.")] = None,
 ) -> ResultList:
-    found, following = studio.gallery.page(limit, before)
-    return ResultList(results=[view(result) for result in found], next=following)
+    page, next_before = studio.gallery.page(limit, before)
+    return ResultList(results=[view(result) for result in page], next=next_before)
 
 
 @router.get("/{result_id}", response_model=ResultView, summary="A result")
-async def result(result_id: ResultId, studio: Shared) -> ResultView:
+async def result(result_id: ResultId, studio: SharedStudio) -> ResultView:
     return view(studio.gallery.get(result_id))
 
 
 @router.delete("/{result_id}", response_model=ResultView, summary="Delete a result")
-async def delete(result_id: ResultId, studio: Shared) -> ResultView:
+async def delete(result_id: ResultId, studio: SharedStudio) -> ResultView:
     """It is gone for good."""
-    found = studio.gallery.get(result_id)
+    result = studio.gallery.get(result_id)
     await run_in_threadpool(studio.gallery.delete, result_id)
-    return view(found)
+    return view(result)
 
 
 @router.patch("/{result_id}", response_model=ResultView, summary="Pin a result")
-async def pin(result_id: ResultId, asked: PinBody, studio: Shared) -> ResultView:
+async def pin(result_id: ResultId, body: PinBody, studio: SharedStudio) -> ResultView:
     """A pinned one is not deleted to make room for newer ones."""
-    return view(await run_in_threadpool(studio.gallery.pin, result_id, asked.pinned))
+    return view(await run_in_threadpool(studio.gallery.pin, result_id, body.pinned))
 
 
 @router.get(
@@ -65,11 +65,11 @@ async def pin(result_id: ResultId, asked: PinBody, studio: Shared) -> ResultView
 async def frame(
     result_id: ResultId,
     number: Annotated[int, Path(ge=0, le=100_000, description="From 0.")],
-    studio: Shared,
+    studio: SharedStudio,
     download: Download = 0,
 ) -> Response:
     content = await run_in_threadpool(studio.gallery.frame_png, result_id, number)
-    headers = dict(_KEEP)
+    headers = dict(_CACHE_HEADERS)
     if download:
         name = file_name(studio.gallery.get(result_id), f"-frame-{number}.png")
         headers["Content-Disposition"] = f'attachment; filename="{name}"'
@@ -83,9 +83,9 @@ def _add_file_route(name: str, summary: str) -> None:
         operation_id=name.replace(".", "_"),
         summary=summary,
         response_class=FileResponse,
-        responses={200: {"content": {_TYPES[name]: {}}, "description": "The file."}},
+        responses={200: {"content": {_MEDIA_TYPES[name]: {}}, "description": "The file."}},
     )
-    async def file(result_id: ResultId, studio: Shared, download: Download = 0) -> FileResponse:
+    async def file(result_id: ResultId, studio: SharedStudio, download: Download = 0) -> FileResponse:
         return await _file(studio, result_id, name, bool(download))
 
 
@@ -101,38 +101,39 @@ for _name, _summary in (
 
 
 async def _file(studio: Studio, result_id: str, name: str, download: bool) -> FileResponse:
-    found = studio.gallery.get(result_id)
-    limiter = studio.making if name in MADE else None
+    result = studio.gallery.get(result_id)
+    limiter = studio.encoding_limiter if name in DERIVED_FILES else None
     path = await anyio.to_thread.run_sync(studio.gallery.file, result_id, name, limiter=limiter)
-    as_name = None
+    saved_name = None
     if download:
         stem, suffix = name.split(".")
-        as_name = file_name(found, f".{suffix}" if stem == "video" else f"-{stem}.{suffix}")
-    return FileResponse(path, media_type=_TYPES[name], filename=as_name, headers=_KEEP)
+        saved_name = file_name(result, f".{suffix}" if stem == "video" else f"-{stem}.{suffix}")
+    return FileResponse(path, media_type=_MEDIA_TYPES[name], filename=saved_name, headers=_CACHE_HEADERS)
 
 
-def file_name(found: Result, end: str) -> str:
-    """A name for a file that is saved, of letters, digits and dashes: `a-red-circle-3.mp4`."""
-    words = re.findall("[a-z0-9]+", found.recipe["prompt"].lower())
-    return f"{'-'.join(words)[:60].strip('-') or 'video'}-{found.recipe['seed']}{end}"
+def file_name(result: Result, ending: str) -> str:
+    """Return a name for a downloaded file, of letters, digits and dashes: `a-red-circle-3.mp4`."""
+    words = re.findall("[a-z0-9]+", result.recipe["prompt"].lower())
+    return f"{'-'.join(words)[:60].strip('-') or 'video'}-{result.recipe['seed']}{ending}"
 
 
-def view(found: Result) -> ResultView:
-    where = f"/api/v1/results/{found.id}"
+def view(result: Result) -> ResultView:
+    """Return a result as the HTTP interface reports it."""
+    url = f"/api/v1/results/{result.id}"
     return ResultView(
-        id=found.id,
-        created=found.created,
-        prompt=found.recipe["prompt"],
-        seed=found.recipe["seed"],
-        recipe=found.recipe,
-        frames=found.frames,
-        fps=found.fps,
-        width=found.width,
-        height=found.height,
-        pinned=found.pinned,
-        video=f"{where}/video.mp4",
-        gif=f"{where}/video.gif",
-        sheet=f"{where}/sheet.png",
-        reference=f"{where}/reference.png",
-        poster=f"{where}/poster.png",
+        id=result.id,
+        created=result.created,
+        prompt=result.recipe["prompt"],
+        seed=result.recipe["seed"],
+        recipe=result.recipe,
+        frames=result.frames,
+        fps=result.fps,
+        width=result.width,
+        height=result.height,
+        pinned=result.pinned,
+        video=f"{url}/video.mp4",
+        gif=f"{url}/video.gif",
+        sheet=f"{url}/sheet.png",
+        reference=f"{url}/reference.png",
+        poster=f"{url}/poster.png",
     )

@@ -1,4 +1,4 @@
-"""The JSON of requests and answers, as the API's documentation describes it."""
+"""The JSON of requests and responses, from which the documentation of the HTTP interface is generated."""
 
 from typing import Annotated, Any, Literal
 
@@ -17,19 +17,19 @@ class ReferenceBody(_Body):
     """The image that the video starts from: an upload, or a frame of a result."""
 
     upload: Id | None = Field(None, description="Id of an uploaded image.")
-    result: Id | None = Field(None, description="Id of a result, one of whose frames is taken.")
+    result: Id | None = Field(None, description="Id of a result, one of whose frames is used.")
     frame: int | None = Field(None, ge=0, le=100_000, description="Number of the frame of `result`, from 0.")
 
 
 class JobBody(_Body):
-    """A video to be made. What is null or left out is as the model's index says."""
+    """A request for a video. A field that is null or left out takes the value of the model's index."""
 
     prompt: str = Field(description="What the video shows.", examples=[_EXAMPLE])
     seed: int | None = Field(
         None, ge=0, lt=2**32, description="Seed of the random numbers; null: a random one.", examples=[3]
     )
     frames: int | None = Field(None, ge=1, le=100_000, description="Frames of the video.", examples=[31])
-    fps: float | None = Field(None, gt=0, description="Frames a second at which it is played.", examples=[15.0])
+    fps: float | None = Field(None, gt=0, description="Frames per second of the video.", examples=[15.0])
     guidance_scale: float | None = Field(None, ge=0, description="Weight of the text, in all stages.")
     reference_guidance_scale: float | None = Field(None, ge=0, description="Weight of the reference image.")
     steps: int | None = Field(None, ge=1, le=100_000, description="Sampling steps of every stage.")
@@ -50,16 +50,16 @@ class Problem(BaseModel):
 
 class Health(BaseModel):
     status: Literal["loading", "warming up", "ready", "failed"]
-    detail: str = Field(description="What is being done, or what went wrong; empty when ready.")
+    detail: str = Field(description="What the server is doing, or what went wrong; empty when ready.")
 
 
 class PromptChecked(BaseModel):
     unknown: list[str] = Field(description="Words that the model does not know; none for a model that takes any text.")
-    suggestions: dict[str, list[str]] = Field(description="For each of them known words that may be meant.")
+    suggestions: dict[str, list[str]] = Field(description="For each of them, known words of similar spelling.")
 
 
 class Defaults(BaseModel):
-    """The model's own values; null where they differ from stage to stage."""
+    """The model's own values; null where stages differ."""
 
     frames: int
     fps: float
@@ -69,7 +69,7 @@ class Defaults(BaseModel):
 
 
 class Bounds(BaseModel):
-    """The least and the most of the fields of a job, and other bounds."""
+    """The smallest and the largest value of the fields of a job, and other limits."""
 
     prompt: tuple[int, int] = Field(description="Characters.")
     seed: tuple[int, int]
@@ -78,31 +78,31 @@ class Bounds(BaseModel):
     guidance_scale: tuple[float, float]
     reference_guidance_scale: tuple[float, float]
     steps: tuple[int, int]
-    queued: int = Field(description="Jobs that may wait, all clients' together.")
+    queued: int = Field(description="Jobs that may wait, of all clients together.")
     queued_per_client: int
     upload_bytes: int
     upload_pixels: int
-    upload_seconds: float = Field(description="For how long an upload is kept.")
+    upload_seconds: float = Field(description="How long an upload is kept.")
     results: int = Field(description="Results that are kept.")
 
 
 class ModelView(BaseModel):
-    """The model that is served. What is not known before it is loaded is null until then."""
+    """The model that is served. Fields that are not known until it is loaded are null until then."""
 
     name: str
-    version: str = Field(description="Of videogen_jax.")
-    fingerprint: str | None = Field(description="SHA-256 of the model folder's content.")
+    version: str = Field(description="Version of videogen_jax.")
+    fingerprint: str | None = Field(description="SHA-256 of the contents of the model folder.")
     status: Literal["loading", "warming up", "ready", "failed"]
     detail: str
     resolution: int | None = Field(description="Side of the frames in pixels.")
-    base_frames: int | None = Field(description="Frames that the cascade makes, before temporal upsampling.")
+    base_frames: int | None = Field(description="Frames of the cascade, before temporal upsampling.")
     min_frames: int | None
     max_frames: int | None
-    fps: float | None = Field(description="Base frames a second.")
+    fps: float | None = Field(description="Frames per second of the cascade's clips.")
     temporal_factors: list[int] | None
-    stages: list[str] | None = Field(description="Names of all stages in their order.")
-    words: list[str] | None = Field(description="The words that the model knows; empty if any text goes.")
-    draws_reference: bool | None = Field(description="Whether it draws a reference image where none is given.")
+    stages: list[str] | None = Field(description="Names of all stages in order.")
+    words: list[str] | None = Field(description="The words that the model knows; empty if it takes any text.")
+    draws_reference: bool | None = Field(description="Whether it can draw a reference image of its own.")
     defaults: Defaults | None
     stage_defaults: dict[str, dict[str, Any]] | None = Field(description="The model's own settings of each stage.")
     limits: Bounds | None
@@ -114,7 +114,7 @@ class StageView(BaseModel):
     step: int
     of: int
     state: Literal["waiting", "running", "done"]
-    preview: str | None = Field(description="URL of what it has made so far; it changes with the picture.")
+    preview: str | None = Field(description="URL of its output so far; a new one for each new preview.")
 
 
 class JobView(BaseModel):
@@ -122,9 +122,9 @@ class JobView(BaseModel):
     state: Literal["queued", "running", "done", "failed", "cancelled"]
     prompt: str
     seed: int
-    settings: dict[str, Any] = Field(description="Frames, fps, scales, steps and reference as they were asked for.")
-    position: int | None = Field(description="Jobs before it while it waits, the one that runs included.")
-    stage: str | None = Field(description="Name of the stage that runs.")
+    settings: dict[str, Any] = Field(description="Frames, fps, scales, steps and reference as requested.")
+    position: int | None = Field(description="Jobs ahead while it waits, including the running one.")
+    stage: str | None = Field(description="Name of the running stage.")
     step: int
     of: int
     stages: list[StageView]
@@ -153,7 +153,7 @@ class ResultView(BaseModel):
     created: float = Field(description="Seconds since 1970.")
     prompt: str
     seed: int
-    recipe: dict[str, Any] = Field(description="All that the video follows from.")
+    recipe: dict[str, Any] = Field(description="Everything that determines the video.")
     frames: int
     fps: float
     width: int
@@ -168,4 +168,4 @@ class ResultView(BaseModel):
 
 class ResultList(BaseModel):
     results: list[ResultView]
-    next: str | None = Field(description="Give it as `before` for the next page; null at the end.")
+    next: str | None = Field(description="The value of `before` for the next page; null at the end.")

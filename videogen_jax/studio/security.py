@@ -1,4 +1,4 @@
-"""What is checked of every request before anything else, and told with every answer."""
+"""The checks that every request must pass first, and the headers of every response."""
 
 import asyncio
 import contextlib
@@ -20,8 +20,8 @@ from videogen_jax.studio.limits import Limits
 
 TOKEN_COOKIE = "videogen_token"
 UPLOADS = "/api/v1/uploads"
-_WRITING = ("POST", "PUT", "PATCH", "DELETE")
-_HEADERS = {
+_UNSAFE_METHODS = ("POST", "PUT", "PATCH", "DELETE")
+_RESPONSE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
         "form-action 'self'; frame-ancestors 'none'"
@@ -34,84 +34,90 @@ _HEADERS = {
 
 
 class Gate:
-    """ASGI middleware: lets in who may come in, with a body of bounded size.
+    """ASGI middleware that authorizes requests and bounds the size of their bodies.
 
-    - Without a token only requests to a loopback name are met, so that a page elsewhere whose name is made to point
-      here (DNS rebinding) reads nothing. With one, such a page has no cookie.
-    - Requests that change something come from no page but our own (Origin), and say what they send (Content-Type).
-    - With a token, everything but /healthz needs it: as `Authorization: Bearer`, or by the cookie that a page gets
-      when it is opened once as /?token=...
+    - Without a token, only requests addressed to a loopback name are accepted, so that a foreign page whose name is
+      made to resolve to this machine (DNS rebinding) can read nothing. With a token, such a page has no cookie.
+    - Requests that change something are only accepted from the studio's own page (Origin) and must declare what they
+      send (Content-Type).
+    - With a token, every path but /healthz requires it: as `Authorization: Bearer`, or by the cookie that a browser
+      gets when the page is opened once as /?token=...
 
     Args:
-      token: None: none is needed, and the server is bound to a loopback address.
+      app: the application behind it.
+      limits: bounds on the bodies of requests.
+      token: the secret; None if none is needed, in which case the server listens on a loopback address.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, token: str | None):
         self.app, self.limits, self.token = app, limits, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # lifespan; a websocket is none of ours
+        if scope["type"] != "http":  # "lifespan" is passed on; there are no websockets
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         cookies = _cookies(headers.get("cookie", ""))
-        sent: list[str] = []  # cookies that go with the answer
+        set_cookies: list[str] = []  # sent with the response
         started = False
 
-        async def send_guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                answer = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    answer[name] = value
-                answer.setdefault("Cache-Control", "no-cache" if scope["path"].startswith("/static/") else "no-store")
-                for cookie in sent:
-                    answer.append("Set-Cookie", cookie)
+                response_headers = MutableHeaders(scope=message)
+                for name, value in _RESPONSE_HEADERS.items():
+                    response_headers[name] = value
+                caching = "no-cache" if scope["path"].startswith("/static/") else "no-store"
+                response_headers.setdefault("Cache-Control", caching)
+                for cookie in set_cookies:
+                    response_headers.append("Set-Cookie", cookie)
             await send(message)
 
         try:
             if self.token is None:
                 _check_host(headers)
             elif scope["path"] != "/healthz":
-                if (page := self._token_page(scope)) is not None:
-                    sent.append(_set_cookie(scope, TOKEN_COOKIE, _token_mark(self.token)))
-                    await _redirect(page, send_guarded)
+                if (page := self._page_behind_token(scope)) is not None:
+                    set_cookies.append(_set_cookie(scope, TOKEN_COOKIE, _token_hash(self.token)))
+                    await _redirect(page, send_with_headers)
                     return
                 self._check_token(headers, cookies)
-            if scope["method"] in _WRITING:
+            if scope["method"] in _UNSAFE_METHODS:
                 _check_origin(headers)
                 receive = self._check_body(scope, headers, receive)
             if scope["path"] == "/" and not is_cookie(cookies.get(COOKIE)):
-                sent.append(_set_cookie(scope, COOKIE, secrets.token_hex(COOKIE_BYTES)))
-            await self.app(scope, receive, send_guarded)
+                set_cookies.append(_set_cookie(scope, COOKIE, secrets.token_hex(COOKIE_BYTES)))
+            await self.app(scope, receive, send_with_headers)
         except Refused as refused:
             if started:
                 raise
-            await _answer(refused, send_guarded)
-        except ClientDisconnect:  # nobody is there to be answered
+            await _respond(refused, send_with_headers)
+        except ClientDisconnect:  # there is no one left to respond to
             return
-        except Exception:  # whatever went wrong with one request, the next ones are met
+        except Exception:  # a failed request must not stop the server
             logging.exception("%s %s failed", scope["method"], scope["path"])
             if not started:
-                await _answer(Refused(500, "Something went wrong on the server; its log tells what."), send_guarded)
+                await _respond(
+                    Refused(500, "Something went wrong on the server; its log tells what."), send_with_headers
+                )
 
-    def _token_page(self, scope: Scope) -> str | None:
-        """Where to go on if this is the page opened with the right token; None: it is not."""
+    def _page_behind_token(self, scope: Scope) -> str | None:
+        """Return where to redirect if the page was opened with the right token in its query, otherwise None."""
         if scope["path"] != "/" or scope["method"] != "GET":
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"))
-        given = [value for name, value in query if name == "token"]
-        if not given or not _equal(given[0], self.token):
+        tokens = [value for name, value in query if name == "token"]
+        if not tokens or not _equal(tokens[0], self.token):
             return None
         rest = urlencode([(name, value) for name, value in query if name != "token"])
         return f"/?{rest}" if rest else "/"
 
     def _check_token(self, headers: Headers, cookies: dict[str, str]) -> None:
         kind, _, value = headers.get("authorization", "").partition(" ")
-        given = kind.lower() == "bearer" and _equal(value.strip(), self.token)
-        if not given and not _equal(cookies.get(TOKEN_COOKIE, ""), _token_mark(self.token)):
+        authorized = kind.lower() == "bearer" and _equal(value.strip(), self.token)
+        if not authorized and not _equal(cookies.get(TOKEN_COOKIE, ""), _token_hash(self.token)):
             raise Refused(
                 401,
                 "The token is missing or wrong: send it as `Authorization: Bearer`, or open the page as /?token=...",
@@ -119,9 +125,9 @@ class Gate:
             )
 
     def _check_body(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
-        """Checks what is said of the body, and gives a `receive` that holds it to its bounds."""
+        """Check the headers that describe the body, and return a `receive` that enforces its limits."""
         is_upload = scope["path"].rstrip("/") == UPLOADS
-        most = self.limits.upload_bytes if is_upload else self.limits.json_bytes
+        max_bytes = self.limits.upload_bytes if is_upload else self.limits.json_bytes
         kind = headers.get("content-type", "").split(";")[0].strip().lower()
         length = headers.get("content-length")
         if length is not None and (not length.isascii() or not length.isdigit()):
@@ -133,23 +139,23 @@ class Gate:
                 raise Refused(415, "Content-Type must be application/json.")
             if is_upload and length is None:
                 raise Refused(411, "Content-Length of an upload is missing.")
-        if int(length or 0) > most:
-            raise _too_large(most)
-        received, until = 0, asyncio.get_running_loop().time() + self.limits.body_seconds
+        if int(length or 0) > max_bytes:
+            raise _too_large(max_bytes)
+        received, deadline = 0, asyncio.get_running_loop().time() + self.limits.body_seconds
 
         async def receive_bounded() -> Message:
-            nonlocal received, until
+            nonlocal received, deadline
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
                 raise Refused(408, f"The body did not arrive within {self.limits.body_seconds:g} seconds.") from None
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
-                if received > most:
-                    raise _too_large(most)
+                if received > max_bytes:
+                    raise _too_large(max_bytes)
                 if not message.get("more_body"):
-                    until = None  # from here on it is waited for the client to go
+                    deadline = None  # later calls wait for the client to disconnect
             return message
 
         return receive_bounded
@@ -167,8 +173,8 @@ def _check_origin(headers: Headers) -> None:
         raise Refused(403, "Origin is another site, and other sites' pages may change nothing here.")
 
 
-def _too_large(most: int) -> Refused:
-    return Refused(413, f"The body is too large: at most {most:,} bytes are taken.", {"Connection": "close"})
+def _too_large(max_bytes: int) -> Refused:
+    return Refused(413, f"The body is too large: at most {max_bytes:,} bytes are taken.", {"Connection": "close"})
 
 
 def _host_name(host: str) -> str:
@@ -183,13 +189,14 @@ def _cookies(text: str) -> dict[str, str]:
     return {}
 
 
-def _token_mark(token: str) -> str:
-    """What the cookie holds instead of the token, which so is nowhere in the browser's store."""
+def _token_hash(token: str) -> str:
+    """Return the value of the token cookie: a hash, so that the browser does not store the token itself."""
     return hashlib.sha256(f"videogen studio {token}".encode()).hexdigest()
 
 
-def _equal(given: str, right: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "replace"), right.encode())
+def _equal(value: str, secret: str) -> bool:
+    """Compare in constant time."""
+    return hmac.compare_digest(value.encode("utf-8", "replace"), secret.encode())
 
 
 def _set_cookie(scope: Scope, name: str, value: str) -> str:
@@ -197,12 +204,12 @@ def _set_cookie(scope: Scope, name: str, value: str) -> str:
     return f"{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000{secure}"
 
 
-async def _redirect(where: str, send: Send) -> None:
-    await send({"type": "http.response.start", "status": 303, "headers": [(b"location", where.encode("latin-1"))]})
+async def _redirect(location: str, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 303, "headers": [(b"location", location.encode("latin-1"))]})
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _answer(refused: Refused, send: Send) -> None:
+async def _respond(refused: Refused, send: Send) -> None:
     body = json.dumps({"error": refused.sentence}).encode()
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **refused.headers}
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]

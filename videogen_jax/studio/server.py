@@ -1,4 +1,4 @@
-"""The application served by uvicorn, from the socket to the end of the process."""
+"""Serve the application with uvicorn, from opening the socket to exiting the process."""
 
 import logging as standard_logging
 import os
@@ -11,11 +11,15 @@ import uvicorn
 from absl import logging
 from fastapi import FastAPI
 
-STOP_SECONDS = 3  # for requests that are being answered, and for the worker, when the server is told to stop
+STOP_SECONDS = 3  # grace period for open requests, and then for the worker, when the server stops
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. ValueError: there is no such address, or the port is taken."""
+    """Open a listening socket.
+
+    Raises:
+      ValueError: the host is not an address of this machine, or the port is not available.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=128)
@@ -28,16 +32,16 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """The address of a listening socket, as a browser takes it."""
+    """Return the URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def run(app: FastAPI, listener: socket.socket) -> None:
-    """Serves until SIGINT or SIGTERM, then ends the process with status 0, within seconds."""
+    """Serve until SIGINT or SIGTERM, then exit the process with status 0 within seconds."""
     StudioServer(app).run([listener])
-    app.state.studio.worker.join(STOP_SECONDS)  # leaves a job at its next step, and finishes what it is writing
-    # Not by sys.exit: it waits for all threads, and XLA cannot be interrupted while it compiles.
+    app.state.studio.worker.join(STOP_SECONDS)  # it stops at the job's next step, and finishes a file being written
+    # Not sys.exit, which waits for all threads: XLA cannot be interrupted while it compiles.
     standard_logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -45,7 +49,7 @@ def run(app: FastAPI, listener: socket.socket) -> None:
 
 
 class StudioServer(uvicorn.Server):
-    """uvicorn's server, which says where it is, and stops without waiting for event streams."""
+    """uvicorn's server, which also prints its URL and does not wait for event streams when it stops."""
 
     def __init__(self, app: FastAPI):
         self.studio = app.state.studio
@@ -53,8 +57,8 @@ class StudioServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 log_level="warning",
-                access_log=False,  # it would keep the token of a page's first address
-                proxy_headers=False,  # a client could choose its address by them
+                access_log=False,  # it would record the token in the page's first URL
+                proxy_headers=False,  # with them a client could forge its address
                 server_header=False,
                 timeout_graceful_shutdown=STOP_SECONDS,
             )
@@ -66,10 +70,10 @@ class StudioServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         logging.info("The studio stops")
-        self.studio.close()  # event streams end, so that they are not waited for
+        self.studio.close()  # ends the event streams, which uvicorn would wait for
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # uvicorn's own would raise the signal once more when all is done.
+        # Unlike uvicorn's own handler, this does not raise the signal again after shutdown.
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True

@@ -1,4 +1,4 @@
-"""Reference images that clients send: decoded, reduced and kept in memory for a while."""
+"""Reference images that clients upload: decoded, downscaled and held in memory for a limited time."""
 
 import collections
 import dataclasses
@@ -19,7 +19,14 @@ from videogen_jax.video_io import read_image
 
 @dataclasses.dataclass(frozen=True)
 class Upload:
-    """An image uint8 `(H, W, 3)` that a client has sent; created is in seconds of the monotonic clock."""
+    """An uploaded image.
+
+    Attributes:
+      id: 16 hexadecimal digits.
+      client: its owner.
+      image: uint8 `(H, W, 3)`.
+      created: seconds of the monotonic clock.
+    """
 
     id: str
     client: Client
@@ -27,28 +34,35 @@ class Upload:
     created: float
 
     def png(self) -> bytes:
+        """Encode the image as a PNG file."""
         return png_bytes(self.image)
 
 
 class Uploads:
-    """The uploads of all clients, bounded in number and age. The oldest goes: of the client, or of the address that has
-    the most."""
+    """The uploads of all clients, bounded in number and age. Thread-safe.
+
+    At the limit of a client its oldest upload is dropped, at the total limit the oldest of the address with the most.
+    """
 
     def __init__(self, limits: Limits):
         self.limits = limits
-        self._uploads: dict[str, Upload] = {}  # in the order of arrival
+        self._uploads: dict[str, Upload] = {}  # in order of arrival
         self._lock = threading.Lock()
 
     def add(self, client: Client, content: bytes) -> Upload:
-        """Decodes an image and keeps it, its longer side at most `limits.upload_side`. To be called off the event loop.
+        """Decode and store an image. Blocks, so it must not be called on the event loop.
+
+        Args:
+          client: the sender.
+          content: bytes of an image file; the image is downscaled to `limits.upload_side` on its longer side.
 
         Raises:
-          Refused: 422 if it is not an image that can be read, or has too many pixels.
+          Refused: 422 if it is not a readable image, or has too many pixels.
         """
         image = decode(content, self.limits)
         upload = Upload(secrets.token_hex(8), client, image, time.monotonic())
         with self._lock:
-            self._forget_old()
+            self._drop_expired()
             own = [upload.id for upload in self._uploads.values() if upload.client == client]
             for old in own[: max(0, len(own) + 1 - self.limits.uploads_per_client)]:
                 del self._uploads[old]
@@ -60,25 +74,36 @@ class Uploads:
         return upload
 
     def get(self, client: Client, upload_id: str) -> Upload | None:
-        """The client's upload of that id, if it is still kept."""
+        """Return an upload of a client; None if there is none, or it has expired."""
         with self._lock:
-            self._forget_old()
+            self._drop_expired()
             upload = self._uploads.get(upload_id)
         return upload if upload is not None and upload.client == client else None
 
     def __len__(self) -> int:
         return len(self._uploads)
 
-    def _forget_old(self) -> None:
+    def _drop_expired(self) -> None:
         oldest = time.monotonic() - self.limits.upload_seconds
         for upload in [upload for upload in self._uploads.values() if upload.created < oldest]:
             del self._uploads[upload.id]
 
 
 def decode(content: bytes, limits: Limits) -> np.ndarray:
-    """An image file's pixels as they are seen, uint8 `(H, W, 3)`. Raises Refused (422): it is none, or too large."""
+    """Decode an image file, applying its orientation.
+
+    Args:
+      content: bytes of the file.
+      limits: `upload_pixels` bounds the image in the file, `upload_side` the result.
+
+    Returns:
+      uint8 `(H, W, 3)`.
+
+    Raises:
+      Refused: 422 if it is not a readable image, or has too many pixels.
+    """
     try:
-        # Pillow reads the size alone here, whatever the file says of it.
+        # Pillow only reads the header here, so an image that claims to be huge costs nothing.
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size
     except Image.DecompressionBombError:

@@ -1,4 +1,4 @@
-"""The thread that has the pipeline: it loads the model, then runs one job after the other."""
+"""The thread that owns the pipeline: it loads the model, then runs one job at a time."""
 
 import errno
 import threading
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from videogen_jax.sampling.generate import Callback
     from videogen_jax.sampling.pipeline import VideoGenOutput
 
-_LAST_EXAMPLE = "a video"  # to warm up with, where the model offers no examples
+_WARM_UP_PROMPT = "a video"  # the warm-up prompt of a model without example prompts
 
 
 class Worker(threading.Thread):
-    """Runs until `jobs` are closed. Whatever goes wrong with a job is its reason, and the next one runs.
+    """Runs jobs until `jobs` is closed. An exception in a job becomes its reason, and the next job runs.
 
-    A daemon: XLA cannot be interrupted while it compiles, and the process shall end nevertheless.
+    It is a daemon thread, so that the process can exit while XLA compiles, which cannot be interrupted.
     """
 
     def __init__(self, model: Model, jobs: Jobs, gallery: Gallery):
@@ -36,7 +36,7 @@ class Worker(threading.Thread):
             self.model.prepare(self._warm_up)
         except Cancelled:
             return
-        except Exception as error:  # a server that cannot load its model lives on to say why
+        except Exception as error:  # without its model the server stays up to report the reason
             logging.exception("The model cannot be served")
             reason = reason_of(error)
             self.model.fail(reason)
@@ -46,7 +46,7 @@ class Worker(threading.Thread):
         while not self.jobs.closed:
             job = self.jobs.next()
             if job is not None:
-                self._do(job)
+                self._run_job(job)
 
     def _warm_up(self, pipeline: Pipeline) -> None:
         def callback(stage: str, step: int, of: int, preview: np.ndarray | None) -> None:
@@ -59,10 +59,10 @@ class Worker(threading.Thread):
         reference = None
         if not self.model.draws_reference:
             reference = np.full((pipeline.resolution, pipeline.resolution, 3), 128, np.uint8)
-        prompt = next(iter(self.model.examples), _LAST_EXAMPLE)
+        prompt = next(iter(self.model.examples), _WARM_UP_PROMPT)
         _sample(pipeline, SamplingRequest.from_keywords(prompt, reference=reference), callback)
 
-    def _do(self, job: Job) -> None:
+    def _run_job(self, job: Job) -> None:
         def callback(stage: str, step: int, of: int, preview: np.ndarray | None) -> None:
             self.jobs.progress(job, stage, step, of, preview)
 
@@ -70,7 +70,7 @@ class Worker(threading.Thread):
             result = self.gallery.add(_sample(self.model.pipeline, job.request, callback))
         except Cancelled:
             self.jobs.cancelled(job)
-        except Exception as error:  # the server lives on, whatever one job has met
+        except Exception as error:  # a failed job must not stop the server
             logging.exception("Job %s failed", job.id)
             self.jobs.failed(job, reason_of(error))
         else:
@@ -79,12 +79,12 @@ class Worker(threading.Thread):
 
 def _sample(pipeline: Pipeline, request: SamplingRequest, callback: "Callback") -> "VideoGenOutput":
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the job names unknown words
+        warnings.simplefilter("ignore")  # unknown words are reported with the job
         return pipeline.sample(request, callback, previews=True)
 
 
 def reason_of(error: BaseException) -> str:
-    """One sentence for those who asked."""
+    """Explain an error to the client in one sentence."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return "The server ran out of memory: ask for fewer frames, or have it serve a smaller model."

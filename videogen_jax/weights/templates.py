@@ -1,4 +1,4 @@
-"""Names and shapes of a network's parameters, found by tracing its initialization once and cached on disk."""
+"""Names and shapes of a network's parameters: its initialization is traced once and the result cached on disk."""
 
 import functools
 import hashlib
@@ -15,24 +15,26 @@ import jax.numpy as jnp
 from videogen_jax.runtime.files import write_atomically
 
 logger = logging.getLogger(__name__)
-_CODE = ("models", "stages", "shapes")  # whose files decide what parameters there are
+_CODE = ("models", "stages", "shapes")  # the packages that define the parameters
 
 
 def parameter_shapes(owner: Any, init: Callable, *args: Any) -> Any:
-    """The shapes of `init(rng, *args)`, without computing it.
+    """Return the shapes of `init(rng, *args)` without computing it.
 
-    Tracing a network is Python and takes up to a second. Where the compilation cache is on (`compilation_cache.enable`)
-    the shapes are stored beside the programs, under a hash of all that they depend on: the owner's fields, the shapes
-    of the arguments, the source files of the networks, and the releases of JAX and Flax.
+    Tracing a network takes up to a second. If the compilation cache is enabled (`compilation_cache.enable`), the shapes
+    are stored beside the programs under a hash of everything they depend on: the owner's fields, the shapes of the
+    arguments, the source files of the networks, and the versions of JAX and Flax.
 
     Args:
-      owner: the network or stage that `init` belongs to; its `repr` shows all its fields.
+      owner: the network or stage to which `init` belongs; its `repr` contains all its fields.
       init: maps a random key and `args` to nested dicts of arrays.
-      args: arrays or `jax.ShapeDtypeStruct`, in any tree.
+      args: pytrees of arrays or `jax.ShapeDtypeStruct`.
 
-    Returns: nested dicts of `jax.ShapeDtypeStruct`.
+    Returns:
+      nested dicts of `jax.ShapeDtypeStruct`.
 
-    Raises: as `init`, for example when the owner's fields do not fit each other.
+    Raises:
+      Exception: whatever `init` raises, for example if the owner's fields are inconsistent.
     """
     path = _path(owner, args)
     if path is not None and path.exists():
@@ -44,15 +46,15 @@ def parameter_shapes(owner: Any, init: Callable, *args: Any) -> Any:
     if path is not None and _is_plain(shapes):
         try:
             write_atomically(path, lambda temporary: temporary.write_text(json.dumps(_to_json(shapes))))
-        except OSError as error:  # the cache may be full or read-only; nothing is lost
+        except OSError as error:  # the cache may be full or read-only, which only costs time
             logger.warning("%s is not stored: %s", path, error)
     return shapes
 
 
 def _path(owner: Any, args: tuple) -> Path | None:
-    """The file of the shapes in the cache, or None if they cannot be cached."""
+    """Return the file in the cache that holds the shapes, or None if they cannot be cached."""
     folder, fields = jax.config.jax_compilation_cache_dir, repr(owner)
-    if not folder or " at 0x" in fields:  # an address in memory differs from process to process
+    if not folder or " at 0x" in fields:  # a memory address, which differs between processes
         return None
     shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), args)
     key = "\n".join((type(owner).__qualname__, fields, repr(shapes), jax.__version__, flax.__version__, _code()))
@@ -61,10 +63,10 @@ def _path(owner: Any, args: tuple) -> Path | None:
 
 @functools.cache
 def _code() -> str:
-    """A hash of the source of all networks and stages."""
+    """Hash the source of all networks and stages."""
     digest = hashlib.sha256()
-    for part in _CODE:
-        for path in sorted((Path(__file__).parents[1] / part).rglob("*.py")):
+    for package in _CODE:
+        for path in sorted((Path(__file__).parents[1] / package).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

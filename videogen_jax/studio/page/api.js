@@ -3,7 +3,7 @@
 const API = "/api/v1";
 const AWAY = "The connection to the studio is lost. Trying again…";
 
-/** An answer other than success; `message` is the server's sentence, `status` its code, 0 where none came. */
+/** A failed request; `message` is the server's sentence, `status` the HTTP status, 0 if there was no response. */
 export class ApiError extends Error {
   constructor(message, status) {
     super(message);
@@ -11,7 +11,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Asks the server. `json` or `body` (with its `type`) is sent. Gives the answer's JSON, or throws an ApiError. */
+/** Sends a request with `json`, or `body` and its `type`. Returns the JSON of the response, or throws an ApiError. */
 export async function api(path, {method = "GET", json, body, type} = {}) {
   let response;
   try {
@@ -32,8 +32,8 @@ export async function api(path, {method = "GET", json, body, type} = {}) {
 }
 
 /**
- * Knows whether the server answers. After `lost()` it asks quietly, less and less often, and calls those who wait with
- * `onBack` when an answer comes; `onNotice` is told the sentence to show, or null.
+ * Tracks whether the server responds. After `lost()` it polls, less and less often, and calls the `onBack` listeners
+ * once there is a response; `onNotice` receives the sentence to show, or null.
  */
 class Connection {
   constructor() {
@@ -71,7 +71,7 @@ class Connection {
 export const connection = new Connection();
 
 /**
- * Follows a job: `onJob` gets its every state, `onEnd` is called once when the stream breaks off. Gives a function
+ * Follows a job: `onJob` receives its every state, `onEnd` is called once if the stream breaks off. Returns a function
  * that stops following.
  */
 export function follow(id, onJob, onEnd) {

@@ -1,4 +1,4 @@
-/** Two videos side by side, in step. */
+/** Two videos side by side, in sync. */
 
 import {byId, el, short} from "./dom.js";
 import {closable, closeButton} from "./detail.js";

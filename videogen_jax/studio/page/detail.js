@@ -1,11 +1,11 @@
-/** One video, large: its recipe, its files, and what can be made of it. */
+/** The dialog of one video: its recipe, its files, and the actions on it. */
 
 import {api} from "./api.js";
 import {button, byId, date, el, icon, say, short} from "./dom.js";
 import {player} from "./player.js";
 import {stageName} from "./stages.js";
 
-/** Behaviour that all dialogs share: a click beside them closes them. */
+/** Behaviour of all dialogs: a click outside closes them. */
 export function closable(dialog, onClose) {
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.addEventListener("close", () => {
@@ -20,8 +20,8 @@ export function closeButton(dialog) {
 
 export class Detail {
   /**
-   * model(): what is served. actions: again(result), same(result), frame(result, k), compare(result), changed(result),
-   * deleted(id), closed().
+   * model(): the served model. actions: again(result), same(result), frame(result, k), compare(result),
+   * changed(result), deleted(id), closed().
    */
   constructor(model, actions) {
     this.dialog = byId("detail");
@@ -54,7 +54,7 @@ export class Detail {
 
   close() {
     if (!this.dialog.open) return;
-    this.actions.closed(); // at once: the dialog tells of its closing only later
+    this.actions.closed(); // at once: the dialog's own close event comes later
     this.dialog.close();
   }
 
@@ -130,7 +130,7 @@ export class Detail {
     );
   }
 
-  /** Deleting asks once, in the place of its button. */
+  /** Asks for confirmation in place of the delete button. */
   remove() {
     const place = el("div", {class: "buttons remove"});
     const ask = () => {
@@ -152,7 +152,7 @@ export class Detail {
     return place;
   }
 
-  /** A pinned video stays when the oldest are deleted to make room. */
+  /** A pinned video is not deleted to make room. */
   pin() {
     const set = async () => {
       const pinned = !this.result.pinned;
@@ -186,13 +186,13 @@ export class Detail {
   }
 }
 
-/** A stage's settings in a line. */
+/** The settings of a stage in one line. */
 function sampled({steps, sampler, guidance_scale: text, reference_guidance_scale: reference}) {
   const weights = [text !== 1 && `guidance ${text}`, ![1, undefined].includes(reference) && `reference ${reference}`];
   return [`${steps} steps`, ...weights.filter(Boolean), sampler].filter(Boolean).join(", ");
 }
 
-/** Copies the recipe; where the browser does not allow it (no https), it is selected, to be copied by hand. */
+/** Copies the recipe; if the browser does not allow it (no https), selects it to be copied by hand. */
 async function copy(from, pre, fold) {
   const label = from.querySelector("span");
   try {

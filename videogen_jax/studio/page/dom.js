@@ -1,13 +1,13 @@
-/** Elements, icons and the few formats that all parts of the page share. */
+/** Elements, icons and formats shared by all parts of the page. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** The element with this id, which index.html has. */
+/** The element of index.html with this id. */
 export const byId = (id) => document.getElementById(id);
 
 /**
- * Makes an element: `el("button", {class: "primary", onclick: go}, "Go")`.
- * Properties that are functions become listeners; false and null leave the attribute out, true gives it no value.
+ * Creates an element: `el("button", {class: "primary", onclick: go}, "Go")`.
+ * Functions become listeners; false and null omit the attribute, true sets it without a value.
  */
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -19,7 +19,7 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** One of the symbols in index.html; decoration, so it is hidden from screen readers. */
+/** A symbol of index.html; decorative, so hidden from screen readers. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   const use = document.createElementNS(SVG, "use");
@@ -29,7 +29,7 @@ export function icon(name) {
   return svg;
 }
 
-/** A button with an icon and a text, or the icon alone, which is then named by the text. */
+/** A button with an icon and a text, or with the icon alone, whose label is then the text. */
 export function button(text, {symbol = null, iconOnly = false, ...attributes} = {}) {
   const name = iconOnly ? {"aria-label": text, title: text, class: "icon"} : {};
   return el(
@@ -40,7 +40,7 @@ export function button(text, {symbol = null, iconOnly = false, ...attributes} = 
   );
 }
 
-/** Shows a sentence in an element that is hidden while it has nothing to say. */
+/** Shows a sentence in an element that is hidden while empty. */
 export function say(element, sentence) {
   element.textContent = sentence ?? "";
   element.hidden = !sentence;
@@ -48,7 +48,7 @@ export function say(element, sentence) {
 
 export const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** Moves a slider; its track is filled up to there. */
+/** Sets a slider and fills its track up to the value. */
 export function place(range, value) {
   range.value = value;
   const filled = (range.value - range.min) / (range.max - range.min || 1);
@@ -57,12 +57,12 @@ export function place(range, value) {
 
 const DATES = new Intl.DateTimeFormat(undefined, {dateStyle: "medium", timeStyle: "short"});
 
-/** A date as the server writes it, seconds since 1970 or ISO 8601, in the reader's own manner. */
+/** Formats a date of the server, seconds since 1970 or ISO 8601, in the user's locale. */
 export const date = (value) => DATES.format(new Date(typeof value === "number" ? value * 1000 : value));
 
 /** 2.0666 -> "2.1", 31 -> "31". */
 export const short = (value) => String(Math.round(value * 10) / 10);
 
-/** About how long, in words: "8 s", "2 min". */
+/** An approximate duration: "8 s", "2 min". */
 export const duration = (seconds) =>
   seconds < 90 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`;

@@ -1,4 +1,4 @@
-/** The gallery: videos newest first, each playing under the pointer; two can be chosen to be compared. */
+/** The gallery: videos newest first, each playing under the pointer; two can be selected to compare them. */
 
 import {api, connection} from "./api.js";
 import {byId, el, icon, reducedMotion, say, short} from "./dom.js";
@@ -7,14 +7,14 @@ import {loop} from "./player.js";
 const PAGE = 24;
 
 export class Gallery {
-  /** onOpen(result): one is opened; onCompare([a, b]): two are chosen. */
+  /** onOpen(result): a video is opened; onCompare([a, b]): two are selected. */
   constructor({onOpen, onCompare}) {
     this.list = byId("gallery-list");
     this.more = byId("gallery-more");
     this.compareButton = byId("compare-start");
     this.items = new Map();
     this.next = null;
-    this.chosen = null; // while two are being chosen: those so far
+    this.chosen = null; // while two are being selected: those selected so far
     this.onOpen = onOpen;
     this.onCompare = onCompare;
     this.more.addEventListener("click", () => this.load(this.next));
@@ -22,7 +22,7 @@ export class Gallery {
     connection.onBack(() => this.load());
   }
 
-  /** Loads the newest page, or the one before a result. */
+  /** Loads the newest page, or the page of results older than one. */
   async load(before = null) {
     this.more.disabled = true;
     try {
@@ -41,7 +41,7 @@ export class Gallery {
     }
   }
 
-  /** Starts anew where the newest page is not what is shown: something was made or deleted elsewhere. */
+  /** Reloads if the newest page is not the one shown, because a video was made or deleted elsewhere. */
   forget(results) {
     const shown = [...this.items.keys()].slice(0, results.length);
     if (shown.join() === results.map(({id}) => id).join()) return;
@@ -54,7 +54,7 @@ export class Gallery {
     this.show();
   }
 
-  /** Takes what the server now says of a video. */
+  /** Updates a video from the server's response. */
   replace(result) {
     const item = this.items.get(result.id);
     if (item) item.result = result;
@@ -102,7 +102,7 @@ export class Gallery {
     open.addEventListener("click", (event) => {
       const {result} = this.items.get(id);
       if (this.chosen) return this.pick(result);
-      // A first touch on the picture plays it, the second opens it; so does one on its words.
+      // The first touch on the picture plays it, the second opens it, as does a touch on its text.
       if (touched && picture.contains(event.target) && !picture.querySelector("video")) return start();
       this.onOpen(result);
     });
@@ -110,7 +110,7 @@ export class Gallery {
     return element;
   }
 
-  /** Lets two be chosen, from those given on. */
+  /** Starts the selection of two videos, some of which may be selected already. */
   choose(results) {
     this.chosen = results;
     this.showChoice();

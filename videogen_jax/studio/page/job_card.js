@@ -1,4 +1,4 @@
-/** The card of one job: its stages as a track, and what each has made, large. */
+/** The card of one job: a track of its stages, and a large preview of one of them. */
 
 import {button, duration, el, icon, reducedMotion, say} from "./dom.js";
 import {Noise, moving, stageCaption, stageName} from "./stages.js";
@@ -46,7 +46,7 @@ export class JobCard {
     return stageName(stage, this.names, this.model?.resolution);
   }
 
-  /** Where the job is, in a few words. */
+  /** The progress of the job in a few words. */
   get sentence() {
     const {state, stage, position} = this.job;
     if (state === "running") return stage ? this.name(stage) : "Starting";
@@ -81,7 +81,7 @@ export class JobCard {
   writeButtons() {
     this.buttonsFor = this.job.state;
     const {cancel, dismiss, retry} = this.actions;
-    // A job that runs ends at its next step.
+    // A running job stops at its next step.
     const cancelling = ({currentTarget: pressed}) => {
       pressed.disabled = true;
       pressed.textContent = "Cancelling…";
@@ -102,7 +102,7 @@ export class JobCard {
     if (focused) this.element.focus();
   }
 
-  /** The row of a stage in the track, made once and then kept up to date. */
+  /** The entry of a stage in the track, created once and then updated. */
   row(stage) {
     let row = this.rows.get(stage.name);
     if (!row) {
@@ -140,13 +140,13 @@ export class JobCard {
     }
   }
 
-  /** Keeps one stage in the large picture; a second time lets go of it. */
+  /** Pins a stage in the large preview; a second click unpins it. */
   pin(stage) {
     this.pinned = this.pinned === stage ? null : stage;
     this.show();
   }
 
-  /** The stage whose work is shown large: the pinned one, else the last that has any. */
+  /** The stage in the large preview: the pinned one, otherwise the last that has a preview. */
   show() {
     const made = this.names.filter((name) => this.rows.get(name)?.preview);
     const stage = this.pinned ?? (this.result ? "decode" : made.at(-1)) ?? null;

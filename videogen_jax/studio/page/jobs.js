@@ -1,4 +1,4 @@
-/** Jobs in the making: a card each, and the one that is next followed as it runs. */
+/** Waiting and running jobs: a card for each; the one nearest to its end is followed by its event stream. */
 
 import {api, connection, follow} from "./api.js";
 import {byId} from "./dom.js";
@@ -23,7 +23,7 @@ export class Jobs {
     for (const card of this.cards.values()) card.setModel(model);
   }
 
-  /** A job that was just handed in. */
+  /** Adds a job that was just submitted. */
   add(job) {
     this.clearDone();
     this.update(job);
@@ -35,13 +35,13 @@ export class Jobs {
     for (const [id, card] of this.cards) if (card.job.state === "done") this.remove(id);
   }
 
-  /** Asks for all jobs: those that wait, run, or have failed since the page was opened. */
+  /** Loads all jobs that wait, run, or have failed since the page was opened. */
   async refresh() {
     let jobs;
     try {
       jobs = (await api("/jobs")).jobs;
     } catch {
-      return; // the connection tells, and calls again
+      return; // the connection shows the notice, and calls this again
     }
     const present = new Set(jobs.map((job) => job.id));
     for (const job of jobs) if (this.cards.has(job.id) || !OVER.includes(job.state)) this.update(job);
@@ -85,7 +85,7 @@ export class Jobs {
     }
   }
 
-  /** Says to screen readers what has changed: states and stages, not every step. */
+  /** Announces changes of states and stages, but not every step, to screen readers. */
   announce(job, card) {
     this.stage = job.stage;
     byId("progress").textContent = `${card.sentence}: ${job.prompt}`;
@@ -96,7 +96,7 @@ export class Jobs {
     document.title = running ? `${running.sentence} · VideoGen studio` : "VideoGen studio";
   }
 
-  /** Follows the job that is nearest to its end; the others are asked for when that one moves on. */
+  /** Follows the job that is nearest to its end; the others are reloaded when that one moves on. */
   followNext() {
     const active = [...this.cards.values()].map((card) => card.job).filter((job) => !OVER.includes(job.state));
     const next = active.find((job) => job.state === "running") ?? active[0];
@@ -137,7 +137,7 @@ export class Jobs {
     this.refresh();
   }
 
-  /** A video was deleted: the card that shows it goes too. */
+  /** Removes the card of a deleted video. */
   forget(result) {
     for (const {job} of [...this.cards.values()]) if (job.result === result) this.remove(job.id);
   }

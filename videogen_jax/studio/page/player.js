@@ -1,8 +1,8 @@
-/** Videos: quietly looping ones, one with controls, and two that play in step. */
+/** Videos: muted looping ones, one with controls, and two that play in sync. */
 
 import {button, el, icon, place, reducedMotion} from "./dom.js";
 
-/** A muted video that loops, and starts by itself unless motion is not wanted. */
+/** A muted looping video that starts by itself unless the user prefers reduced motion. */
 export function loop(result, label, {plays = !reducedMotion.matches} = {}) {
   const video = el("video", {
     src: result.video,
@@ -19,10 +19,10 @@ export function loop(result, label, {plays = !reducedMotion.matches} = {}) {
   return video;
 }
 
-/** Playing is refused when the element goes away or the browser spares power; the controls then show that it stands. */
+/** The browser may reject playing (element removed, power saving); the controls then show that it is paused. */
 const play = (video) => video.play().catch(() => {});
 
-/** The controls under one or more videos that are moved together: play or pause, a slider over the frames. */
+/** Controls of one or more videos that move together: play or pause, and a slider over the frames. */
 class Controls {
   constructor(videos, frames, fps, label) {
     this.videos = videos;
@@ -48,7 +48,7 @@ class Controls {
     else this.videos.forEach((video) => video.pause());
   }
 
-  /** Shows one frame and stands still there. */
+  /** Shows one frame and pauses there. */
   seek(frame) {
     for (const video of this.videos) {
       video.pause();
@@ -70,7 +70,7 @@ class Controls {
     this.toggle.replaceChildren(icon(name.toLowerCase()));
   }
 
-  /** While the videos are on the page the slider goes along. */
+  /** Moves the slider along while the videos are on the page. */
   tick() {
     const [video] = this.videos;
     if (!video.paused) this.write(Math.min(this.frames - 1, Math.floor(video.currentTime * this.fps)));
@@ -91,14 +91,14 @@ export function player(result) {
   return {element: el("div", {class: "player"}, el("div", {class: "picture"}, video), controls.element), controls};
 }
 
-const DRIFT = 0.06; // seconds that two videos may be apart before the second is set right
+const DRIFT = 0.06; // seconds by which two videos may differ before the second is corrected
 
-/** Two videos that start, loop and stand together, however long each is. */
+/** Two videos that start, loop and pause together, whatever their lengths. */
 export function inStep(results) {
   const videos = results.map((result) => loop(result, result.prompt));
   const longest = results[0].frames / results[0].fps >= results[1].frames / results[1].fps ? 0 : 1;
   const [lead, other] = [videos[longest], videos[1 - longest]];
-  other.loop = false; // the shorter one stands on its last frame until the longer one is through
+  other.loop = false; // the shorter one stays on its last frame until the longer one ends
   const controls = new Controls([lead, other], results[longest].frames, results[longest].fps, "Moment");
   let before = 0;
   const align = () => {

@@ -1,9 +1,9 @@
-/** The prompt box: words suggested as they are typed, unknown ones marked, examples to start from. */
+/** The prompt box: suggests words during typing, marks unknown ones, and offers example prompts. */
 
 import {button, byId, el, say} from "./dom.js";
 import {Vocabulary, parts} from "./words.js";
 
-const PAUSE = 350; // milliseconds without typing before unknown words are spoken of
+const PAUSE = 350; // milliseconds without typing before unknown words are reported
 const SUGGESTIONS = 6;
 
 export class Prompt {
@@ -31,7 +31,7 @@ export class Prompt {
     this.typed();
   }
 
-  /** words: those the model knows; examples: prompts to start from. */
+  /** words: the words that the model knows; examples: example prompts. */
   setModel(words, examples) {
     this.vocabulary = new Vocabulary(words);
     this.box.placeholder = examples.length ? `For example: ${examples[0]}` : "A sentence";
@@ -80,14 +80,14 @@ export class Prompt {
     return parts(this.box.value).find(({end}) => end === caret) ?? null;
   }
 
-  /** Unknown words that are not just being typed. */
+  /** Unknown words, except the one being typed. */
   unknown() {
     const current = document.activeElement === this.box ? this.current() : null;
     const typing = ({start, word}) => current?.start === start && this.vocabulary.completions(word).length > 0;
     return this.vocabulary.unknown(this.box.value).filter((part) => !typing(part));
   }
 
-  /** Underlines unknown words: the text is repeated, invisible, behind the box. */
+  /** Underlines unknown words on an invisible copy of the text behind the box. */
   mark() {
     const text = this.box.value;
     const pieces = [];
@@ -99,7 +99,7 @@ export class Prompt {
     this.marks.replaceChildren(...pieces, text.slice(from) || this.box.placeholder, "\u200b");
   }
 
-  /** Names the unknown words and those that may be meant. */
+  /** Lists the unknown words and suggestions for them. */
   tell() {
     const seen = new Set();
     const lines = this.unknown()
@@ -177,7 +177,7 @@ export class Prompt {
     event.preventDefault();
   }
 
-  /** Puts a word in the place of the one at the caret. */
+  /** Replaces the word at the caret. */
   accept(word) {
     const {start, end} = this.current();
     this.put(word, start, end);

@@ -1,11 +1,11 @@
-/** The reference image: uploaded, dropped, or a frame of a video that was made before. */
+/** The reference image: uploaded, dropped, or a frame of an earlier video. */
 
 import {api} from "./api.js";
 import {byId, say} from "./dom.js";
 
 export class Reference {
   constructor() {
-    /** null, {upload: id} or {result: id, frame: k}: what a job is asked for with. */
+    /** null, {upload: id} or {result: id, frame: k}: the `reference` of a job request. */
     this.value = null;
     this.error = byId("reference-error");
     this.drop = byId("reference-drop");
@@ -33,7 +33,7 @@ export class Reference {
     byId("reference-need").textContent = draws ? "optional" : "needed: this model draws none";
   }
 
-  /** Sends an image; false where the server refuses it, and the reason is shown. */
+  /** Uploads an image; returns false, and shows the reason, if the server rejects it. */
   async upload(file, name = file.name) {
     say(this.error, null);
     if (!file.type.startsWith("image/")) {
@@ -54,7 +54,7 @@ export class Reference {
     }
   }
 
-  /** The image that a video was made from, given again; false where that fails, and the reason is shown. */
+  /** Uses the reference image of a video again; returns false, and shows the reason, if that fails. */
   async copy(result) {
     let image;
     try {

@@ -1,8 +1,8 @@
-/** Seed, frames, rate, guidance and steps. A field left alone stays empty: the model's own value is used. */
+/** Seed, frames, frame rate, guidance and steps. An empty field stands for the model's own value. */
 
 import {byId, el, place, say, short} from "./dom.js";
 
-// `most` is where a slider ends: beyond it values are rarely of use. The number beside it takes all that are allowed.
+// `most` is where a slider ends, as larger values are rarely useful; the number beside it accepts all allowed values.
 const FIELDS = [
   {name: "frames", label: "Frames", step: 1},
   {name: "fps", label: "Frames a second", step: "any", most: 60},
@@ -23,7 +23,7 @@ const FIELDS = [
   {name: "steps", label: "Steps", step: 1, most: 60, hint: "More take longer and look cleaner."},
 ];
 
-/** A setting's value in each stage that has it, in their order: only the cascade's weigh the reference image. */
+/** The values of a setting in the stages that have it, in order; only the cascade's use reference guidance. */
 export function used(stages, name) {
   const having = Object.keys(stages ?? {}).filter(
     (stage) => stage !== "reference" || name !== "reference_guidance_scale",
@@ -134,7 +134,7 @@ export class Settings {
       .join(" · ");
   }
 
-  /** What a job is asked for with; throws {field, sentence} where a field cannot be read. */
+  /** The settings of a job request; throws {field, sentence} if a field is invalid. */
   values() {
     const values = {seed: null};
     if (!this.random.checked) {
@@ -156,7 +156,7 @@ export class Settings {
     return values;
   }
 
-  /** Puts values in the fields; those that are left out, null or the model's own are emptied. seed undefined: left. */
+  /** Fills the fields; missing or null values and the model's own empty them. An undefined seed is left alone. */
   fill({seed, ...values}) {
     if (seed !== undefined) {
       this.random.checked = seed === null;

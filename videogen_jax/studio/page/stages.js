@@ -1,4 +1,4 @@
-/** The names under which a model's stages are shown, and the still image that motion begins from. */
+/** The display names of a model's stages, and the small pictures that stand for them. */
 
 import {reducedMotion} from "./dom.js";
 
@@ -13,7 +13,7 @@ const CAPTIONS = {
   temporal: "With the frames in between",
 };
 
-/** "cascade_4" of a model whose last cascade stage is 16 and whose frames are 128 wide -> 32. */
+/** The width in pixels of a stage: "cascade_4" -> 32 if the last cascade stage is 16 and frames are 128 wide. */
 function pixels(stage, stages, resolution) {
   const side = (name) => Number(name.match(/^cascade_(\d+)$/)?.[1]);
   const largest = Math.max(...stages.filter((name) => side(name)).map(side));
@@ -30,7 +30,7 @@ export function stageCaption(stage, stages, resolution) {
   return CAPTIONS[stage] ?? (side ? `The motion so far, ${side} × ${side} pixels` : "");
 }
 
-/** What every diffusion starts from: a square of noise on a canvas, moving unless motion is not wanted. */
+/** A square of noise, from which every diffusion starts, on a canvas; animated unless reduced motion is preferred. */
 export class Noise {
   constructor(side = 24) {
     this.canvas = document.createElement("canvas");
@@ -59,7 +59,7 @@ export class Noise {
   }
 }
 
-/** The way of a picture in four small ones, for a page that has no videos yet: noise, coarse, finer, clear. */
+/** Four small pictures from noise to a clear image, for a page without videos. */
 export function sketch() {
   const disc = (side) => {
     const canvas = document.createElement("canvas");
@@ -77,7 +77,7 @@ export function sketch() {
   return [new Noise(14).canvas, disc(7), disc(16), disc(168)];
 }
 
-/** An animated image; where motion is not wanted, its first picture, still. */
+/** An animated image; only its first frame if the user prefers reduced motion. */
 export function moving(url, alt) {
   const image = new Image();
   image.src = url;

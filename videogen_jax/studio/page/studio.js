@@ -1,4 +1,4 @@
-/** The studio's page: the parts of it, and how they hang together. */
+/** The studio's page: its parts and the connections between them. */
 
 import {api, connection} from "./api.js";
 import {Compare} from "./compare.js";
@@ -11,7 +11,7 @@ import {Reference} from "./reference.js";
 import {Settings, used} from "./settings.js";
 import {sketch} from "./stages.js";
 
-const POLL = 1500; // milliseconds between two questions whether the model is ready
+const POLL = 1500; // milliseconds between two requests for the model's status
 const OPENED = /^#video=(.+)$/;
 
 let model = null;
@@ -38,7 +38,7 @@ const jobs = new Jobs({
   actions: {open: (result) => visit(result.id), again, retry},
 });
 
-/** Asks for the model until it is ready; the page can be used all the while. */
+/** Polls the model until it is ready; the page can be used in the meantime. */
 async function watchModel() {
   let status;
   try {
@@ -48,7 +48,7 @@ async function watchModel() {
     showStatus();
   } catch (error) {
     if (error.status) say(byId("notice"), error.message);
-    return; // the connection calls again
+    return; // the connection calls this again
   }
   if (status === "loading" || status === "warming up") setTimeout(watchModel, POLL);
 }
@@ -81,10 +81,10 @@ function showStatus() {
   say(byId("notice"), status === "failed" ? `The model could not be loaded: ${why}` : null);
 }
 
-/** What the form asks for. */
+/** The job request of the form. */
 const request = () => ({prompt: prompt.value, reference: reference.value, ...settings.values()});
 
-/** Hands a job in; a sentence about it is shown at the field that it is about. */
+/** Submits a job; an error is shown at the field that it concerns. */
 async function submit(asked) {
   say(byId("composer-error"), null);
   try {
@@ -97,7 +97,7 @@ async function submit(asked) {
   }
 }
 
-/** The field that a sentence of the server names, or null. */
+/** The field that an error of the server names, or null. */
 function fieldOf(sentence) {
   const names = ["reference_guidance_scale", "guidance_scale", "steps", "frames", "fps", "seed", "reference", "prompt"];
   return names.find((name) => sentence.includes(name)) ?? null;
@@ -134,7 +134,7 @@ byId("composer").addEventListener("submit", async (event) => {
   button.disabled = false;
 });
 
-/** The form as it was for a video; its seed too, unless another is wanted. False where its reference is lost. */
+/** Restores the form of a video, with its seed unless a new one is wanted. False if its reference is lost. */
 async function fill(result, {seed = result.seed} = {}) {
   const {recipe} = result;
   prompt.value = recipe.prompt;
@@ -145,7 +145,7 @@ async function fill(result, {seed = result.seed} = {}) {
   return recipe.reference ? reference.copy(result) : true;
 }
 
-/** Settings that are the same in all stages that have them; where they differ the model's own were used. */
+/** The settings that are equal in all stages that have them; if they differ, the model's own were used. */
 function common(stages) {
   const values = {};
   for (const name of ["guidance_scale", "reference_guidance_scale", "steps"]) {
@@ -171,7 +171,7 @@ function useFrame(result, frame) {
   byId("reference-remove").focus({preventScroll: true});
 }
 
-/** Opens a video by its address, so that the browser's way back closes it, and that it can be linked to. */
+/** Opens a video by its URL, so that the browser's back button closes it and it can be linked to. */
 function visit(id) {
   if (location.hash === `#video=${id}`) openVisited();
   else location.hash = `video=${id}`;

@@ -1,6 +1,6 @@
-/** The words that a model knows: which of a prompt's are not among them, and which ones are near. */
+/** The words that a model knows: finds a prompt's unknown words and suggestions for them. */
 
-// How the model's tokenizer parts a text: runs of letters, single digits, runs of anything else.
+// How the model's tokenizer splits a text: runs of letters, single digits, runs of anything else.
 const WORD = /\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu;
 const LETTERS = /^\p{L}+$/u;
 
@@ -30,19 +30,19 @@ export function distance(a, b) {
 }
 
 export class Vocabulary {
-  /** words: all that the model knows; none: any text goes. */
+  /** words: all words that the model knows; empty if it takes any text. */
   constructor(words) {
     this.words = [...words].sort();
     this.known = new Set(words);
     this.open = words.length === 0;
   }
 
-  /** Known words that begin like this one but are longer. */
+  /** Longer known words that start with this one. */
   completions(word) {
     return this.words.filter((known) => known.length > word.length && known.startsWith(word));
   }
 
-  /** At most `count` known words that may be meant, the likeliest first. */
+  /** At most `count` known words of similar spelling, the most likely first. */
   near(word, count = 3) {
     if (!LETTERS.test(word) || word.length < 2) return [];
     const most = Math.min(3, Math.floor((word.length + 1) / 3));
@@ -55,7 +55,7 @@ export class Vocabulary {
       .map(({known}) => known);
   }
 
-  /** The parts of a text that the model does not know. */
+  /** The unknown words of a text. */
   unknown(text) {
     return this.open ? [] : parts(text).filter(({word}) => !this.known.has(word));
   }
