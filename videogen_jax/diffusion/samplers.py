@@ -2,8 +2,9 @@
 
 A sampler has three methods. `coefficients` works out everything that the steps need to know of the noise schedule, on
 the host and in float64; `start` makes the state before the first step from noise; `step` calls the network once and
-moves on to the next lower timestep (a method with two calls a step spreads them over two rows of coefficients: `PNDM`). `sample_loop` runs all steps as one `lax.scan`; a program that reports on its steps
-or stops between them compiles `step` once and feeds it the coefficients of one step after another, however many.
+moves on to the next lower timestep. (A method that calls the network twice a step spreads it over two rows of
+coefficients: see `PNDM`.) `sample_loop` runs all steps as one `lax.scan`; a program that reports on its steps or stops
+between them compiles `step` once and feeds it the coefficients of one step after another, however many.
 
 Notation: x_t = alpha_t x_0 + sigma_t noise with alpha_t^2 + sigma_t^2 = 1; a step goes from timestep t to the lower
 timestep s. Steps are written with alpha and sigma themselves, so that all coefficients are finite at zero terminal SNR
@@ -75,9 +76,9 @@ class Sampler(abc.ABC):
           num_steps: 1 to the number of training timesteps.
 
         Returns:
-          Arrays with one row for each call of the network, in order (one a step; `PNDM` has one more): "t", the timestep (int32; float32 where `timesteps` are
-          fractional), and the coefficients of the class's equation, float32, computed in float64. Names, dtypes and
-          the other axes do not depend on num_steps.
+          Arrays with one row for each call of the network, in order (one a step; `PNDM` has one more): "t", the timestep
+          (int32; float32 where `timesteps` are fractional), and the coefficients of the class's equation, float32,
+          computed in float64. Names, dtypes and the other axes do not depend on num_steps.
 
         Raises:
           ValueError: a traced schedule, a num_steps that does not fit it, or a method or a prediction type that cannot

@@ -3,8 +3,8 @@
 prompt -> text states -> reference latents -> reference image -> its latents at each resolution of the cascade
        -> cascade, from the lowest resolution up -> temporal upsampler -> video decoder -> frames
 
-`generate` is run by an executor: over arrays, which makes the video (`ArrayExecutor`); or over shapes, which passes each
-program, in order, to a function that compiles it, for this machine or for another topology (`ShapeExecutor`).
+`generate` is run by an executor: over arrays, which makes the video (`ArrayExecutor`); or over shapes, which passes
+each program, in order, to a function that compiles it, for this machine or for another topology (`ShapeExecutor`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +79,7 @@ class ArrayExecutor:
 
 
 class ShapeExecutor:
-    """Passes every program to `prepare`, which has the arguments of `Programs.prepare` and returns shapes as it does."""
+    """Passes every program to `prepare`, which takes and returns what `Programs.prepare` does."""
 
     def __init__(self, prepare: Callable):
         self._prepare = prepare

@@ -113,8 +113,8 @@ class VideoGenPipeline(VideoGenModel):
           callback: called, between any two steps, with (stage, step, of, preview): steps done of all of the stage, and
             images worth showing, uint8 `(B, H, W, 3)` or `(B, n, H, W, 3)`, or None. The stages are "text",
             "reference", those of the cascade, "temporal" and "decode", which hands over each piece of the video that is
-            done. While a program is still being compiled it is called again with the same arguments a few times a second. What it raises
-            ends the call.
+            done. While a program is still being compiled it is called again with the same arguments a few times a
+            second. What it raises ends the call.
           previews: also hand over, at the end of each stage of the cascade and of "temporal", the video so far, decoded
             frame by frame with the image decoder.
           inputs: `self.inputs(request)`, where it has been worked out.
