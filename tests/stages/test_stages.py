@@ -165,7 +165,7 @@ def test_a_batch_of_videos_is_what_each_is_alone_and_branches_that_count_nothing
         normal(2, 1, 4, 4, 4, seed=2),
         normal(2, 2, 2, 2, 4, seed=3),
     )
-    both = sample(*inputs, (3.0, 2.0))
+    both = sample(*inputs)
     assert both.shape == (2, 2, 4, 4, 4)
     assert jnp.abs(both[0] - both[1]).max() > 0.1
     for i in range(2):
