@@ -25,6 +25,7 @@ UNET = {
     "model.unet.num_heads": 1,
     "model.unet.cross_attention_dim": WIDTH,
     "model.unet.norm_num_groups": 4,
+    "model.preview_steps": 1,
 }
 VAE = {"block_out_channels": (8, 8), "norm_num_groups": 4}
 SHRUNK = {

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 if not any("classifier" in stage for stage in sys.argv[1:2]):
     # Compiles sooner. Not the classifier: by finite differences, the gradient through its pooling was wrong at this
     # level on one device already (jaxlib 0.10.2).

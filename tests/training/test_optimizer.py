@@ -40,7 +40,7 @@ def test_only_kernels_and_embeddings_are_decayed(settings):
     }
     optimizer = make_optimizer(settings, 10)
     zeros = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    updates, _ = jax.jit(optimizer.update)(zeros, jax.jit(optimizer.init)(params), params)
     moved = jax.tree.map(lambda u: float(jnp.abs(u).max()), updates)
     assert moved["conv"]["kernel"] == pytest.approx(0.05)
     assert moved["token_embedding"]["embedding"] == pytest.approx(0.05)
@@ -52,7 +52,7 @@ def test_gradients_are_clipped_by_their_global_norm(settings):
     optimizer = make_optimizer(settings, 10)
     params = {"a": jnp.zeros((1, 2)), "b": jnp.zeros(2)}
     large = {"a": jnp.full((1, 2), 300.0), "b": jnp.full(2, -400.0)}
-    _, state = optimizer.update(large, optimizer.init(params), params)
+    _, state = jax.jit(optimizer.update)(large, jax.jit(optimizer.init)(params), params)
     mu = optax.tree.get(state, "mu")
     norm = optax.global_norm(mu) / (1 - settings.b1)
     np.testing.assert_allclose(norm, 1.0, rtol=1e-5)
@@ -66,8 +66,7 @@ def test_fixed_parameters_are_neither_moved_nor_decayed_nor_counted_in_clipping(
     settings.update({"warmup_steps": 0, "weight_decay": 0.5, "fixed": r"^unet/conv/"})
     optimizer = make_optimizer(settings, 10)
     grads = {"unet": {"conv": {"kernel": jnp.full((2, 3), 1e6)}, "temporal_conv": {"kernel": jnp.full((2, 3), 0.1)}}}
-    state = optimizer.init(PARAMS)
-    updates, state = optimizer.update(grads, state, PARAMS)
+    updates, state = jax.jit(optimizer.update)(grads, jax.jit(optimizer.init)(PARAMS), PARAMS)
     assert not np.any(updates["unet"]["conv"]["kernel"])
     # The first step of AdamW is the rate times the sign of the gradient and the decay.
     np.testing.assert_allclose(updates["unet"]["temporal_conv"]["kernel"], -0.1 * (1 + 0.5 * 2), rtol=1e-5)

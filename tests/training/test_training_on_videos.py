@@ -56,6 +56,7 @@ def make_tiny(config, model, steps=30):
 def tiny_cascade(model, source, side=8):
     config = make_tiny(cascade.get_config(f"resolution=64,{source}"), model)
     config.model.unet.update(TINY_UNET)
+    config.model.preview_steps = 1
     config.model.resolution = config.data.resolution = side
     config.model.lower_resolution = config.data.lower_resolution = side // 2
     return config
@@ -134,20 +135,20 @@ def test_training_straight_from_videos_resumes_exactly(corpus, tiny_model, tmp_p
 
 
 def test_the_decoder_and_the_upsampler_learn_from_unlabelled_videos(corpus, tiny_model, tmp_path):
-    tiny = make_tiny(decoder.get_config(), tiny_model, steps=10)
+    tiny = make_tiny(decoder.get_config(), tiny_model, steps=6)
     from_videos(tiny.data, corpus, frames=3)
     tiny.data.corpus.captions = ""
     tiny.data.resolution = 8
     tiny.model.decoder = {"block_out_channels": (8, 8), "norm_num_groups": 4, "use_post_quant_conv": True}
     tiny.model.decoder.layers_per_block = tiny.model.decoder.mid_block_layers = 1
     tiny.model.discriminator = {"channels": (8,), "norm_num_groups": 4}
-    assert int(run(tiny, tmp_path / "decoder").step) == 10
-    tiny = make_tiny(temporal.get_config(), tiny_model, steps=10)
+    assert int(run(tiny, tmp_path / "decoder").step) == 6
+    tiny = make_tiny(temporal.get_config(), tiny_model, steps=6)
     from_videos(tiny.data, corpus, frames=9)
     tiny.data.corpus.captions = ""
     tiny.data.resolution, tiny.data.fps = 8, (24.0,)
     tiny.model.upsampler = {"flow_widths": (8,), "refine_widths": (8,), "feature_channels": 4, "groups": 4}
-    assert int(run(tiny, tmp_path / "temporal").step) == 10
+    assert int(run(tiny, tmp_path / "temporal").step) == 6
 
 
 def test_what_does_not_fit_together_is_refused_before_training(corpus, tiny_model, tmp_path):
