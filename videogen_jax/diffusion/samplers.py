@@ -76,7 +76,7 @@ class Sampler(abc.ABC):
           num_steps: 1 to the number of training timesteps.
 
         Returns:
-          Arrays with one row for each call of the network, in order (one a step; `PNDM` has one more): "t", the timestep
+          Arrays with one row for each call of the network, in order (one a step, `PNDM` one more): "t", the timestep
           (int32; float32 where `timesteps` are fractional), and the coefficients of the class's equation, float32,
           computed in float64. Names, dtypes and the other axes do not depend on num_steps.
 
