@@ -41,7 +41,8 @@ class VideoGenPipeline(VideoGenModel):
 
     Its programs are each compiled once for the batch, the size, the sampler and the temporal factor. One sampling step
     is a program, so that the host is notified after each and can stop. Prompts, seeds, guidance scales, noise level,
-    reference images and the number of steps are arguments of the programs.
+    reference images and the number of steps are arguments of the programs. They are traced in a thread of their own, so
+    JAX's context managers around a call do not reach them: set such options in `jax.config`.
     """
 
     programs: Programs = dataclasses.field(default_factory=Programs)
