@@ -341,7 +341,7 @@ def test_strip_and_sheet():
     rows = np.flatnonzero((sheet[:, 2:10] == 200).all(axis=(1, 2)))
     assert len(rows) == 16
     assert (sheet[: rows[0]] < 128).any()  # the text
-    with pytest.raises(ValueError, match="at least one strip"):
+    with pytest.raises(ValueError, match="needs one caption for each of its strips; got 0 and 0"):
         captioned_sheet([], [])
 
 

@@ -208,7 +208,7 @@ def test_repeated_kills_do_not_change_the_result(corpus, tiny_model, tmp_path):
 def test_too_many_bad_entries_stop_it(corpus, tiny_model, tmp_path):
     config = make_config(corpus, tiny_model, tmp_path)
     config.max_skipped_fraction = 0.01
-    with pytest.raises(TooManySkipped, match=r"3 of \d+ entries cannot be used, more than max_skipped_fraction 0.01"):
+    with pytest.raises(TooManySkipped, match=r"2 of \d+ entries cannot be used, more than max_skipped_fraction 0.01"):
         prepare_from(config, num_cores=2)
 
 

@@ -138,11 +138,11 @@ def expected_batch(config, argument):
     size = config.batch_size
     if config.stage == "decoder":
         return {"video": ((size, 8, 512, 512, 3), jnp.uint8)}
-    if argument == "folder":
+    if argument == "corpus=folder":
         return {"video": ((size, 17, 512, 512, 3), jnp.uint8)}
-    if argument == "prepared":
+    if argument == "corpus=prepared":
         return {"latents": ((size, 17, 64, 64, 4), jnp.float16)}
-    side = int(argument)
+    side = int(argument.removeprefix("resolution="))
     frames = {"latents": (16, side), "reference": (1, side)} | ({"lower": (16, side // 2)} if side > 16 else {})
     return {
         **{name: ((size, t, r, r, 4), jnp.float16) for name, (t, r) in frames.items()},
