@@ -130,8 +130,8 @@ def test_the_example_makes_videos_with_the_tiny_model(tiny_model, tiny_pipeline,
     monkeypatch.setattr(source, "load", lambda: tiny_pipeline)
     _, url = serve(source=source, token=TOKEN)
     example, token = str(ROOT / "examples/studio_client.py"), {TOKEN_VARIABLE: TOKEN}
-    made = run(example, "a small red circle", "--seed=3", f"--url={url}", cwd=tmp_path, **token)
-    assert (made.returncode, made.stdout) == (0, "video.mp4: 7 frames, seed 3\n"), made.stderr
+    completed = run(example, "a small red circle", "--seed=3", f"--url={url}", cwd=tmp_path, **token)
+    assert (completed.returncode, completed.stdout) == (0, "video.mp4: 7 frames, seed 3\n"), completed.stderr
     frames, fps = read_video(tmp_path / "video.mp4")
     assert (frames.shape, fps) == ((7, 16, 16, 3), 15.0)
     recipe = Recipe.read(tmp_path / "video.mp4")
@@ -139,11 +139,11 @@ def test_the_example_makes_videos_with_the_tiny_model(tiny_model, tiny_pipeline,
     assert again.recipes == (recipe,)
     write_image(tmp_path / "red.png", np.full((20, 30, 3), (200, 20, 20), np.uint8))
     more = ("--reference=red.png", "--output=red.mp4", f"--url={url}")
-    made = run(example, "a large blue square", *more, cwd=tmp_path, **token)
-    assert made.returncode == 0, made.stderr
+    completed = run(example, "a large blue square", *more, cwd=tmp_path, **token)
+    assert completed.returncode == 0, completed.stderr
     assert Recipe.read(tmp_path / "red.mp4").reference is not None
-    made = run(example, " ", f"--url={url}", cwd=tmp_path, **token)
-    assert (made.returncode, made.stderr) == (1, "error: prompt is empty: say what the video should show.\n")
-    made = run(example, "a circle", f"--url={url}", cwd=tmp_path)
-    assert made.returncode == 1
-    assert "token is missing" in made.stderr
+    completed = run(example, " ", f"--url={url}", cwd=tmp_path, **token)
+    assert (completed.returncode, completed.stderr) == (1, "error: prompt is empty: say what the video should show.\n")
+    completed = run(example, "a circle", f"--url={url}", cwd=tmp_path)
+    assert completed.returncode == 1
+    assert "token is missing" in completed.stderr
