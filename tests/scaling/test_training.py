@@ -135,15 +135,15 @@ def test_training_and_sampling_of_a_tiny_cascade():
 
 
 def expected_batch(config, argument):
-    """Return the shapes and dtypes of a batch at the paper's scale."""
-    size = config.batch_size
+    """Return the shapes and dtypes of a batch at the paper's scale; the argument is that of the config, `key=value`."""
+    size, value = config.batch_size, argument.partition("=")[2]
     if config.stage == "decoder":
         return {"video": ((size, 8, 512, 512, 3), jnp.uint8)}
-    if argument == "folder":
+    if value == "folder":
         return {"video": ((size, 17, 512, 512, 3), jnp.uint8)}
-    if argument == "prepared":
+    if value == "prepared":
         return {"latents": ((size, 17, 64, 64, 4), jnp.float16)}
-    side = int(argument)
+    side = int(value)
     frames = {"latents": (16, side), "reference": (1, side)} | ({"lower": (16, side // 2)} if side > 16 else {})
     return {
         **{name: ((size, t, r, r, 4), jnp.float16) for name, (t, r) in frames.items()},
