@@ -43,13 +43,11 @@ QUICK = (
     "training/test_loop.py::test_config_that_cannot_work_is_refused",
     "training/test_mesh.py::test_first_matching_rule",
     "training/test_mesh.py::test_mesh",
-    "training/test_optimizer.py",
     "training/test_samples.py",
     "training/test_writers.py",
     "weights/test_folder.py",
     "weights/test_hub.py",
     "weights/test_model_index.py",
-    "test_configs.py",
     "test_train_cli.py::test_bad_command_line",
 )
 

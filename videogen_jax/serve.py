@@ -13,7 +13,7 @@ from absl import app, flags
 from videogen_jax.runtime.command_line import configure_output, fail, parse
 from videogen_jax.studio.clients import TOKEN_VARIABLE, check_token
 
-_MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; the embedded model if not given")
+_MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; by default the embedded model")
 _REFERENCE_MODEL = flags.DEFINE_string(
     "reference_model", None, "A folder or hub id in diffusers' layout (Stable Diffusion) that draws the reference image"
 )
@@ -22,13 +22,13 @@ _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "Address to listen at; other than this machine's own only with a token"
 )
 _PORT = flags.DEFINE_integer("port", 7860, "Port to listen at; 0 takes a free one", lower_bound=0, upper_bound=65535)
-_GALLERY = flags.DEFINE_string("gallery", "out/gallery", "Folder in which finished videos are kept")
+_GALLERY = flags.DEFINE_string("gallery", "out/gallery", "Folder in which finished videos are stored")
 _GALLERY_LIMIT = flags.DEFINE_integer(
-    "gallery_limit", 500, "Videos that are kept; the oldest that is not pinned goes", lower_bound=1
+    "gallery_limit", 500, "Videos to store; beyond it the oldest that is not pinned is deleted", lower_bound=1
 )
-_QUEUE = flags.DEFINE_integer("queue", 32, "Jobs that may wait, all clients' together", lower_bound=1)
+_QUEUE = flags.DEFINE_integer("queue", 32, "Jobs that may wait, of all clients together", lower_bound=1)
 _TOKEN = flags.DEFINE_string(
-    "token", None, f"Secret that clients have to send; better in the environment variable {TOKEN_VARIABLE}"
+    "token", None, f"Secret that clients must send; preferably in the environment variable {TOKEN_VARIABLE}"
 )
 
 

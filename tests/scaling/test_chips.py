@@ -1,15 +1,15 @@
-"""The table of chips and the least time of a step."""
+"""Chip specifications, and the lower bounds on the time of a step."""
 
 import pytest
 
 from videogen_jax.scaling.chips import CHIPS, chip_hours, least_time, parse_topology
 
 
-def test_chips_are_those_of_the_published_pods():
-    """Per pod Google states 50.63 PFLOP/s (v5e) and 234.9 PFLOP/s (v6e) for 256 chips."""
+def test_chips_match_the_published_pods():
+    """Google states 50.63 PFLOP/s (v5e) and 234.9 PFLOP/s (v6e) for a pod of 256 chips."""
     assert 256 * CHIPS["v5e"].flops / 1e15 == pytest.approx(50.63, rel=0.01)
     assert 256 * CHIPS["v6e"].flops / 1e15 == pytest.approx(234.9, rel=0.01)
-    # A 16x16 torus is cut in halves through 32 links: 1.6 and 3.2 TB/s.
+    # The bisection of a 16x16 torus has 32 links: 1.6 and 3.2 TB/s.
     assert 32 * CHIPS["v5e"].link_bandwidth / 1e12 == pytest.approx(1.6)
     assert 32 * CHIPS["v6e"].link_bandwidth / 1e12 == pytest.approx(3.2)
 
@@ -30,12 +30,12 @@ def test_topologies():
         ("v5e:0x4", "has 2 sizes"),
     ],
 )
-def test_what_is_no_topology_is_refused(topology, message):
+def test_invalid_topologies_are_rejected(topology, message):
     with pytest.raises(ValueError, match=message):
         parse_topology(topology)
 
 
-def test_least_time_names_what_bounds_it():
+def test_least_time_names_the_bottleneck():
     chip = CHIPS["v5e"]
     step = least_time(chip, flops=197e12, traffic=0.819e9, sent=10e9)
     assert (step.compute, step.memory, step.network) == pytest.approx((1.0, 1e-3, 0.1))

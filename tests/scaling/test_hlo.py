@@ -1,4 +1,4 @@
-"""Collectives and memory traffic read from programs that were sharded by hand."""
+"""Collectives and memory traffic of manually sharded programs."""
 
 import json
 import os
@@ -11,8 +11,8 @@ import pytest
 
 from videogen_jax.scaling.hlo import collectives, memory_traffic, shape_bytes
 
-# Programs on two devices, each written as {name: text of the compiled program}; a process of its own, since the number
-# of devices is settled when JAX starts.
+# Prints {name: HLO of the compiled program} of programs on two devices. It needs a process of its own, since the number
+# of devices is fixed when JAX starts.
 PROGRAMS = """
 import json
 import jax, jax.numpy as jnp
@@ -20,7 +20,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 mesh = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Auto,))
-given = jax.ShapeDtypeStruct((8, 16), jnp.float32, sharding=NamedSharding(mesh, P("x")))
+x = jax.ShapeDtypeStruct((8, 16), jnp.float32, sharding=NamedSharding(mesh, P("x")))
 programs = {
     "all-gather": (lambda x: lax.all_gather(x, "x", tiled=True), P()),
     "all-reduce": (lambda x: lax.psum(x, "x"), P()),
@@ -32,7 +32,7 @@ programs = {
 texts = {}
 for name, (function, out) in programs.items():
     mapped = jax.shard_map(function, mesh=mesh, in_specs=P("x"), out_specs=out, check_vma=False)
-    texts[name] = jax.jit(mapped).lower(given).compile().as_text()
+    texts[name] = jax.jit(mapped).lower(x).compile().as_text()
 print(json.dumps(texts))
 """
 
@@ -47,7 +47,7 @@ def programs() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("kind", "size", "sent"),
     [
-        # of (8, 16) float32 split in two: 256 bytes a device, 512 together
+        # x is float32 (8, 16), split in two: 256 bytes per device, 512 in total
         ("all-gather", 512, 256),
         ("all-reduce", 256, 256),
         ("reduce-scatter", 128, 128),
@@ -55,13 +55,13 @@ def programs() -> dict[str, str]:
         ("collective-permute", 256, 256),
     ],
 )
-def test_collectives_of_a_program_sharded_by_hand(programs, kind, size, sent):
+def test_collectives_of_a_manually_sharded_program(programs, kind, size, sent):
     found = collectives(programs[kind], 2)
     assert list(found) == [kind]
     assert (found[kind].count, found[kind].bytes, found[kind].sent) == (1, size, sent)
 
 
-def test_a_loop_counts_as_often_as_it_runs(programs):
+def test_a_loop_counts_every_iteration(programs):
     found = collectives(programs["loop"], 2)
     assert (found["all-reduce"].count, found["all-reduce"].bytes) == (7, 7 * 256)
 
@@ -100,8 +100,8 @@ ENTRY %main (x.1: f32[64]) -> (s32[], f32[64]) {
 """
 
 
-def test_a_loop_whose_turns_are_in_its_condition_alone():
-    """As in a program for a TPU."""
+def test_a_trip_count_is_read_from_the_condition():
+    """The TPU compiler does not annotate trip counts."""
     found = collectives(LOOP, 2)
     assert (found["all-reduce"].count, found["all-reduce"].bytes) == (7, 7 * 256)
 
@@ -128,12 +128,12 @@ ENTRY %main (a: f32[4,8], w: bf16[64,128]) -> f32[16,8] {
 """
 
 
-def test_what_the_tpu_compiler_writes_is_read():
+def test_the_notation_of_the_tpu_compiler():
     found = collectives(ASYNC, 4)
     gathered = 16 * 8 * 4
     assert (found["all-gather"].count, found["all-gather"].bytes) == (2, 2 * gathered)
     assert found["all-gather"].sent == 2 * gathered * 3 / 4
-    assert found["all-reduce"].sent == gathered  # of two devices: twice a half
+    assert found["all-reduce"].sent == gathered  # a group of two devices: twice one half
     assert found["collective-permute"].bytes == gathered
 
 
@@ -149,20 +149,20 @@ def test_traffic_of_an_elementwise_program():
     assert memory_traffic(text) == 3 * 64 * 64 * 4
 
 
-@pytest.mark.parametrize("turns", [8, 32])
-def test_traffic_of_a_loop_over_slices(turns):
-    """All of x is read once and all of the result written once, whatever the turns; what is between too."""
-    x = jnp.ones((turns, 2**19 // turns))
+@pytest.mark.parametrize("trip_count", [8, 32])
+def test_traffic_of_a_loop_over_slices(trip_count):
+    """Whatever the trip count, x is read once and the result written once, as is the intermediate array."""
+    x = jnp.ones((trip_count, 2**19 // trip_count))
     text = jax.jit(lambda x: jax.lax.map(jnp.sin, x)).lower(x).compile().as_text()
     assert 2 * x.nbytes <= memory_traffic(text) <= 4.01 * x.nbytes
 
 
-def test_bytes_of_types():
+def test_shape_bytes():
     assert shape_bytes("(f32[2,3]{1,0}, bf16[4]{0}, pred[5], s4[8])") == 24 + 8 + 5 + 4
     assert shape_bytes("f8e4m3fn[16]") == 16
     assert shape_bytes("bf16[8]{0:T(128)S(1)}", memory_only=True) == 0
 
 
-def test_text_that_is_no_program_is_refused():
+def test_text_that_is_not_hlo_is_rejected():
     with pytest.raises(ValueError, match="no entry computation"):
         collectives("hello", 1)

@@ -1,4 +1,4 @@
-"""The programs of a pipeline, as they are compiled for a TPU pod."""
+"""The programs of a pipeline compiled for a TPU pod."""
 
 import importlib.util
 
@@ -19,30 +19,30 @@ def config(tiny_model):
     return config
 
 
-def test_a_batch_that_does_not_divide_is_refused(monkeypatch, config):
+def test_a_batch_that_the_devices_do_not_divide_is_rejected(monkeypatch, config):
     monkeypatch.setattr(sampling, "pod_devices", lambda topology: (None, 3 * jax.devices()[:1]))
     with pytest.raises(ValueError, match="batch_size is 4, which does not divide by the 3 devices of --aot_topology"):
         sampling.pipeline_reports(config, "v5e:1x3")
 
 
-def test_every_program_is_compiled_with_the_batch_spread_and_the_parameters_whole(monkeypatch, config, tiny_pipeline):
+def test_every_program_has_a_sharded_batch_and_replicated_parameters(monkeypatch, config, tiny_pipeline):
     devices = jax.devices()[:1]
-    asked = {}
+    compiled = {}
     monkeypatch.setattr(sampling, "pod_devices", lambda topology: (None, devices))
     monkeypatch.setattr(
-        sampling, "compile_report", lambda name, topology, program, args, *_, **fields: asked.update({name: args})
+        sampling, "compile_report", lambda name, topology, program, args, *_, **fields: compiled.update({name: args})
     )
     sampling.pipeline_reports(config, "v5e:1x1")
     cascade = [f"sample {name}" for name in tiny_pipeline.index.cascade]
-    assert {"sample text", "sample reference", "sample encode", *cascade, "sample decode"} < set(asked)
+    assert {"sample text", "sample reference", "sample encode", *cascade, "sample decode"} < set(compiled)
     mesh = make_mesh({"data": -1}, devices)
-    spread, whole = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
-    params, state, *_ = asked[cascade[0]]
-    assert state.x.sharding == spread
+    batch, replicated = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+    params, state, *_ = compiled[cascade[0]]
+    assert state.x.sharding == batch
     assert state.x.shape[0] == 4
-    assert all(leaf.sharding == whole for leaf in jax.tree.leaves(params))
-    ours = [leaf.shape for leaf in jax.tree.leaves(params)]
-    assert ours == [np.shape(leaf) for leaf in jax.tree.leaves(tiny_pipeline.params[tiny_pipeline.index.cascade[0]])]
+    assert all(leaf.sharding == replicated for leaf in jax.tree.leaves(params))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
+    assert shapes == [np.shape(leaf) for leaf in jax.tree.leaves(tiny_pipeline.params[tiny_pipeline.index.cascade[0]])]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Training and sampling compiled for TPU pods, on a CPU, and what is refused before."""
+"""Training and sampling programs compiled for TPU pods on a CPU, and the configs and pods that are rejected."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ needs_libtpu = pytest.mark.skipif(
 
 
 def tiny(resolution: int = 16):
-    """configs/webvid/cascade.py with a network of one narrow level."""
+    """Return configs/webvid/cascade.py with a network of one narrow level."""
     config = cascade.get_config(f"resolution={resolution},hardware=v5e")
     config.model.unet.update(
         block_out_channels=(16,),
@@ -41,12 +41,12 @@ def without_libtpu(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
 
-def test_a_host_without_libtpu_is_told_what_to_install(without_libtpu):
+def test_a_missing_libtpu_is_reported_with_the_extra_to_install(without_libtpu):
     with pytest.raises(ValueError, match=r"--aot_topology needs libtpu.*pip install 'videogen_jax\[aot\]'"):
         training.train_report(tiny(), "v5e:2x2")
 
 
-def test_a_chip_that_is_not_in_the_table_is_refused(without_libtpu):
+def test_an_unknown_chip_is_rejected(without_libtpu):
     with pytest.raises(ValueError, match="names the chip 'v9'; the known ones are v5e, v5p, v6e"):
         training.train_report(tiny(), "v9:2x2")
 
@@ -61,58 +61,59 @@ def test_a_chip_that_is_not_in_the_table_is_refused(without_libtpu):
         ({"data.source": "videos"}, "for a prepared data set: leave the kind of corpus out"),
     ],
 )
-def test_a_config_that_cannot_work_is_refused(change, message):
+def test_invalid_configs_are_rejected(change, message):
     config = tiny()
     config.update_from_flattened_dict(change)
     with pytest.raises(ValueError, match=message):
         training.train_report(config, "v5e:2x2")
 
 
-def test_a_config_that_tells_no_example_is_refused():
+def test_a_config_without_an_example_is_rejected():
     with pytest.raises(ValueError, match=r"config\.example is empty"):
         training.abstract_inputs(text.get_config())
 
 
 @needs_libtpu
-def test_a_pod_that_does_not_exist_is_refused():
+def test_a_pod_that_does_not_exist_is_rejected():
     with pytest.raises(ValueError, match="--aot_topology v5e:3x5"):
         training.pod_devices("v5e:3x5")
 
 
 @needs_libtpu
-def test_a_program_sharded_by_hand(tmp_path, capsys):
-    """Rows of x over all of four devices, w over two: w is gathered, and the sum over rows is taken together."""
+def test_a_manually_sharded_program(tmp_path, capsys):
+    """The first axis of x is sharded over all four devices, that of w over two: w is gathered, the sum all-reduced."""
     _, devices = training.pod_devices("v5e:2x2")
     mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 1}, devices)
-    rows, columns = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P("fsdp"))
-    program = jax.jit(lambda x, w: (x @ w).sum(0), in_shardings=(rows, columns), out_shardings=NamedSharding(mesh, P()))
+    x_sharding, w_sharding = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P("fsdp"))
+    shardings = {"in_shardings": (x_sharding, w_sharding), "out_shardings": NamedSharding(mesh, P())}
+    program = jax.jit(lambda x, w: (x @ w).sum(0), **shardings)
     shapes = jax.ShapeDtypeStruct((1024, 512), jnp.float32), jax.ShapeDtypeStruct((512, 256), jnp.float32)
-    given = {"batch_size": 1024, "parameters": 512 * 256, "steps": 7200}
-    report = training.compile_report("product", "v5e:2x2", program, shapes, mesh, **given)
+    fields = {"batch_size": 1024, "parameters": 512 * 256, "steps": 7200}
+    report = training.compile_report("product", "v5e:2x2", program, shapes, mesh, **fields)
     assert report.argument_bytes == 4 * (1024 * 512 // 4 + 512 * 256 // 2)
     assert report.flops == 2 * 1024 * 512 * 256 / 4
-    assert report.collectives["all-gather"].bytes in (2 * 512 * 256, 4 * 512 * 256)  # as bfloat16, or as it is
+    assert report.collectives["all-gather"].bytes in (2 * 512 * 256, 4 * 512 * 256)  # in bfloat16 or float32
     assert report.collectives["all-reduce"].bytes == 4 * 256
     assert report.collectives["all-reduce"].sent == 4 * 256 * 2 * 3 / 4
     assert report.traffic_bytes >= report.argument_bytes
     assert report.memory_bytes == 16 * 2**30
     assert report.chip_hours == pytest.approx(8 * report.least.seconds)
-    training.write([report], tmp_path / "made" / "report.json")
-    (read,) = json.loads((tmp_path / "made" / "report.json").read_text())
-    assert read["bound_by"] == report.least.bound_by
-    assert read["collectives"]["all-reduce"]["count"] == 1
-    shown = capsys.readouterr().out
-    assert "product on v5e:2x2 (4 devices: data 2, fsdp 2), batch 1024" in shown
-    assert "all-reduce" in shown
+    training.write([report], tmp_path / "reports" / "report.json")
+    (report_json,) = json.loads((tmp_path / "reports" / "report.json").read_text())
+    assert report_json["bound_by"] == report.least.bound_by
+    assert report_json["collectives"]["all-reduce"]["count"] == 1
+    printed = capsys.readouterr().out
+    assert "product on v5e:2x2 (4 devices: data 2, fsdp 2), batch 1024" in printed
+    assert "all-reduce" in printed
 
 
 @needs_libtpu
-def test_what_does_not_fit_is_said():
+def test_a_program_that_does_not_fit_is_rejected():
     _, devices = training.pod_devices("v5e:2x2")
     mesh = make_mesh({"data": 4, "fsdp": 1, "tensor": 1}, devices)
-    whole = NamedSharding(mesh, P())
+    replicated = NamedSharding(mesh, P())
     large = jax.ShapeDtypeStruct((2**17, 2**17), jnp.bfloat16)  # 32 GiB
-    program = jax.jit(lambda x: jnp.sin(x), in_shardings=whole, out_shardings=whole)
+    program = jax.jit(lambda x: jnp.sin(x), in_shardings=replicated, out_shardings=replicated)
     with pytest.raises(ValueError, match=r"too much with a batch of 8 on v5e:2x2: .*emory"):
         training.compile_report("too much", "v5e:2x2", program, (large,), mesh, batch_size=8, parameters=0)
 
@@ -122,9 +123,9 @@ def test_what_does_not_fit_is_said():
 def test_training_and_sampling_of_a_tiny_cascade():
     train, sample = training.train_report(tiny(32), "v5e:2x2"), training.sample_report(tiny(32), "v5e:2x2")
     assert (train.name, sample.name) == ("train cascade_32", "sample cascade_32")
-    # Parameters, moving average and two moments, float32; kernels are on half of the devices each, the rest on all.
+    # Parameters, their moving average and two moments in float32; kernels are sharded over two devices, the rest whole.
     assert train.argument_bytes > 8 * train.parameters
-    assert sample.argument_bytes < train.argument_bytes / 2  # no optimizer's state
+    assert sample.argument_bytes < train.argument_bytes / 2  # no optimizer state
     kinds = train.collectives
     assert kinds["all-gather"].bytes > train.parameters  # bfloat16, in the forward and in the backward pass
     assert kinds["all-reduce"].sent > 0
@@ -134,15 +135,15 @@ def test_training_and_sampling_of_a_tiny_cascade():
 
 
 def expected_batch(config, argument):
-    """Shapes and types of a batch at the paper's scale."""
-    size = config.batch_size
+    """Return the shapes and dtypes of a batch at the paper's scale; the argument is that of the config, `key=value`."""
+    size, value = config.batch_size, argument.partition("=")[2]
     if config.stage == "decoder":
         return {"video": ((size, 8, 512, 512, 3), jnp.uint8)}
-    if argument == "corpus=folder":
+    if value == "folder":
         return {"video": ((size, 17, 512, 512, 3), jnp.uint8)}
-    if argument == "corpus=prepared":
+    if value == "prepared":
         return {"latents": ((size, 17, 64, 64, 4), jnp.float16)}
-    side = int(argument.removeprefix("resolution="))
+    side = int(value)
     frames = {"latents": (16, side), "reference": (1, side)} | ({"lower": (16, side // 2)} if side > 16 else {})
     return {
         **{name: ((size, t, r, r, 4), jnp.float16) for name, (t, r) in frames.items()},
@@ -153,7 +154,7 @@ def expected_batch(config, argument):
 
 @pytest.mark.parametrize("hardware", ["v5e", "v5p", "h100", "h200"])
 def test_configs_for_hardware(hardware):
-    """The network computes in bfloat16, the batch divides the devices, and as many examples are seen."""
+    """The network uses bfloat16, the mesh divides the batch, and training processes as many examples as without."""
     for module, arguments, network in (
         (cascade, ("resolution=16", "resolution=32", "resolution=64"), "unet"),
         (temporal, ("corpus=folder", "corpus=prepared"), "upsampler"),
@@ -168,6 +169,6 @@ def test_configs_for_hardware(hardware):
             assert {name: (x.shape, x.dtype) for name, x in inputs.batch.items()} == expected_batch(config, argument)
 
 
-def test_two_kinds_of_hardware_are_refused():
+def test_two_kinds_of_hardware_are_rejected():
     with pytest.raises(ValueError, match="hardware is given twice, as v5e and as h100"):
         cascade.get_config("resolution=16,hardware=v5e,hardware=h100")

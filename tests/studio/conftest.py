@@ -1,4 +1,4 @@
-"""A studio with a stand-in for the pipeline: called in this process, or served on a port."""
+"""Fixtures of a studio with a fake pipeline, called within this process or served on a port."""
 
 import contextlib
 import importlib.util
@@ -28,7 +28,7 @@ def fake():
 
 
 class Studio:
-    """A studio and what tests do with it; `pipeline` is the stand-in."""
+    """A studio, and helpers to submit jobs and wait for them; `pipeline` is the fake."""
 
     def __init__(self, fake, folder, token=None, source=None, gallery_limit=100, **limits):
         self.source = source or fake.FakeSource()
@@ -38,40 +38,40 @@ class Studio:
         self.shared = self.app.state.studio
 
     def client(self, address: str = "10.0.0.1", **options) -> TestClient:
-        """Another client, without a cookie unless it opens the page."""
+        """Create another client; it has no cookie until it opens the page."""
         return TestClient(self.app, base_url="http://127.0.0.1:7860", client=(address, 1), **options)
 
     def wait(self, client, job: dict, *states: str) -> dict:
-        """Asks for a job until it is in one of the states; those that are final unless others are given."""
+        """Poll a job until it is in one of the states, by default the final ones."""
         states = states or ("done", "failed", "cancelled")
         for _ in range(6000):
             job = client.get(f"/api/v1/jobs/{job['id']}").json()
             if job["state"] in states:
                 return job
             time.sleep(0.01)
-        raise AssertionError(f"the job does not get to {states}: {job}")
+        raise AssertionError(f"the job does not reach {states}: {job}")
 
     def wait_for_model(self, *statuses: str) -> None:
         for _ in range(6000):
             if self.shared.model.status in (*statuses, "failed"):
                 return
             time.sleep(0.01)
-        raise AssertionError(f"the model does not get {statuses}")
+        raise AssertionError(f"the model does not reach {statuses}")
 
     def submit(self, client, prompt: str = PROMPT, **fields) -> dict:
-        answer = client.post("/api/v1/jobs", json={"prompt": prompt, **fields})
-        assert answer.status_code == 202, answer.text
-        return answer.json()
+        response = client.post("/api/v1/jobs", json={"prompt": prompt, **fields})
+        assert response.status_code == 202, response.text
+        return response.json()
 
     def make(self, client, prompt: str = PROMPT, **fields) -> dict:
-        """Makes a video and gives its result."""
+        """Generate a video and return its result."""
         job = self.wait(client, self.submit(client, prompt, **fields))
         assert job["state"] == "done", job
         return client.get(f"/api/v1/results/{job['result']}").json()
 
     @contextlib.contextmanager
     def busy(self, client):
-        """The worker is in the middle of a job of the client's in this block; the job goes on after it."""
+        """Hold the worker in the middle of a job of the client during the block; the job continues after it."""
         self.pipeline.hold.clear()
         try:
             job = self.submit(client)
@@ -83,7 +83,7 @@ class Studio:
 
 @pytest.fixture
 def start(fake, tmp_path):
-    """Makes studios (see `Studio`), whose worker runs until the test is over, and waits for a status of the model."""
+    """Start studios (see `Studio`), whose workers run until the test ends, and wait for a status of the model."""
     with contextlib.ExitStack() as stack:
 
         def start(folder=tmp_path / "gallery", until="ready", **options) -> Studio:
@@ -107,7 +107,7 @@ def client(studio) -> TestClient:
 
 @pytest.fixture
 def serve(fake, tmp_path):
-    """Serves studios (see `Studio`) on a port, by uvicorn in a thread, until the test is over: (studio, its URL)."""
+    """Serve studios (see `Studio`) on a port, with uvicorn in a thread, until the test ends: (studio, its URL)."""
     running = []
 
     def serve(**options) -> tuple[Studio, str]:
@@ -129,7 +129,7 @@ def serve(fake, tmp_path):
 
 @pytest.fixture
 def served(serve):
-    """A studio that is served on a port: (studio, its URL)."""
+    """A studio served on a port: (studio, its URL)."""
     studio, url = serve()
     yield studio, url
     studio.pipeline.hold.set()

@@ -1,4 +1,4 @@
-"""Whatever is asked badly is answered with a status from 400 to 499 and a sentence, and the server lives on."""
+"""Every bad request gets a status from 400 to 499 and a sentence, and the server keeps running."""
 
 import io
 import json
@@ -16,7 +16,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture(scope="module")
 def shared(fake, tmp_path_factory, request):
-    """One studio for all requests of this file, with a client."""
+    """One studio and a client for all requests of this file."""
     module = request.config.pluginmanager.get_plugin(str(request.path.with_name("conftest.py")))
     studio = module.Studio(fake, tmp_path_factory.mktemp("gallery"))
     with studio.client() as client:
@@ -31,7 +31,7 @@ def image_bytes(kind: str = "PNG", side: int = 64) -> bytes:
 
 
 def bomb() -> bytes:
-    """A PNG file of a few hundred bytes that says it has 900 million pixels."""
+    """Build a PNG file of a few hundred bytes whose header declares 900 million pixels."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -41,9 +41,9 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
 
 
-def is_refused(answer, status: int, *parts: str) -> None:
-    assert answer.status_code == status, answer.text
-    content = answer.json()
+def assert_refused(response, status: int, *parts: str) -> None:
+    assert response.status_code == status, response.text
+    content = response.json()
     assert set(content) == {"error"}
     sentence = content["error"]
     assert 10 < len(sentence) < 400
@@ -113,9 +113,9 @@ def is_refused(answer, status: int, *parts: str) -> None:
 )
 def test_fields_of_a_job(shared, fields, part):
     _, client = shared
-    # As a string of ASCII: halves of surrogate pairs and numbers that are none in JSON reach the server so.
+    # Encoded as ASCII, so that lone surrogates, NaN and Infinity reach the server.
     body = json.dumps({"prompt": "a small red circle", **fields})
-    is_refused(client.post(JOBS, content=body, headers=JSON), 422, part)
+    assert_refused(client.post(JOBS, content=body, headers=JSON), 422, part)
 
 
 @pytest.mark.parametrize(
@@ -140,12 +140,12 @@ def test_fields_of_a_job(shared, fields, part):
 )
 def test_bodies(shared, body, kind, status):
     _, client = shared
-    is_refused(client.post(JOBS, content=body, headers={"Content-Type": kind} if kind else {}), status)
+    assert_refused(client.post(JOBS, content=body, headers={"Content-Type": kind} if kind else {}), status)
 
 
-def test_a_body_without_a_length_is_measured_as_it_comes(shared):
+def test_a_body_without_a_length_is_measured_as_it_arrives(shared):
     _, client = shared
-    is_refused(client.post(JOBS, content=iter([b" " * 40_000] * 2), headers=JSON), 413, "65,536 bytes")
+    assert_refused(client.post(JOBS, content=iter([b" " * 40_000] * 2), headers=JSON), 413, "65,536 bytes")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_body_without_a_length_is_measured_as_it_comes(shared):
 )
 def test_paths(shared, method, path, status):
     _, client = shared
-    is_refused(client.request(method, path), status)
+    assert_refused(client.request(method, path), status)
 
 
 @pytest.mark.parametrize(
@@ -229,23 +229,23 @@ def test_paths(shared, method, path, status):
 )
 def test_uploads(shared, content, kind, status, part):
     _, client = shared
-    answer = client.post(UPLOADS, content=content, headers={"Content-Type": kind} if kind else {})
-    is_refused(answer, status, part)
+    response = client.post(UPLOADS, content=content, headers={"Content-Type": kind} if kind else {})
+    assert_refused(response, status, part)
 
 
-def test_an_upload_that_is_longer_than_it_says_is_cut_off(shared):
+def test_an_upload_longer_than_its_content_length_is_rejected(shared):
     studio, client = shared
     headers = {"Content-Type": "image/png", "Content-Length": "10"}
-    answer = client.post(UPLOADS, content=iter([bytes(2**20)] * 11), headers=headers)
-    is_refused(answer, 413)
+    response = client.post(UPLOADS, content=iter([bytes(2**20)] * 11), headers=headers)
+    assert_refused(response, 413)
     assert len(studio.shared.uploads) == 0
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "ten", "\u0661".encode()], ids=repr)
-def test_lengths_that_are_none(shared, length):
+def test_invalid_content_lengths(shared, length):
     _, client = shared
     headers = {"Content-Type": "image/png", "Content-Length": length}
-    is_refused(client.post(UPLOADS, content=b"", headers=headers), 400, "Content-Length")
+    assert_refused(client.post(UPLOADS, content=b"", headers=headers), 400, "Content-Length")
 
 
 @pytest.mark.parametrize(
@@ -262,20 +262,20 @@ def test_lengths_that_are_none(shared, length):
         ({"Host": ""}, 403, "Host"),
     ],
 )
-def test_other_sites(shared, headers, status, part):
+def test_requests_of_other_sites(shared, headers, status, part):
     _, client = shared
-    answer = client.post(JOBS, json={"prompt": "a small red circle"}, headers=headers)
-    is_refused(answer, status, part)
+    response = client.post(JOBS, json={"prompt": "a small red circle"}, headers=headers)
+    assert_refused(response, status, part)
 
 
 def test_prompts_to_check(shared):
     _, client = shared
-    is_refused(client.post("/api/v1/prompts/check", json={"prompt": ""}), 422, "prompt")
-    is_refused(client.post("/api/v1/prompts/check", json={"text": "a"}), 422, "prompt")
+    assert_refused(client.post("/api/v1/prompts/check", json={"prompt": ""}), 422, "prompt")
+    assert_refused(client.post("/api/v1/prompts/check", json={"text": "a"}), 422, "prompt")
 
 
-def test_the_server_is_fine_after_all_of_it(shared):
-    """Runs last: files run from the top."""
+def test_the_server_still_works_after_all_of_them(shared):
+    """Tests of a file run in order, so this one runs last."""
     studio, client = shared
     assert client.get("/healthz").json()["status"] == "ready"
     assert client.get(JOBS).json() == {"jobs": []}

@@ -20,14 +20,14 @@ def test_clients_take_turns():
     assert [queue.pop()[1] for _ in range(5)] == [0, 3, 1, 4, 2]
 
 
-def test_who_comes_late_is_next():
+def test_a_late_client_is_next():
     queue = filled(A, A, A)
     queue.pop()
     queue.push(B, (B, 9))
     assert queue.pop() == (B, 9)
 
 
-def test_turns_go_to_addresses_first_so_that_new_cookies_gain_nothing():
+def test_addresses_take_turns_so_new_cookies_gain_nothing():
     cookies = [Client("10.0.0.1", f"{number:032x}") for number in range(4)]
     queue = filled(*cookies, B, B)
     assert [owner.address for owner, _ in queue.order()][:4] == ["10.0.0.1", "10.0.0.2"] * 2
@@ -37,11 +37,11 @@ def test_clients_of_an_address_take_turns():
     assert [number for _, number in filled(A, A, C).order()] == [0, 2, 1]
 
 
-def test_the_order_told_is_the_order_taken():
+def test_order_predicts_the_order_of_pop():
     queue = filled(A, A, C, B, A, C)
     queue.pop()
-    told = queue.order()
-    assert [queue.pop() for _ in range(len(queue))] == told
+    order = queue.order()
+    assert [queue.pop() for _ in range(len(queue))] == order
 
 
 def test_items_are_removed_and_counted():
@@ -64,7 +64,7 @@ def test_a_client_is_its_cookie_and_address():
     assert client_of("::1", None).address == "::1"
 
 
-def test_what_is_open_is_bounded_by_client_by_address_and_together():
+def test_slots_are_bounded_per_client_per_address_and_in_total():
     slots = Slots("streams", per_client=1, per_address=2, total=3)
     with slots.hold(A):
         with pytest.raises(Refused, match="Too many streams are open from here"), slots.hold(A):

@@ -10,9 +10,9 @@ from videogen_jax.studio.schemas import JobView, ModelView, ResultView
 PROMPT = "a small red circle moving right"
 
 
-def pages(answer) -> np.ndarray:
-    """The frames of an image file, uint8 (T, H, W, 3), each as often as it is shown."""
-    with Image.open(io.BytesIO(answer.content)) as image:
+def frames_of(response) -> np.ndarray:
+    """Decode all frames of an image in a response, uint8 (T, H, W, 3)."""
+    with Image.open(io.BytesIO(response.content)) as image:
         count = getattr(image, "n_frames", 1)
         frames = []
         for number in range(count):
@@ -21,11 +21,11 @@ def pages(answer) -> np.ndarray:
     return np.stack(frames)
 
 
-def test_a_job_from_asking_to_the_video(studio, client, fake):
+def test_a_job_from_request_to_video(studio, client, fake):
     before = time.time()
-    answer = client.post("/api/v1/jobs", json={"prompt": "  a small  red zebra\n", "seed": 7, "frames": 9, "fps": 12})
-    assert answer.status_code == 202
-    job = JobView.model_validate(answer.json())
+    response = client.post("/api/v1/jobs", json={"prompt": "  a small  red zebra\n", "seed": 7, "frames": 9, "fps": 12})
+    assert response.status_code == 202
+    job = JobView.model_validate(response.json())
     assert (job.prompt, job.seed, job.unknown_words) == ("a small red zebra", 7, ["zebra"])
     assert job.settings["frames"] == 9
     assert job.settings["steps"] is None
@@ -37,7 +37,7 @@ def test_a_job_from_asking_to_the_video(studio, client, fake):
         "temporal",
         "decode",
     ]
-    done = studio.wait(client, answer.json())
+    done = studio.wait(client, response.json())
     assert done["state"] == "done"
     assert before <= done["created"] <= done["started"] <= done["finished"] <= time.time()
     assert all(stage["state"] == "done" and stage["step"] == stage["of"] for stage in done["stages"])
@@ -48,23 +48,23 @@ def test_a_job_from_asking_to_the_video(studio, client, fake):
     assert result["recipe"]["settings"]["reference"]["steps"] == 6
 
 
-def test_previews_are_what_the_pipeline_showed(studio, client, fake):
+def test_previews_are_the_output_of_the_pipeline(studio, client, fake):
     with studio.busy(client) as job:
         running = client.get(f"/api/v1/jobs/{job['id']}").json()
-        shown = {stage["name"]: stage["preview"] for stage in running["stages"]}
+        urls = {stage["name"]: stage["preview"] for stage in running["stages"]}
         assert (running["state"], running["stage"], running["step"], running["of"]) == ("running", "cascade_4", 1, 4)
-        assert [name for name, url in shown.items() if url] == ["reference"]
-        answer = client.get(shown["reference"])
-        assert answer.headers["content-type"] == "image/png"
-        np.testing.assert_array_equal(pages(answer)[0], fake.picture(job["seed"], 0))
+        assert [name for name, url in urls.items() if url] == ["reference"]
+        response = client.get(urls["reference"])
+        assert response.headers["content-type"] == "image/png"
+        np.testing.assert_array_equal(frames_of(response)[0], fake.picture(job["seed"], 0))
         assert client.get(f"/api/v1/jobs/{job['id']}/previews/cascade_4").status_code == 404
         assert client.get(f"/api/v1/jobs/{job['id']}/previews/nothing").status_code == 404
     done = studio.wait(client, job)
-    shown = {stage["name"]: client.get(stage["preview"]) for stage in done["stages"] if stage["preview"]}
-    assert shown["cascade_8"].headers["content-type"] == "image/webp"
-    np.testing.assert_array_equal(pages(shown["cascade_8"]), fake.clip(job["seed"], 8)[:, ::2, ::2])
-    # The final frames came in two pieces, and are shown together.
-    np.testing.assert_array_equal(pages(shown["decode"]), fake.clip(job["seed"], 15))
+    previews = {stage["name"]: client.get(stage["preview"]) for stage in done["stages"] if stage["preview"]}
+    assert previews["cascade_8"].headers["content-type"] == "image/webp"
+    np.testing.assert_array_equal(frames_of(previews["cascade_8"]), fake.clip(job["seed"], 8)[:, ::2, ::2])
+    # The final frames arrive in two parts and are joined.
+    np.testing.assert_array_equal(frames_of(previews["decode"]), fake.clip(job["seed"], 15))
     assert done["stages"][-1]["preview"].endswith("?v=2")
 
 
@@ -77,15 +77,15 @@ def test_settings_reach_the_pipeline(studio, client):
     }
 
 
-def test_seeds_are_drawn_where_none_is_given(studio, client):
+def test_a_missing_seed_is_drawn(studio, client):
     with studio.busy(client) as first:
         second = studio.submit(client)
     assert first["seed"] != second["seed"]
     assert all(0 <= job["seed"] < 2**32 for job in (first, second))
 
 
-def test_nobody_waits_behind_anothers_many_jobs(studio):
-    """A fills its share; B, who comes last, is next."""
+def test_no_client_waits_behind_the_many_jobs_of_another(studio):
+    """Client A fills its share of the queue; B comes last and is next."""
     a, b = studio.client("10.0.0.1"), studio.client("10.0.0.2")
     with studio.busy(a):
         waiting = [studio.submit(a) for _ in range(4)]
@@ -98,7 +98,7 @@ def test_nobody_waits_behind_anothers_many_jobs(studio):
     assert [job["state"] for job in jobs] == ["done"] * 4
 
 
-def test_a_client_queues_so_many_jobs_and_no_more(start):
+def test_the_jobs_that_a_client_can_queue_are_limited(start):
     studio = start(queued_per_client=2, queued_per_address=3, queued=4)
     clients = [studio.client(address) for address in ("10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3")]
     for client in clients[:2]:
@@ -107,12 +107,12 @@ def test_a_client_queues_so_many_jobs_and_no_more(start):
     with studio.busy(clients[3]):
         for client, statuses in zip(clients, ([202, 202, 429], [202, 429], [202, 503], [503]), strict=True):
             for status in statuses:
-                answer = client.post("/api/v1/jobs", json=request)
-                assert answer.status_code == status
+                response = client.post("/api/v1/jobs", json=request)
+                assert response.status_code == status
                 if status > 400:
-                    assert answer.json()["error"]
-                    assert int(answer.headers["retry-after"]) > 0
-        # Whoever throws the cookie away is still at the address.
+                    assert response.json()["error"]
+                    assert int(response.headers["retry-after"]) > 0
+        # A client that discards its cookie still counts towards its address.
         clients[0].cookies.clear()
         assert clients[0].post("/api/v1/jobs", json=request).status_code == 429
 
@@ -120,12 +120,12 @@ def test_a_client_queues_so_many_jobs_and_no_more(start):
 def test_a_waiting_job_is_cancelled_at_once(studio, client):
     with studio.busy(client):
         first, second = studio.submit(client), studio.submit(client)
-        answer = client.delete(f"/api/v1/jobs/{first['id']}")
-        assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+        response = client.delete(f"/api/v1/jobs/{first['id']}")
+        assert (response.status_code, response.json()["state"]) == (200, "cancelled")
         assert studio.wait(client, second, "queued")["position"] == 1
     assert studio.wait(client, second)["state"] == "done"
     assert studio.wait(client, first)["state"] == "cancelled"
-    assert len(studio.pipeline.calls) == 3  # warming up, the one that ran, and the second
+    assert len(studio.pipeline.calls) == 3  # the warm-up, the running job, and the second
 
 
 def test_a_running_job_is_cancelled_within_two_steps(studio, client):
@@ -136,7 +136,7 @@ def test_a_running_job_is_cancelled_within_two_steps(studio, client):
     assert (cancelled["state"], cancelled["result"]) == ("cancelled", None)
     assert len(studio.pipeline.steps) - before <= 2
     assert client.delete(f"/api/v1/jobs/{job['id']}").json()["state"] == "cancelled"
-    studio.make(client)  # the pipeline is fine
+    studio.make(client)  # the pipeline still works
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_jobs_are_their_clients_own(studio):
     a, b, c = studio.client("10.0.0.1"), studio.client("10.0.0.1"), studio.client("10.0.0.2")
     b.get("/")
     job = studio.submit(a)
-    assert [found["id"] for found in a.get("/api/v1/jobs").json()["jobs"]] == [job["id"]]
+    assert [own["id"] for own in a.get("/api/v1/jobs").json()["jobs"]] == [job["id"]]
     for other in (b, c):
         assert other.get("/api/v1/jobs").json() == {"jobs": []}
         for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events"), ("GET", "/previews/reference")):
@@ -179,12 +179,12 @@ def test_jobs_are_their_clients_own(studio):
     assert studio.wait(a, job)["state"] == "done"
 
 
-def test_jobs_that_are_over_are_forgotten_but_the_newest(start):
+def test_only_the_newest_finished_jobs_are_kept(start):
     studio = start(jobs_kept=3)
     client = studio.client()
-    made = [studio.make(client)["id"] for _ in range(5)]
+    results = [studio.make(client)["id"] for _ in range(5)]
     kept = client.get("/api/v1/jobs").json()["jobs"]
-    assert [job["result"] for job in kept] == made[2:]
+    assert [job["result"] for job in kept] == results[2:]
     assert len(client.get("/api/v1/results").json()["results"]) == 5
 
 
@@ -192,7 +192,7 @@ def test_previews_are_kept_only_of_the_newest_jobs(start, fake):
     one_job = sum(
         array.nbytes for array in (fake.picture(0, 0), fake.clip(0, 8)[:, ::4, ::4], fake.clip(0, 8)[:, ::2, ::2])
     )
-    one_job += 2 * fake.clip(0, 15).nbytes  # smooth and final
+    one_job += 2 * fake.clip(0, 15).nbytes  # temporal and decode
     studio = start(preview_bytes=2 * one_job)
     client = studio.client()
     for _ in range(4):
@@ -201,14 +201,14 @@ def test_previews_are_kept_only_of_the_newest_jobs(start, fake):
     assert [any(stage["preview"] for stage in job["stages"]) for job in jobs] == [False, False, True, True]
 
 
-def test_the_remaining_time_is_told_from_earlier_jobs(studio, client):
+def test_the_remaining_time_is_estimated_from_earlier_jobs(studio, client):
     with studio.busy(client) as job:
         assert studio.wait(client, job, "running")["eta_seconds"] is None
     studio.wait(client, job)
     with studio.busy(client) as job:
         waiting = studio.submit(client)
-        now = studio.wait(client, job, "running")["eta_seconds"]
-        assert 0 <= now <= studio.wait(client, waiting, "queued")["eta_seconds"]
+        eta = studio.wait(client, job, "running")["eta_seconds"]
+        assert 0 <= eta <= studio.wait(client, waiting, "queued")["eta_seconds"]
     assert studio.wait(client, waiting)["eta_seconds"] is None
 
 
@@ -217,7 +217,7 @@ def test_the_model_is_described_and_words_are_checked(studio, client):
     ModelView.model_validate(model)
     assert (model["status"], model["resolution"], model["max_frames"]) == ("ready", 32, 15)
     assert model["stages"] == ["text", "reference", "cascade_4", "cascade_8", "temporal", "decode"]
-    # Steps and text weights differ from stage to stage.
+    # Steps and guidance scales differ between stages, so they have no common default.
     assert model["defaults"] == {
         "frames": 15,
         "fps": 15.0,
@@ -243,14 +243,14 @@ def test_a_model_that_takes_any_text_and_draws_nothing(start, fake):
     model = client.get("/api/v1/model").json()
     assert (model["words"], model["draws_reference"], len(model["examples"])) == ([], False, 6)
     assert "reference" not in model["stages"]
-    answer = client.post("/api/v1/jobs", json={"prompt": "a lighthouse"})
-    assert answer.status_code == 422
-    assert "reference is missing" in answer.json()["error"]
+    response = client.post("/api/v1/jobs", json={"prompt": "a lighthouse"})
+    assert response.status_code == 422
+    assert "reference is missing" in response.json()["error"]
 
 
 def test_jobs_wait_while_the_model_loads(fake, start):
     source = fake.FakeSource()
-    source.pipeline.hold.clear()  # it stays in its warming up
+    source.pipeline.hold.clear()  # it stays in its warm-up
     studio = start(source=source, until="warming up")
     client = studio.client()
     assert source.pipeline.held.wait(10)
@@ -266,9 +266,9 @@ def test_jobs_wait_while_the_model_loads(fake, start):
     assert source.pipeline.calls[0]["prompt"] == model["examples"][0]
 
 
-def test_before_anything_is_known_of_the_model(fake, start):
+def test_requests_before_the_index_is_read(fake, start):
     class Slow(fake.FakeSource):
-        """One that is still being downloaded."""
+        """A model that is still being downloaded."""
 
         def read(self):
             self.pipeline.hold.wait()
@@ -286,7 +286,7 @@ def test_before_anything_is_known_of_the_model(fake, start):
     source.pipeline.hold.set()
 
 
-def test_a_model_that_cannot_be_loaded_is_told_and_fails_what_waits(fake, start):
+def test_a_model_that_cannot_be_loaded_is_reported_and_fails_new_jobs(fake, start):
     class Broken(fake.FakeSource):
         def load(self):
             raise ValueError("model/unet has no weights")
@@ -294,6 +294,6 @@ def test_a_model_that_cannot_be_loaded_is_told_and_fails_what_waits(fake, start)
     studio = start(source=Broken())
     client = studio.client()
     assert client.get("/healthz").json() == {"status": "failed", "detail": "model/unet has no weights"}
-    answer = client.post("/api/v1/jobs", json={"prompt": PROMPT})
-    assert answer.status_code == 503
-    assert "model/unet has no weights" in answer.json()["error"]
+    response = client.post("/api/v1/jobs", json={"prompt": PROMPT})
+    assert response.status_code == 503
+    assert "model/unet has no weights" in response.json()["error"]

@@ -25,14 +25,14 @@ def guarded(start):
     ],
     ids=repr,
 )
-def test_without_the_token_nothing_is_told(guarded, headers):
+def test_without_the_token_every_path_is_unauthorized(guarded, headers):
     client = guarded.client()
     for path in ("/", "/static/studio.js", "/api", "/openapi.json", "/api/v1/model", "/api/v1/results", "/nothing"):
-        answer = client.get(path, headers=headers)
-        assert answer.status_code == 401, path
-        assert "token" in answer.json()["error"]
-        assert answer.headers["www-authenticate"] == "Bearer"
-        assert "set-cookie" not in answer.headers
+        response = client.get(path, headers=headers)
+        assert response.status_code == 401, path
+        assert "token" in response.json()["error"]
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert "set-cookie" not in response.headers
     assert client.post("/api/v1/jobs", json=JOB, headers=headers).status_code == 401
     assert client.get("/?token=wrong", headers=headers).status_code == 401
     assert client.get("/healthz").status_code == 200
@@ -45,19 +45,19 @@ def test_with_the_token_in_a_header(guarded):
 
 def test_a_page_opened_with_the_token_gets_a_cookie(guarded):
     client = guarded.client()
-    answer = client.get(f"/?lang=en&token={TOKEN}", follow_redirects=False)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/?lang=en")
-    cookie = answer.headers["set-cookie"]
+    response = client.get(f"/?lang=en&token={TOKEN}", follow_redirects=False)
+    assert (response.status_code, response.headers["location"]) == (303, "/?lang=en")
+    cookie = response.headers["set-cookie"]
     for part in ("HttpOnly", "SameSite=Strict", "Path=/"):
         assert part in cookie
     assert TOKEN not in cookie
     assert client.get("/").status_code == 200
     guarded.make(client)
-    # The token is taken at the page's address alone, never at those that end up in logs and histories.
+    # The page alone accepts the token in its URL, and redirects; other URLs would end up in logs and histories.
     assert guarded.client().get(f"/api/v1/model?token={TOKEN}").status_code == 401
 
 
-def test_with_a_token_any_host_name_is_met(guarded):
+def test_with_a_token_any_host_name_is_accepted(guarded):
     client = guarded.client(headers={"Authorization": f"Bearer {TOKEN}", "Host": "studio.example"})
     assert client.get("/api/v1/model").status_code == 200
     assert client.post("/api/v1/jobs", json=JOB, headers={"Origin": "https://studio.example"}).status_code == 202
@@ -65,13 +65,13 @@ def test_with_a_token_any_host_name_is_met(guarded):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:7860", "localhost:7860", "LOCALHOST", "[::1]:7860", "127.0.0.1"])
-def test_without_a_token_names_of_this_machine_are_met(studio, host):
+def test_without_a_token_loopback_names_are_accepted(studio, host):
     client = studio.client(headers={"Host": host})
     assert client.get("/api/v1/model").status_code == 200
     assert client.post("/api/v1/jobs", json=JOB, headers={"Origin": f"http://{host}"}).status_code == 202
 
 
-def test_what_is_told_with_every_answer(studio, client):
+def test_security_headers_of_every_response(studio, client):
     video = studio.make(client)["video"]
     for path in ("/", "/static/studio.js", "/api", "/api/v1/model", "/nothing", video):
         headers = client.get(path).headers
@@ -86,11 +86,11 @@ def test_what_is_told_with_every_answer(studio, client):
     assert client.get("/api/v1/model", headers={"Origin": "http://evil.example"}).headers.get("vary") is None
 
 
-def test_a_browser_is_known_by_a_cookie_of_the_servers(studio):
+def test_a_browser_is_identified_by_a_cookie_that_the_server_issues(studio):
     client = studio.client()
-    answer = client.get("/")
-    assert "HttpOnly" in answer.headers["set-cookie"]
-    assert "SameSite=Strict" in answer.headers["set-cookie"]
+    response = client.get("/")
+    assert "HttpOnly" in response.headers["set-cookie"]
+    assert "SameSite=Strict" in response.headers["set-cookie"]
     first = client.cookies["videogen_client"]
     assert "set-cookie" not in client.get("/").headers
     other = studio.client(cookies={"videogen_client": "of-my-own-making"})
@@ -98,22 +98,22 @@ def test_a_browser_is_known_by_a_cookie_of_the_servers(studio):
     assert client.cookies["videogen_client"] == first
 
 
-def test_an_error_of_the_servers_own_is_told_without_its_insides(studio, client, monkeypatch, caplog):
+def test_an_internal_error_does_not_reveal_its_message(studio, client, monkeypatch, caplog):
     def broken(*_):
         raise KeyError("secret")
 
     monkeypatch.setattr(studio.gallery, "page", broken)
-    answer = client.get("/api/v1/results")
-    assert answer.status_code == 500
-    assert "secret" not in answer.text
-    assert answer.json()["error"]
+    response = client.get("/api/v1/results")
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    assert response.json()["error"]
     assert "secret" in caplog.text
-    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_interface_is_described_without_anything_from_elsewhere(client):
+def test_the_api_page_loads_nothing_from_other_hosts(client):
     description = client.get("/openapi.json").json()
-    operations = [one for path in description["paths"].values() for one in path.values()]
+    operations = [operation for path in description["paths"].values() for operation in path.values()]
     assert len(operations) >= 20
     assert all(operation["summary"] for operation in operations)
     page = client.get("/api")

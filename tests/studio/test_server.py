@@ -1,4 +1,4 @@
-"""The studio as a process and on a real port."""
+"""The studio served on a real port, in a thread or in its own process."""
 
 import concurrent.futures
 import contextlib
@@ -43,7 +43,7 @@ def wait_until(condition) -> None:
         if condition():
             return
         time.sleep(0.01)
-    raise AssertionError("it does not come about")
+    raise AssertionError("the condition was never met")
 
 
 def stream(url: str, job: dict) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
@@ -60,7 +60,7 @@ def events(response: http.client.HTTPResponse):
 
 @contextlib.contextmanager
 def process(*arguments: str):
-    """The stand-in's server as a process: (process, its URL)."""
+    """Run the server of the fake pipeline as a process: (process, its URL)."""
     command = [sys.executable, str(ROOT / "tests/studio/fake_pipeline.py"), "--port=0", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
@@ -72,25 +72,25 @@ def process(*arguments: str):
             running.kill()
 
 
-def test_events_tell_of_every_stage_and_end_with_the_job(served):
+def test_events_cover_every_stage_and_end_with_the_job(served):
     studio, url = served
     studio.pipeline.step_seconds = 0.03
     job = call(url, "/api/v1/jobs", {"prompt": PROMPT})
     connection, response = stream(url, job)
     assert response.getheader("Content-Type").startswith("text/event-stream")
     started = time.monotonic()
-    seen = list(events(response))  # ends by itself
+    received = list(events(response))  # ends by itself
     connection.close()
-    assert seen[-1]["state"] == "done"
-    assert seen[-1]["result"]
-    stages = [one["stage"] for one in seen]
+    assert received[-1]["state"] == "done"
+    assert received[-1]["result"]
+    stages = [event["stage"] for event in received]
     assert {"reference", "cascade_4", "cascade_8"} <= set(stages)
-    steps = [(one["stage"], one["step"]) for one in seen]
-    assert len(set(map(str, seen))) == len(seen)  # only changes are told
+    steps = [(event["stage"], event["step"]) for event in received]
+    assert len(set(map(str, received))) == len(received)  # no event is sent twice
     assert len(steps) <= 3 + 10 * (time.monotonic() - started)  # at most ten a second
-    # Whoever asks after the end gets the end.
+    # A stream opened after the end consists of the final state.
     connection, response = stream(url, job)
-    assert [one["state"] for one in events(response)] == ["done"]
+    assert [event["state"] for event in events(response)] == ["done"]
     connection.close()
 
 
@@ -122,11 +122,11 @@ def test_streams_are_bounded(served):
         assert response.status == 429
         assert "event streams" in json.load(response)["error"]
         connection.close()
-        # Other requests are met as ever.
+        # Other requests are not affected.
         assert call(url, f"/api/v1/jobs/{job['id']}")["state"] == "running"
 
 
-def test_many_that_poll_at_once_are_all_answered(served):
+def test_many_concurrent_requests_are_all_answered(served):
     studio, url = served
     studio.pipeline.hold.clear()
     job = call(url, "/api/v1/jobs", {"prompt": PROMPT})
@@ -137,7 +137,7 @@ def test_many_that_poll_at_once_are_all_answered(served):
         assert finish(url, job)["state"] == "done"
 
 
-def test_clients_that_stop_in_the_middle_of_uploads_hold_nobody_up(served):
+def test_stalled_uploads_do_not_block_other_requests(served):
     studio, url = served
     head = ("POST /api/v1/uploads HTTP/1.1", "Host: 127.0.0.1", "Content-Type: image/png", "Content-Length: 1000")
     begun = "\r\n".join((*head, "", "only this")).encode()
@@ -147,7 +147,7 @@ def test_clients_that_stop_in_the_middle_of_uploads_hold_nobody_up(served):
         for count, half in enumerate(halves, 1):
             half.sendall(begun)
             wait_until(lambda count=count: len(studio.shared.upload_slots) == min(count, 2))
-        # The third of one client is one too many.
+        # A client may only have two uploads in progress.
         assert halves[-1].recv(100).startswith(b"HTTP/1.1 429 ")
         assert len(studio.shared.upload_slots) == 2
         assert call(url, "/healthz")["status"] == "ready"
@@ -156,7 +156,7 @@ def test_clients_that_stop_in_the_middle_of_uploads_hold_nobody_up(served):
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_the_server_stops_when_told_though_streams_are_open(tmp_path, stop):
+def test_the_server_stops_on_a_signal_despite_open_streams(tmp_path, stop):
     with process(f"--gallery={tmp_path}", "--step_seconds=30") as (running, url):
         job = call(url, "/api/v1/jobs", {"prompt": PROMPT})
         connection, response = stream(url, job)
@@ -168,7 +168,7 @@ def test_the_server_stops_when_told_though_streams_are_open(tmp_path, stop):
 
 
 def test_memory_stays_flat(tmp_path):
-    """Over 200 jobs with their previews, events and files: within a tenth of what it was after 20."""
+    """Over 200 jobs with their previews, events and files, memory grows by at most 10% after the first 20."""
     options = (f"--gallery={tmp_path}", "--gallery_limit=16", "--step_seconds=0", "--load_seconds=0")
     with process(*options) as (running, url):
         memory = psutil.Process(running.pid).memory_info

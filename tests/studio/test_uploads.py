@@ -27,31 +27,31 @@ def send(client, content: bytes, kind: str = "image/png"):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_an_upload_is_kept_as_it_is_and_animated(studio, client, kind):
+def test_an_upload_is_stored_exactly_and_becomes_the_reference(studio, client, kind):
     pixels = image() if kind != "GIF" else np.repeat(image()[:, :, :1] // 64 * 64, 3, axis=2)
     options = {"lossless": True} if kind == "WEBP" else {}
-    answer = send(client, encoded(pixels, kind, **options), f"image/{kind.lower()}")
-    assert answer.status_code == 201
-    upload = answer.json()
+    response = send(client, encoded(pixels, kind, **options), f"image/{kind.lower()}")
+    assert response.status_code == 201
+    upload = response.json()
     assert (upload["width"], upload["height"]) == (16, 12)
-    kept = client.get(upload["url"])
-    assert kept.headers["content-type"] == "image/png"
-    np.testing.assert_array_equal(read_image(io.BytesIO(kept.content)), pixels)
+    stored = client.get(upload["url"])
+    assert stored.headers["content-type"] == "image/png"
+    np.testing.assert_array_equal(read_image(io.BytesIO(stored.content)), pixels)
     studio.make(client, reference={"upload": upload["id"]})
     np.testing.assert_array_equal(studio.pipeline.calls[-1]["reference"], pixels)
 
 
-def test_an_image_is_turned_as_its_camera_was():
+def test_an_image_is_rotated_by_its_exif_orientation():
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
     pixels = image()
-    turned = decode(encoded(pixels, exif=exif), Limits())
-    np.testing.assert_array_equal(turned, np.rot90(pixels, -1))
+    rotated = decode(encoded(pixels, exif=exif), Limits())
+    np.testing.assert_array_equal(rotated, np.rot90(pixels, -1))
 
 
-def test_a_large_image_is_reduced():
-    reduced = decode(encoded(np.full((30, 300, 3), (10, 200, 30), np.uint8)), Limits(upload_side=100))
-    np.testing.assert_array_equal(reduced, np.full((10, 100, 3), (10, 200, 30), np.uint8))
+def test_a_large_image_is_downscaled():
+    downscaled = decode(encoded(np.full((30, 300, 3), (10, 200, 30), np.uint8)), Limits(upload_side=100))
+    np.testing.assert_array_equal(downscaled, np.full((10, 100, 3), (10, 200, 30), np.uint8))
     assert decode(encoded(np.zeros((1, 3000, 3), np.uint8)), Limits(upload_side=100)).shape == (1, 100, 3)
 
 
@@ -59,8 +59,8 @@ def test_uploads_are_their_clients_own(studio):
     a, b = studio.client("10.0.0.1"), studio.client("10.0.0.2")
     upload = send(a, encoded(image())).json()
     assert b.get(upload["url"]).status_code == 404
-    answer = b.post("/api/v1/jobs", json={"prompt": "a circle", "reference": {"upload": upload["id"]}})
-    assert answer.status_code == 422
+    response = b.post("/api/v1/jobs", json={"prompt": "a circle", "reference": {"upload": upload["id"]}})
+    assert response.status_code == 422
     assert a.get(upload["url"]).status_code == 200
 
 
@@ -71,13 +71,13 @@ def test_uploads_are_bounded_in_number_and_age(monkeypatch):
     greedy = [Client("10.0.0.1", f"{number:032x}") for number in range(3)]
     modest = Client("10.0.0.2", "")
     content = encoded(image())
-    kept = uploads.add(modest, content)
+    stored = uploads.add(modest, content)
     own = [uploads.add(greedy[0], content) for _ in range(3)]
     assert [uploads.get(greedy[0], upload.id) is None for upload in own] == [True, False, False]
     for client in greedy[1:] * 2:
         uploads.add(client, content)
     assert len(uploads) == 4
-    assert uploads.get(modest, kept.id) is kept  # the address with the most loses its oldest
+    assert uploads.get(modest, stored.id) is stored  # the address with the most uploads loses its oldest
     now[0] += 61
-    assert uploads.get(modest, kept.id) is None
+    assert uploads.get(modest, stored.id) is None
     assert len(uploads) == 0

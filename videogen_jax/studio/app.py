@@ -28,7 +28,7 @@ from videogen_jax.studio.worker import Worker
 
 PAGE = Path(__file__).with_name("page")
 API_STYLE = Path(__file__).with_name("api_page.css")
-_ABOUT = "Asks for videos, follows how they are made, and fetches them."
+_DESCRIPTION = "Asks for videos, follows how they are made, and fetches them."
 
 
 def create_app(
@@ -72,7 +72,7 @@ def create_app(
     app = FastAPI(
         title="VideoGen studio",
         version=__version__,
-        description=_ABOUT,
+        description=_DESCRIPTION,
         docs_url=None,  # FastAPI's own documentation pages load scripts from another host
         redoc_url=None,
         lifespan=lifespan,

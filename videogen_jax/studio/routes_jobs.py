@@ -28,7 +28,7 @@ UploadId = Annotated[str, Path(pattern=HEX_ID, description="Id of one of your up
 
 @router.post("/jobs", response_model=JobView, status_code=202, tags=["jobs"], summary="Ask for a video")
 async def submit(body: JobBody, studio: SharedStudio, client: RequestClient) -> JobView:
-    """The job waits its turn: clients are served one after the other, whatever each has asked for."""
+    """Queue a job. Clients are served in turn, however many jobs each of them has queued."""
     studio.jobs.check_room(client)
     job = await run_in_threadpool(plan, body, client, studio.model, studio.gallery, studio.uploads, studio.limits)
     return view(studio, studio.jobs.submit(job))
@@ -36,7 +36,7 @@ async def submit(body: JobBody, studio: SharedStudio, client: RequestClient) -> 
 
 @router.get("/jobs", response_model=JobList, tags=["jobs"], summary="Your jobs")
 async def jobs(studio: SharedStudio, client: RequestClient) -> JobList:
-    """Those that wait or run, and the newest that are over, the oldest first."""
+    """List the jobs that wait or run and the most recent that have ended, oldest first."""
     return JobList(jobs=[view(studio, job) for job in studio.jobs.of_client(client)])
 
 
@@ -47,7 +47,7 @@ async def job(job_id: JobId, studio: SharedStudio, client: RequestClient) -> Job
 
 @router.delete("/jobs/{job_id}", response_model=JobView, tags=["jobs"], summary="Cancel a job")
 async def cancel(job_id: JobId, studio: SharedStudio, client: RequestClient) -> JobView:
-    """One that waits is cancelled at once, one that runs at its next step. One that is over stays as it is."""
+    """Cancel a job: at once if it waits, at its next step if it runs. A job that has ended is not changed."""
     job = studio.jobs.get(client, job_id)
     studio.jobs.cancel(job)
     return view(studio, job)
@@ -61,7 +61,7 @@ async def cancel(job_id: JobId, studio: SharedStudio, client: RequestClient) -> 
     responses={200: {"content": {"text/event-stream": {}}, "description": "`data:` lines, each a job as JSON."}},
 )
 async def events(job_id: JobId, studio: SharedStudio, client: RequestClient) -> Response:
-    """Server-sent events: the job at each change, at most ten times a second, until it is over."""
+    """Send the job as a server-sent event at each change, at most ten times a second, until it has ended."""
     job = studio.jobs.get(client, job_id)
     return EventStream(_events(studio, job), studio.stream_slots, client)
 
@@ -93,7 +93,7 @@ async def preview(job_id: JobId, stage: str, studio: SharedStudio, client: Reque
     },
 )
 async def upload(request: Request, studio: SharedStudio, client: RequestClient) -> UploadView:
-    """The body is the file itself, with its Content-Type and Content-Length. It is kept for a while, for you alone."""
+    """Store an image for a limited time. The body is the file itself; Content-Type and Content-Length are required."""
     with studio.upload_slots.hold(client):
         content = await request.body()
         if not content:

@@ -12,13 +12,13 @@ router = APIRouter()
 
 @router.get("/healthz", response_model=Health, tags=["model"], summary="Whether the server is up and its model ready")
 async def health(studio: SharedStudio) -> Health:
-    """Answers without a token."""
+    """Return the status of the model. Needs no token."""
     return Health(status=studio.model.status, detail=studio.model.detail)
 
 
 @router.get("/api/v1/model", response_model=ModelView, tags=["model"], summary="The model that is served")
 async def model(studio: SharedStudio, response: Response) -> ModelView:
-    """What it makes, what may be asked of it, and how far it is loaded."""
+    """Describe the model: its settings, the limits on requests, and how far it is loaded."""
     return studio.model.view(studio.limits)
 
 
@@ -26,7 +26,7 @@ async def model(studio: SharedStudio, response: Response) -> ModelView:
     "/api/v1/prompts/check", response_model=PromptChecked, tags=["model"], summary="Which words the model knows"
 )
 async def check(body: PromptBody, studio: SharedStudio) -> PromptChecked:
-    """Words of a prompt that the model does not know, with known ones that are spelt nearly alike."""
+    """Find the words of a prompt that the model does not know, and known words of similar spelling."""
     prompt, words = check_prompt(body.prompt, studio.limits), studio.model.vocabulary
     if words is None:
         return PromptChecked(unknown=[], suggestions={})

@@ -44,7 +44,7 @@ async def result(result_id: ResultId, studio: SharedStudio) -> ResultView:
 
 @router.delete("/{result_id}", response_model=ResultView, summary="Delete a result")
 async def delete(result_id: ResultId, studio: SharedStudio) -> ResultView:
-    """It is gone for good."""
+    """Delete a result and its files permanently."""
     result = studio.gallery.get(result_id)
     await run_in_threadpool(studio.gallery.delete, result_id)
     return view(result)
@@ -52,7 +52,7 @@ async def delete(result_id: ResultId, studio: SharedStudio) -> ResultView:
 
 @router.patch("/{result_id}", response_model=ResultView, summary="Pin a result")
 async def pin(result_id: ResultId, body: PinBody, studio: SharedStudio) -> ResultView:
-    """A pinned one is not deleted to make room for newer ones."""
+    """Pin or unpin a result. A pinned result is not deleted to make room for newer ones."""
     return view(await run_in_threadpool(studio.gallery.pin, result_id, body.pinned))
 
 

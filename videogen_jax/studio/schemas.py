@@ -41,7 +41,7 @@ class PromptBody(_Body):
 
 
 class PinBody(_Body):
-    pinned: bool = Field(description="Whether the result is kept when the gallery is full.")
+    pinned: bool = Field(description="Whether to keep the result when the gallery is full.")
 
 
 class Problem(BaseModel):
@@ -83,7 +83,7 @@ class Bounds(BaseModel):
     upload_bytes: int
     upload_pixels: int
     upload_seconds: float = Field(description="How long an upload is kept.")
-    results: int = Field(description="Results that are kept.")
+    results: int = Field(description="Results that the gallery stores.")
 
 
 class ModelView(BaseModel):
