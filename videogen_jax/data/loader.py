@@ -53,7 +53,7 @@ def make_loader(
       source: the training examples.
       batch_size: examples per batch over all processes.
       seed: seed of the shuffle and of `draw`.
-      rows: positions in each batch that this process draws (`mesh.process_rows`); None for all.
+      rows: positions in each batch that this process draws (`mesh.local_examples`); None for all.
       num_threads: threads that read ahead; their number does not change the order.
       prefetch: maximum number of batches read ahead; at most 2 for a source with `draw`, whose examples may be large.
       images: a second source, whose examples fill whole batches of their own in between.
