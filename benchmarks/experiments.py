@@ -176,8 +176,8 @@ def claims_table(runs: Runs) -> str:
             return claim, "no stored run", what, "", ""
         low, high = gap["interval"]
         by_seed = " / ".join(f"{100 * (value - 1):+.0f}%" for _, value in sorted(gap["seeds"].items()))
-        told = f"{what}: {share(gap)}; by seed {by_seed}"
-        return claim, verdict([(-high, -low)], -1.0), told, listed(list(gap["seeds"])), f"{gap['count']} clips"
+        measured = f"{what}: {share(gap)}; by seed {by_seed}"
+        return claim, verdict([(-high, -low)], -1.0), measured, listed(list(gap["seeds"])), f"{gap['count']} clips"
 
     def of_clips(claim: str, part: str, what: str, value: Callable, text: Callable, better: float) -> tuple[str, ...]:
         """better: 1 where a higher value is better, -1 where a lower one is, as for a ratio to be below 1."""
@@ -186,10 +186,10 @@ def claims_table(runs: Runs) -> str:
             return claim, "no stored run", what, "", ""
         neutral = 0.0 if better > 0 else -1.0
         intervals = [tuple(sorted(better * end for end in at["interval"])) for _, _, at in found]
-        told = "; ".join(f"{rate} {text(at)}" for _, rate, at in found)
+        measured = "; ".join(f"{rate} {text(at)}" for _, rate, at in found)
         clips = runs[part][found[0][0]].clips["settings"]["clips"]
         seeds = listed({seed for seed, *_ in found})
-        return claim, verdict(intervals, neutral), f"{what}: {told}", seeds, f"{clips} clips a seed"
+        return claim, verdict(intervals, neutral), f"{what}: {measured}", seeds, f"{clips} clips a seed"
 
     rows = [
         of_scores("(a) the reference improves fidelity", WHOLE, "no_reference", "picture", "with minus without"),

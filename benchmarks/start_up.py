@@ -3,7 +3,7 @@
     python benchmarks/start_up.py [--rounds 3] [--cold-rounds 1] [--output start_up.json]
 
 Videos are made with the embedded model; "cold" begins with an empty compilation cache, "warm" with one that a run
-before has filled. With --aot the programs are exported first, and the time of that is told too. A warm process is one
+before has filled. With --aot the programs are exported first, and the time of that is given too. A warm process is one
 that has made a video before.
 """
 

@@ -99,10 +99,10 @@ def main() -> None:
     del image
 
     formats = {"PyTorch eager": theirs, "PyTorch channels last": torch_side.channels_last(copy.deepcopy(theirs))}
-    told = torch.from_numpy(context)
+    text_states = torch.from_numpy(context)
     if asked.against == "motion":  # it takes the text once for each frame
-        told = told.repeat_interleave(FRAMES, 0)
-    arguments = (torch.from_numpy(x).movedim(-1, 1), torch.from_numpy(time), told)
+        text_states = text_states.repeat_interleave(FRAMES, 0)
+    arguments = (torch.from_numpy(x).movedim(-1, 1), torch.from_numpy(time), text_states)
 
     def torch_way(model):
         return torch_side.step_of(model, arguments, asked.backward)

@@ -143,7 +143,7 @@ def test_the_launcher_runs_every_ablation_with_a_config_that_loads(commands, ben
 
 
 def test_what_is_finished_is_not_run_again_and_what_failed_is(tmp_path):
-    """With a `python` that writes down its calls, makes what the command would, and fails where it is told to."""
+    """With a `python` that writes down its calls, makes what the command would, and fails where it is to."""
     script = tmp_path / "bin" / "python"
     script.parent.mkdir()
     script.write_text(

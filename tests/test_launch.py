@@ -37,10 +37,10 @@ def test_a_dry_run_shows_the_commands_and_help_the_options(name):
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout
     assert "configs/x.py" in done.stdout
-    told = start(name, "--help")
-    assert told.returncode == 0
-    assert "--dry-run" in told.stdout
-    assert "set -euo" not in told.stdout
+    shown = start(name, "--help")
+    assert shown.returncode == 0
+    assert "--dry-run" in shown.stdout
+    assert "set -euo" not in shown.stdout
 
 
 @pytest.mark.parametrize(

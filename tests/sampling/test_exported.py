@@ -57,9 +57,9 @@ def test_other_steps_and_scales_are_arguments(loaded, tiny_pipeline, caplog):
 def test_a_program_that_is_not_there_is_traced_and_named(loaded, tiny_pipeline, caplog):
     with caplog.at_level(standard_logging.WARNING, logger="absl"):
         output = loaded(PROMPT, seed=3, temporal_factor=1, num_frames=4, decode_chunk=4)
-    told = [record.getMessage() for record in caplog.records if "not exported" in record.getMessage()]
-    assert len(told) == 1
-    assert "'decode'" in told[0]
+    warned = [record.getMessage() for record in caplog.records if "not exported" in record.getMessage()]
+    assert len(warned) == 1
+    assert "'decode'" in warned[0]
     traced = tiny_pipeline(PROMPT, seed=3, temporal_factor=1, num_frames=4, decode_chunk=4)
     np.testing.assert_array_equal(output.frames, traced.frames)
 

@@ -21,9 +21,9 @@ def pipeline(tiny_pipeline):
 
 @pytest.fixture(scope="module")
 def pair(pipeline):
-    """Two prompts at once, and what the callback was told."""
-    told = []
-    return pipeline([CIRCLE, SQUARE], seed=[3, 4], callback=lambda *call: told.append(call)), told
+    """Two prompts at once, and what the callback was called with."""
+    calls = []
+    return pipeline([CIRCLE, SQUARE], seed=[3, 4], callback=lambda *call: calls.append(call)), calls
 
 
 def parts_without(tiny_model, folder, *missing):
@@ -41,12 +41,12 @@ def test_frames_and_reference(pair):
 
 
 def test_callback_hears_of_every_stage_in_order(pair):
-    output, told = pair
-    ends = list(dict.fromkeys((stage, of) for stage, step, of, _ in told if step == of))
+    output, calls = pair
+    ends = list(dict.fromkeys((stage, of) for stage, step, of, _ in calls if step == of))
     assert ends == [("text", 1), ("reference", 2), ("cascade_4", 2), ("cascade_8", 2), ("temporal", 1), ("decode", 5)]
-    previews = {stage: preview for stage, step, of, preview in told if step == of and preview is not None}
+    previews = {stage: preview for stage, step, of, preview in calls if step == of and preview is not None}
     np.testing.assert_array_equal(previews["reference"], output.reference)
-    decoded = [preview for stage, _, _, preview in told if stage == "decode" and preview is not None]
+    decoded = [preview for stage, _, _, preview in calls if stage == "decode" and preview is not None]
     np.testing.assert_array_equal(np.concatenate(decoded, axis=1), output.frames)
 
 
@@ -82,12 +82,12 @@ def test_a_smaller_batch_is_filled_up(pipeline, pair, compilations):
 
 def test_a_given_reference_takes_the_way_of_a_drawn_one(pipeline, pair, compilations):
     output, _ = pair
-    told = []
+    calls = []
     given = pipeline(
-        [CIRCLE, SQUARE], seed=[3, 4], reference=list(output.reference), callback=lambda *call: told.append(call[0])
+        [CIRCLE, SQUARE], seed=[3, 4], reference=list(output.reference), callback=lambda *call: calls.append(call[0])
     )
     np.testing.assert_array_equal(given.frames, output.frames)
-    assert "reference" not in told
+    assert "reference" not in calls
     assert not compilations
 
 
@@ -135,14 +135,14 @@ def test_wrong_arguments_are_refused_before_compiling(pipeline, compilations, ar
     assert not compilations
 
 
-def test_unknown_words_and_long_prompts_are_told(pipeline):
+def test_unknown_words_and_long_prompts_give_warnings(pipeline):
     with pytest.warns(UserWarning, match=r"does not know 'zebra'; the words it knows are a, background, black"):
         pipeline.inputs(SamplingRequest.from_keywords("a red zebra").resolve(pipeline.index))
     with pytest.warns(UserWarning, match="exceed 16 tokens and are truncated"):
         pipeline.inputs(SamplingRequest.from_keywords(" ".join(["red"] * 20)).resolve(pipeline.index))
 
 
-def test_missing_parts_are_replaced_and_told(tiny_model, tmp_path, caplog):
+def test_missing_parts_are_replaced_with_a_warning(tiny_model, tmp_path, caplog):
     folder = parts_without(tiny_model, tmp_path, "temporal_upsampler", "video_decoder", "unet")
     with caplog.at_level("WARNING", logger="absl"):
         pipeline = VideoGenPipeline.from_pretrained(folder)
@@ -193,54 +193,54 @@ def test_a_stage_that_does_not_fit_is_refused(tiny_model, tmp_path):
 
 
 def test_every_step_is_reported_and_any_number_of_steps_compiles_nothing(pipeline, compilations):
-    def told(steps):
+    def reported(steps):
         calls, image = [], np.zeros((16, 16, 3), np.uint8)
         pipeline(CIRCLE, reference=image, steps=steps, num_frames=5, callback=lambda *call: calls.append(call[:3]))
-        return list(dict.fromkeys(call for call in calls if call[0] == "cascade_8"))  # told again while compiling
+        return list(dict.fromkeys(call for call in calls if call[0] == "cascade_8"))  # reported again while compiling
 
-    assert told(3) == [("cascade_8", step, 3) for step in range(4)]
+    assert reported(3) == [("cascade_8", step, 3) for step in range(4)]
     compilations.clear()
-    assert told(5) == [("cascade_8", step, 5) for step in range(6)]
+    assert reported(5) == [("cascade_8", step, 5) for step in range(6)]
     assert not compilations
 
 
 def test_previews_show_the_video_so_far(pipeline, pair, compilations):
-    told = {}
+    calls = {}
 
     def callback(stage, step, of, preview):
         if step == of and preview is not None:
-            told[stage] = preview
+            calls[stage] = preview
 
     output = pipeline([CIRCLE, SQUARE], seed=[3, 4], num_frames=6, callback=callback, previews=True)
     np.testing.assert_array_equal(output.frames, pair[0].frames[:, :6])
-    shapes = {stage: preview.shape for stage, preview in told.items()}
+    shapes = {stage: preview.shape for stage, preview in calls.items()}
     # The base frames at the side of each stage, then all that are asked for.
     assert shapes["cascade_4"] == (2, 4, 8, 8, 3)
     assert shapes["cascade_8"] == (2, 4, 16, 16, 3)
     assert shapes["temporal"] == (2, 6, 16, 16, 3)
-    np.testing.assert_array_equal(told["temporal"][:, ::2], told["cascade_8"][:, :3])  # given frames stay
-    before = told["cascade_8"]
+    np.testing.assert_array_equal(calls["temporal"][:, ::2], calls["cascade_8"][:, :3])  # given frames stay
+    before = calls["cascade_8"]
     pipeline(
         [CIRCLE, SQUARE], seed=[3, 4], num_frames=6, callback=callback, previews=True, decode_chunk=4, decode_overlap=1
     )
-    assert np.max(np.abs(told["cascade_8"].astype(int) - before)) <= 1  # each frame by itself, in windows of any length
-    assert told["temporal"].std() > 1
+    assert np.max(np.abs(calls["cascade_8"].astype(int) - before)) <= 1  # frame by frame, in windows of any length
+    assert calls["temporal"].std() > 1
 
 
 def test_what_the_callback_raises_ends_the_call_between_steps(pipeline, pair, compilations):
     class Cancelled(Exception):
         pass
 
-    told = []
+    calls = []
 
     def callback(stage, step, of, preview):
-        told.append((stage, step))
+        calls.append((stage, step))
         if (stage, step) == ("cascade_4", 1):
             raise Cancelled
 
     with pytest.raises(Cancelled):
         pipeline([CIRCLE, SQUARE], seed=[3, 4], callback=callback)
-    assert told[-1] == ("cascade_4", 1)
+    assert calls[-1] == ("cascade_4", 1)
     again = pipeline([CIRCLE, SQUARE], seed=[3, 4])
     np.testing.assert_array_equal(again.frames, pair[0].frames)
     assert not compilations

@@ -257,7 +257,7 @@ def test_export_names_what_is_missing(world, tmp_path):
     config, workdir, *_ = world.train("autoencoder")
     with pytest.raises(ValueError, match="holds no run: it has no checkpoints folder"):
         export_stage(config, tmp_path, tmp_path / "model")
-    with pytest.raises(ValueError, match=r"no checkpoint of step 7 in .*; there are those of 1"):
+    with pytest.raises(ValueError, match=r"no checkpoint of step 7 in .*; those saved are 1"):
         export_stage(config, workdir, tmp_path / "model", step=7)
 
 

@@ -52,7 +52,7 @@ class FakePipeline:
     """Calls its callback as the real one does, `step_seconds` apart.
 
     Attributes:
-      calls: the arguments of its runs; steps: what its callback was told.
+      calls: the arguments of its runs; steps: what its callback was called with.
       hold: cleared, a run stays in the middle of its first cascade stage, and says so by `held`, until it is set.
     """
 

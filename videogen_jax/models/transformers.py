@@ -162,8 +162,9 @@ class TemporalTransformer(nn.Module):
 class ReferenceAttention(nn.Module):
     """Attention from every position of every frame to all positions of the first frame; the identity until trained.
 
-    The first frame is that of the reference image, so this layer carries the reference's appearance to wherever it has
-    moved; temporal attention stays at one position and does not follow motion. In Tune-A-Video (Wu et al. 2023, section
+    The first frame shows what the reference image shows (with `reference_frames="clean"` it is the reference), so this
+    layer carries the reference's appearance to wherever it has moved; temporal attention stays at one position and does
+    not follow motion. In Tune-A-Video (Wu et al. 2023, section
     3.3) the spatial self-attention itself attends to the first frame; a layer of its own leaves the 2D UNet's function
     as it is.
     """

@@ -196,7 +196,7 @@ class Checkpoints:
         """Return `step`. Raises ValueError if there is no good checkpoint of it."""
         if step not in self.steps:
             known = ", ".join(map(str, self.steps)) or "none"
-            raise ValueError(f"there is no checkpoint of step {step} in {self.folder}; there are those of {known}")
+            raise ValueError(f"there is no checkpoint of step {step} in {self.folder}; those saved are {known}")
         try:
             check_manifest(self.folder / str(step), step)
         except Damaged as damage:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
-SAMPLERS = {
+SAMPLER_OF_CLASS = {
     "DDIMScheduler": "ddim",
     "PNDMScheduler": "pndm",
     "EulerDiscreteScheduler": "euler",
@@ -108,8 +108,8 @@ class Scheduler:
           ValueError: the scheduler, a field or a value is not supported; the message names it and what is supported.
         """
         name = config.get("_class_name")
-        if name not in SAMPLERS:
-            raise ValueError(f"{where} describes a {name}; supported are {', '.join(SAMPLERS)}")
+        if name not in SAMPLER_OF_CLASS:
+            raise ValueError(f"{where} describes a {name}; supported are {', '.join(SAMPLER_OF_CLASS)}")
         fields = {**_COMMON, **_DEFAULTS[name]}
         fixed = {**_COMMON_FIXED, **_FIXED[name]}
         known = set().union(*_DEFAULTS.values(), *_FIXED.values(), _COMMON, _COMMON_FIXED, _WITHOUT_EFFECT)
@@ -137,11 +137,11 @@ class Scheduler:
         schedule = {"name": SCHEDULES[fields["beta_schedule"]]}
         schedule |= {key: fields[key] for key in ("num_train_timesteps", "beta_start", "beta_end")}
         schedule["rescale_zero_terminal_snr"] = bool(fields.get("rescale_betas_zero_snr", False))
-        if schedule["rescale_zero_terminal_snr"] and SAMPLERS[name] in ("euler", "dpmpp_2m"):
+        if schedule["rescale_zero_terminal_snr"] and SAMPLER_OF_CLASS[name] in ("euler", "dpmpp_2m"):
             schedule["least_alphas_cumprod"] = _LEAST_ALPHAS_CUMPROD
         return cls(
             schedule,
-            SAMPLERS[name],
+            SAMPLER_OF_CLASS[name],
             fields["prediction_type"],
             fields["timestep_spacing"],
             int(fields["steps_offset"]),
@@ -150,7 +150,7 @@ class Scheduler:
 
     def to_config(self) -> dict[str, Any]:
         """Return the content of scheduler_config.json from which `from_config` restores these settings."""
-        name = next(public for public, sampler in SAMPLERS.items() if sampler == self.sampler)
+        name = next(public for public, sampler in SAMPLER_OF_CLASS.items() if sampler == self.sampler)
         schedule = dict(self.schedule)
         public = next(public for public, ours in SCHEDULES.items() if ours == schedule["name"])
         defaults = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012}

@@ -162,7 +162,7 @@ def pipeline(studio):
 
 @pytest.fixture
 def expected():
-    """Patterns of what a test means to go wrong in the browser, told beforehand: its messages may come late."""
+    """Patterns of what a test means to go wrong in the browser, named beforehand: its messages may come late."""
     return []
 
 
@@ -181,14 +181,14 @@ def open_page(browser, expected, new_studio):
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
-        page.on("console", told)
+        page.on("console", logged)
         page.on("pageerror", lambda error: problems.append(str(error)))
         # A video that leaves the page and an event stream that is closed are aborted: no failure.
         page.on("requestfailed", lambda request: failed(request.url, request.failure))
         page.goto(url)
         return page
 
-    def told(message) -> None:
+    def logged(message) -> None:
         if message.type in ("error", "warning"):
             problems.append(f"{message.text} {message.location['url']}")
 
