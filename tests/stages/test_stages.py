@@ -30,8 +30,6 @@ UNET = {
     "cross_attention_dim": 6,
     "norm_num_groups": 4,
 }
-# Text has more to say in it; it takes longer to compile.
-ATTENDING_UNET = {**UNET, "cross_attention": (True,)}
 
 
 def normal(*shape, seed=0):
@@ -41,6 +39,21 @@ def normal(*shape, seed=0):
 def cascade(**fields):
     settings = {"unet": UNET, "schedule": {"name": "cosine", "rescale_zero_terminal_snr": True}, "resolution": 4}
     return build_stage("cascade", {**settings, **fields})
+
+
+def mixing(stage):
+    """The stage with a short function of all its inputs in the place of the UNet, and parameters for it.
+
+    For tests of what a network is given and of what becomes of its output; tests/models has those of the network.
+    """
+
+    class Mixing(type(stage)):
+        def predict(self, params, x, t, context, conditions=(), **_):
+            scalars = context.mean((1, 2)) + 1e-3 * sum(jax.tree.leaves(conditions), t)  # (B,)
+            return jnp.tanh(x @ params["kernel"] + scalars[:, None, None, None, None])
+
+    fields = {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}
+    return Mixing(**fields), {"kernel": 0.5 * normal(stage.network.in_channels, 4, seed=9)}
 
 
 @pytest.mark.parametrize("reference_frames", ["all", "first", "clean", "none"])
@@ -68,10 +81,10 @@ def test_a_stage_without_text_or_reference_neither_learns_nor_samples_from_it():
     reference, context, null = normal(2, 1, 4, 4, 4, seed=1), normal(2, 3, 6, seed=3), normal(3, 6, seed=4)
     batch = {"latents": normal(2, 3, 4, 4, 4), "reference": reference, "context": context}
     keys = jax.random.split(jax.random.key(7), 2)
-    params = random_params(cascade(), batch, "cascade_4")
 
     def results(stage, *batches):
         """The loss and two sampling steps with each of the batches."""
+        stage, params = mixing(stage)
 
         def both(batch):
             inputs = CascadeInputs(batch["context"], null, batch["reference"])
@@ -91,10 +104,9 @@ def test_a_stage_without_text_or_reference_neither_learns_nor_samples_from_it():
 
 
 def test_a_clean_reference_is_the_first_frame_and_teaches_nothing():
-    stage = cascade(reference_frames="clean", reference_dropout=0.0)
+    stage, params = mixing(cascade(reference_frames="clean", reference_dropout=0.0))
     reference, context = normal(2, 1, 4, 4, 4, seed=1), normal(2, 3, 6)
     batch = {"latents": normal(2, 3, 4, 4, 4), "reference": reference, "context": context}
-    params = random_params(stage, batch, stage.name)
     keys = jax.random.split(jax.random.key(7), 2)
     inputs, settings = CascadeInputs(context, jnp.zeros((3, 6)), reference), StageSettings(1.0, 1.0, steps=2)
     drawn = jax.jit(lambda p: stage.sample_latents(p, keys, inputs, 3, settings))(params)
@@ -116,9 +128,8 @@ def test_a_clean_reference_is_the_first_frame_and_teaches_nothing():
 
 @pytest.mark.parametrize("reference_frames", ["all", "clean"])
 def test_a_still_image_is_learned_without_its_reference(reference_frames):
-    stage = cascade(reference_frames=reference_frames, reference_dropout=0.0)
-    batch = {"latents": normal(2, 1, 4, 4, 4), "context": normal(2, 3, 6)}
-    params = {stage.name: random_params(stage, batch, stage.name)}
+    stage, params = mixing(cascade(reference_frames=reference_frames, reference_dropout=0.0))
+    params, batch = {stage.name: params}, {"latents": normal(2, 1, 4, 4, 4), "context": normal(2, 3, 6)}
 
     @jax.jit
     def loss(reference):
@@ -146,15 +157,13 @@ def test_dropped_text_is_the_empty_prompts():
     assert abs(float(dropped.mean()) - 0.25) < 0.03
 
 
-def random_params(stage, batch, part):
-    leaves, tree = jax.tree.flatten(jax.eval_shape(stage.init, jax.random.key(0), batch)[part])
+def random_params(stage, batch):
+    leaves, tree = jax.tree.flatten(jax.eval_shape(stage.init, jax.random.key(0), batch))
     return tree.unflatten([0.2 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)])
 
 
 def test_a_batch_of_videos_is_what_each_is_alone_and_passes_without_weight_may_be_left_out():
-    stage = cascade(lower_resolution=2, unet=ATTENDING_UNET)
-    batch = {"latents": normal(2, 2, 4, 4, 4), "context": normal(2, 3, 6, seed=1)}
-    params = random_params(stage, batch, stage.name)
+    stage, params = mixing(cascade(lower_resolution=2))
 
     @functools.partial(jax.jit, static_argnames="passes")
     def sample(keys, context, reference, lower, scales=(3.0, 2.0), passes=PASSES):
@@ -167,7 +176,7 @@ def test_a_batch_of_videos_is_what_each_is_alone_and_passes_without_weight_may_b
         return sample_loop(step, state, stage.sampler("dpmpp_2m").coefficients(2)).x
 
     keys = jax.random.split(jax.random.key(7), 2)
-    inputs = (keys, batch["context"], normal(2, 1, 4, 4, 4, seed=2), normal(2, 2, 2, 2, 4, seed=3))
+    inputs = (keys, normal(2, 3, 6, seed=1), normal(2, 1, 4, 4, 4, seed=2), normal(2, 2, 2, 2, 4, seed=3))
     both = sample(*inputs)
     assert both.shape == (2, 2, 4, 4, 4)
     assert jnp.abs(both[0] - both[1]).max() > 0.1
@@ -187,12 +196,12 @@ def test_a_batch_of_videos_is_what_each_is_alone_and_passes_without_weight_may_b
 
 
 def test_a_first_stage_draws_its_samples_without_the_lower_latents_that_clips_have_for_another():
-    stage = cascade()
+    stage, params = mixing(cascade())
     batch = {"latents": normal(1, 2, 4, 4, 4), "reference": normal(1, 1, 4, 4, 4, seed=1), "context": normal(1, 3, 6)}
     frozen, rng = {"null_context": jnp.zeros((3, 6))}, jax.random.key(0)
-    params = {stage.name: random_params(stage, batch, stage.name)}
     alone, with_lower = (
-        jax.jit(stage.sample)(params, frozen, some, rng) for some in (batch, {**batch, "lower": normal(1, 2, 2, 2, 4)})
+        jax.jit(stage.sample)({stage.name: params}, frozen, some, rng)
+        for some in (batch, {**batch, "lower": normal(1, 2, 2, 2, 4)})
     )
     assert alone.keys() == with_lower.keys()
     for name in alone:
@@ -200,9 +209,8 @@ def test_a_first_stage_draws_its_samples_without_the_lower_latents_that_clips_ha
 
 
 def test_reference_without_guidance_is_that_of_scale_one():
-    stage = build_stage("reference", {"unet": ATTENDING_UNET})
+    stage, params = mixing(build_stage("reference", {"unet": UNET}))
     context = normal(2, 3, 6, seed=1)
-    params = random_params(stage, {"latents": normal(2, 1, 4, 4, 4), "context": context}, "unet")
 
     keys, empty = jax.random.split(jax.random.key(7), 2), Prompts(jnp.zeros((1, 3, 6)))
     assert stage.passes(StageSettings(7.5)) == ("uncond", "full")
@@ -327,19 +335,19 @@ def test_decoder_and_discriminator_do_not_train_each_other():
     frozen = {"scaling_factor": 1.0, "shift_factor": 0.0}
 
     @jax.jit
-    def largest_gradients(rng):
-        params = stage.init(rng, batch)
+    def gradients(params):
+        def terms(params):
+            loss, metrics = stage.loss(params, frozen, batch, jax.random.key(0))
+            return (metrics["adversarial"], metrics["discriminator"]), (loss, metrics)
 
-        def of(name):
-            grads = jax.grad(lambda params: stage.loss(params, frozen, batch, rng)[1][name])(params)
-            return {
-                part: jnp.stack([jnp.abs(x).max() for x in jax.tree.leaves(tree)]).max() for part, tree in grads.items()
-            }
+        _, pull_back, (loss, metrics) = jax.vjp(terms, params, has_aux=True)
+        return pull_back((1.0, 0.0))[0], pull_back((0.0, 1.0))[0], loss, metrics
 
-        (loss, metrics) = stage.loss(params, frozen, batch, rng)
-        return of("adversarial"), of("discriminator"), loss, metrics
+    def largest(gradient):
+        return {part: max(np.abs(x).max() for x in jax.tree.leaves(tree)) for part, tree in gradient.items()}
 
-    adversarial, discriminator, loss, metrics = largest_gradients(jax.random.key(0))
+    *of_terms, loss, metrics = jax.device_get(gradients(random_params(stage, batch)))
+    adversarial, discriminator = map(largest, of_terms)
     assert adversarial["discriminator"] == 0
     assert adversarial["video_decoder"] > 0
     assert discriminator["video_decoder"] == 0
@@ -369,8 +377,9 @@ def test_prompts_without_the_tokens_that_are_trained_keep_their_states():
     config = text.get_config("words=circling").optimizer
     config.warmup_steps = 0
     optimizer = make_optimizer(config, 10)
-    state = init_state(stage, optimizer, jax.random.key(1), batch)
-    trained, _ = train_step(stage, optimizer, 0.9, 1, 0, state, {"trained_tokens": jnp.array([3, 5])}, batch)
+    state = jax.jit(functools.partial(init_state, stage, optimizer))(jax.random.key(1), batch)
+    step = jax.jit(functools.partial(train_step, stage, optimizer, 0.9, 1, 0))
+    trained, _ = step(state, {"trained_tokens": jnp.array([3, 5])}, batch)
     before, after = (
         np.asarray(stage.network.apply({"params": p["text_encoder"]}, tokens)[0]) for p in (state.params, trained.ema)
     )

@@ -21,13 +21,14 @@ from videogen_jax.weights.parts import load_autoencoder, load_reference, load_st
 WIDTH = 8  # of the text states
 UNET = {
     "model.unet.block_out_channels": (8,),
+    "model.unet.layers_per_block": 1,
     "model.unet.cross_attention": (False,),  # the middle has transformers
     "model.unet.num_heads": 1,
     "model.unet.cross_attention_dim": WIDTH,
     "model.unet.norm_num_groups": 4,
     "model.preview_steps": 1,
 }
-VAE = {"block_out_channels": (8, 8), "norm_num_groups": 4}
+VAE = {"block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 4}
 SHRUNK = {
     "text": {
         "model.text_encoder.hidden_size": WIDTH,
