@@ -4,17 +4,21 @@ To import JAX and others takes a process seconds, and a command that is refused 
 starts this one. Each line of its input is a command, as JSON, and each line of its output a command's exit status.
 """
 
+import atexit
+import gc
 import importlib
 import json
 import os
 import runpy
 import sys
+import threading
+import traceback
 
 LIBRARIES = ("absl.app", "av", "flax.linen", "grain", "jax", "ml_collections.config_flags", "optax", "orbax.checkpoint")
 
 
-def run(module: str, arguments: list[str], cwd: str, environment: dict[str, str], stdout: str, stderr: str) -> None:
-    """Be `python -m module arguments` from here on."""
+def run(module: str, arguments: list[str], cwd: str, environment: dict[str, str], stdout: str, stderr: str) -> int:
+    """Be `python -m module arguments` from here on, up to the exit status."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
@@ -23,17 +27,33 @@ def run(module: str, arguments: list[str], cwd: str, environment: dict[str, str]
         os.dup2(opened, number)
         os.close(opened)
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    status = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as stopped:
+        status = stopped.code
+        if not isinstance(status, int | None):
+            print(status, file=sys.stderr)
+            status = 1
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    threading._shutdown()  # as Python ends: waits for threads, then what was registered for the end
+    atexit._run_exitfuncs()
+    return status or 0
 
 
 def main() -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
+    gc.freeze()  # the forks share its memory
     for line in sys.stdin:
         process = os.fork()
         if not process:
-            run(**json.loads(line))
-            return
+            status = run(**json.loads(line))
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)  # to take all modules apart takes most of a second
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 
 
