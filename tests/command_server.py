@@ -1,7 +1,8 @@
 """Runs commands of the package for the tests: each in a fork of a process that has imported the libraries already.
 
-To import JAX and others takes a process seconds, and a command that is refused does nothing else. `tests/conftest.py`
-starts this one. Each line of its input is a command, as JSON, and each line of its output a command's exit status.
+To import JAX and others takes a process seconds, and a command that is refused does nothing else. A program that needs
+a certain number of devices runs in a fork too, since JAX starts there. `tests/conftest.py` starts this one. Each line
+of its input is a command, as JSON, and each line of its output a command's exit status.
 """
 
 import atexit
@@ -18,7 +19,7 @@ LIBRARIES = ("absl.app", "av", "flax.linen", "grain", "jax", "ml_collections.con
 
 
 def run(module: str, arguments: list[str], cwd: str, environment: dict[str, str], stdout: str, stderr: str) -> int:
-    """Be `python -m module arguments` from here on, up to the exit status."""
+    """Be `python -m module arguments` from here on, up to the exit status; as of python, a module "-c" is code."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
@@ -29,7 +30,11 @@ def run(module: str, arguments: list[str], cwd: str, environment: dict[str, str]
     sys.argv = [module, *arguments]
     status = 0
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if module == "-c":
+            sys.argv[1:] = arguments[1:]
+            exec(arguments[0], {"__name__": "__main__"})
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as stopped:
         status = stopped.code
         if not isinstance(status, int | None):
@@ -46,6 +51,7 @@ def run(module: str, arguments: list[str], cwd: str, environment: dict[str, str]
 def main() -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
+    gc.set_threshold(50_000, 50, 100)  # as in tests/conftest.py
     gc.freeze()  # the forks share its memory
     for line in sys.stdin:
         process = os.fork()

@@ -63,7 +63,10 @@ def pytest_configure(config):
     if config.option.markexpr not in ("not slow", "quick"):
         return
     if not hasattr(config, "workerinput"):  # a worker has the environment of the process that started it
-        flags = ["--xla_backend_optimization_level=0", os.environ.get("XLA_FLAGS", "")]
+        # Threads that wait for their share of a tiny product keep the other worker's core busy.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        flags = ["--xla_backend_optimization_level=0", "--xla_cpu_multi_thread_eigen=false"]
+        flags.append(os.environ.get("XLA_FLAGS", ""))
         if jax.__version_info__ < (0, 11):  # a later XLA may not know these, and stops at a flag that it does not know
             # The older emitters and modules that are not split for threads compile in less than half the time, without
             # LLVM's longer passes it is a seventh less again, and so it is with the preset.
@@ -117,15 +120,17 @@ def command_server():
     process.communicate()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_command(command_server, tmp_path_factory):
-    """Run `python -m module arguments` in `cwd` with more variables: its status and output, as of `subprocess.run`.
+    """Run `python -m module arguments`, or `python -c code arguments`, in `cwd` with more variables.
 
-    JAX's variables cannot be set, for it is imported already. A test of what a command imports, or of its signals,
-    starts a process itself.
+    Returns its status and output, as `subprocess.run` does. JAX's variables cannot be set, for it is imported already;
+    those of XLA can. A test of what a command imports, or of its signals, starts a process itself.
     """
 
-    def run(module: str, *arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    def run(module: str, *arguments: str | Path, cwd: Path = ROOT.parent, devices: int = 1, **environment: str):
+        flags = environment.get("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+        environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
         assert not any(name.startswith("JAX_") for name in environment)
         folder = tmp_path_factory.mktemp("command")
         outputs = {name: folder / name for name in ("stdout", "stderr")}
@@ -161,6 +166,21 @@ def tiny_pipeline(tiny_model):
     from videogen_jax.sampling.pipeline import VideoGenPipeline
 
     return VideoGenPipeline.from_pretrained(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def drawn_by_numpy():
+    """Training starts from random numbers of NumPy: to compile a network's initialisation takes as long as a step."""
+    from tests.tiny_model import random_params
+    from videogen_jax.training import loop
+
+    def draw(stage, optimizer, rng, batch):
+        params = random_params(jax.eval_shape(stage.init, rng, batch), seed=0)
+        return loop.TrainState(jax.numpy.int32(0), params, params, optimizer.init(params))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "init_state", draw)
+        yield
 
 
 @pytest.fixture

@@ -281,9 +281,9 @@ def test_wrong_config(model, tmp_path, fields, message):
         (["--model=nowhere", "--split=test"], "split"),
     ],
 )
-def test_wrong_command(arguments, message, tmp_path):
-    command = [sys.executable, "-m", "videogen_jax.evaluate", "--config=configs/shapes/evaluate.py"]
-    done = subprocess.run([*command, f"--output={tmp_path}", *arguments], capture_output=True, text=True, check=False)
+def test_wrong_command(arguments, message, tmp_path, run_command):
+    config = "--config=configs/shapes/evaluate.py"
+    done = run_command("videogen_jax.evaluate", config, f"--output={tmp_path}", *arguments)
     assert done.returncode == 2, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert message in line

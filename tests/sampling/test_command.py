@@ -86,7 +86,6 @@ def test_prompts_of_a_file_are_made_in_batches(sample_config, tiny_pipeline, tmp
 def test_a_given_reference_and_settings_reach_the_pipeline(sample_config, tmp_path):
     write_image("red.png", np.full((40, 60, 3), (200, 20, 20), np.uint8))
     sample_config.frames, sample_config.fps = 6, 4.0
-    sample_config.batch_size = 1
     (target,) = command.sample(sample_config, [CIRCLE], "made/video.gif", "red.png", save_reference=True)
     assert target.paths == [Path("made/video.gif"), Path("made/video.png"), Path("made/video-reference.png")]
     frames, fps = read_video(target.video)

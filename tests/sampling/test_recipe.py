@@ -59,11 +59,12 @@ def test_a_video_is_made_again_bit_for_bit(sample_config, capsys):
 
 def test_settings_size_and_a_given_reference_are_kept(sample_config, tmp_path):
     write_image("photo.png", np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
-    sample_config.frames, sample_config.fps, sample_config.cascade.steps, sample_config.size = 5, 6.0, 3, "16x32"
+    sample_config.frames, sample_config.fps, sample_config.cascade.steps, sample_config.size = 5, 6.0, 3, "16x24"
+    sample_config.batch_size = 1  # so the programs are those of a test of the pipeline
     with pytest.warns(UserWarning, match="trained on 16x16 pixels; other sizes come out worse"):
         (target,) = command.sample(sample_config, [CIRCLE], "made/video.gif", "photo.png", save_reference=True)
     frames, fps = read_video(target.video)
-    assert (frames.shape, fps) == ((5, 16, 32, 3), 6.0)
+    assert (frames.shape, fps) == ((5, 16, 24, 3), 6.0)
     recipe = Recipe.read(target.video)
     assert recipe.request.stages["cascade_8"].steps == 3
     assert "reference" not in recipe.request.stages
@@ -72,7 +73,7 @@ def test_settings_size_and_a_given_reference_are_kept(sample_config, tmp_path):
     for image in ("photo.png", str(target.reference)):  # the whole photo, or what was cut from it
         again = command.remake(get_config(), str(target.video), "again.gif", image)
         assert again.video.read_bytes() == target.video.read_bytes()
-    write_image("other.png", np.zeros((16, 32, 3), np.uint8))
+    write_image("other.png", np.zeros((16, 24, 3), np.uint8))
     with pytest.raises(ValueError, match=r"--reference other\.png is not the image"):
         command.remake(get_config(), str(target.video), "again.gif", "other.png")
 

@@ -1,9 +1,6 @@
 """Collectives and memory traffic of manually sharded programs."""
 
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +35,9 @@ print(json.dumps(texts))
 
 
 @pytest.fixture(scope="module")
-def programs() -> dict[str, str]:
-    env = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=2", JAX_PLATFORMS="cpu")
-    done = subprocess.run([sys.executable, "-c", PROGRAMS], env=env, capture_output=True, text=True, check=True)
+def programs(run_command) -> dict[str, str]:
+    done = run_command("-c", PROGRAMS, devices=2, XLA_FLAGS="")
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 

@@ -18,6 +18,7 @@ from videogen_jax.training.run import run
 from videogen_jax.weights.model_folder import ModelFolder
 from videogen_jax.weights.parts import load_autoencoder, load_reference, load_stage, load_text_encoder
 
+pytestmark = pytest.mark.usefixtures("drawn_by_numpy")
 WIDTH = 8  # of the text states
 UNET = {
     "model.unet.block_out_channels": (8,),
@@ -110,7 +111,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, drawn_by_numpy):
     return World(tmp_path_factory.mktemp("world"))
 
 
@@ -216,6 +217,7 @@ def test_the_decoder_alone_goes_on_from_an_exported_autoencoder(world, tmp_path)
     world.train("autoencoder")
     config = world.config("autoencoder:part=decoder")
     config.data.seed += 1  # frames of which the factors would be others
+    config.model.scales = ((1.0, 1),)  # one is enough here
     state = run(config, tmp_path)
     start, vae = load_autoencoder(world.model)
     for tree in (state.params["vae"], state.ema["vae"]):

@@ -106,7 +106,6 @@ def environment(cache: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.modules["torch"] = None  # which tensorboardX would import, in two seconds
     sys.modules["videogen_jax.training.run"] = types.ModuleType("videogen_jax.training.run")
     sys.modules["videogen_jax.training.run"].run = run
 

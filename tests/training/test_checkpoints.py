@@ -3,8 +3,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -266,11 +264,8 @@ np.savez(f"{sys.argv[1]}/moved.npz", *map(np.asarray, jax.tree.leaves(moved)))
 """
 
 
-def test_checkpoint_is_restored_on_another_mesh_and_on_one_device(config, stage, source, tmp_path):
-    env = dict(os.environ, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
-    env["XLA_FLAGS"] = f"{env.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    command = [sys.executable, "-c", OTHER_MESHES, str(tmp_path)]
-    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+def test_checkpoint_is_restored_on_another_mesh_and_on_one_device(config, stage, source, tmp_path, run_command):
+    result = run_command("-c", OTHER_MESHES, tmp_path, devices=8)
     assert result.returncode == 0, result.stderr
     config.batch_size = 8
     state = train(config, stage, source, tmp_path / "moved")  # of 8 devices, finished; here there is one

@@ -106,6 +106,7 @@ config = get_base_config()
 config.stage, config.steps, config.batch_size, config.optimizer.warmup_steps = "linear", 2, 4, 1
 config.log_every = config.checkpoint_every = 1
 state = train(config, LinearStage(), LinearSource(), sys.argv[1], decode=lambda latents: latents[..., :3])
+assert "torch" not in sys.modules  # it is installed here, and takes seconds to import
 print(jax.process_index(), jax.process_count(), int(state.step))
 """
 

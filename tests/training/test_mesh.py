@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -105,11 +102,8 @@ print(sizes)
 """
 
 
-def test_sharded_step_is_that_of_one_device_and_each_device_holds_its_part():
+def test_sharded_step_is_that_of_one_device_and_each_device_holds_its_part(run_command):
     """test_sharding.py has a mesh with `data`; here are the fresh state and every parameter after a step."""
-    env = dict(os.environ, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
-    env["XLA_FLAGS"] = f"{env.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    command = [sys.executable, "-c", FOUR_DEVICES]
-    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    result = run_command("-c", FOUR_DEVICES, devices=4)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "{'data': 1, 'fsdp': 2, 'frames': 1, 'tensor': 2}\n"

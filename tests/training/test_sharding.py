@@ -1,9 +1,6 @@
 """Steps on meshes of eight CPU devices against those of one device, each mesh in a process of its own."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +13,16 @@ MESHES = ("8x1x1x1", "1x8x1x1", "2x2x1x2", "1x4x1x2")
 WITH_FRAMES = ("2x2x2x1", "1x2x2x2", "2x1x4x1")
 
 
-def on_meshes(stages, meshes):
-    command = [sys.executable, "tests/training/on_meshes.py", ",".join(stages), *meshes]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture(scope="session")
+def on_meshes(run_command):
+    """What on_meshes.py finds of some stages on some meshes."""
+
+    def run(stages, meshes):
+        done = run_command("tests.training.on_meshes", ",".join(stages), *meshes, devices=8)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
 
 
 def check(result, meshes):
@@ -46,13 +46,13 @@ def check(result, meshes):
         assert abs(moments - 2 * params) < 64  # two moments, and counters
 
 
-def test_a_tiny_text_encoder_on_a_mesh_of_three_axes():
+def test_a_tiny_text_encoder_on_a_mesh_of_three_axes(on_meshes):
     check(on_meshes(["text"], ["2x2x1x2"])["text"], ["2x2x1x2"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
-def test_three_steps_on_every_mesh_are_those_of_one_device(stage):
+def test_three_steps_on_every_mesh_are_those_of_one_device(on_meshes, stage):
     result = on_meshes([stage], MESHES)[stage]
     check(result, MESHES)
     assert result["parallel"] > 0.05 * result["bytes"]  # of the classifier the last layers alone
@@ -60,7 +60,7 @@ def test_three_steps_on_every_mesh_are_those_of_one_device(stage):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["cascade", "decoder"])
-def test_three_steps_with_frames_over_devices_are_those_of_one_device(stage):
+def test_three_steps_with_frames_over_devices_are_those_of_one_device(on_meshes, stage):
     check(on_meshes([stage], WITH_FRAMES)[stage], WITH_FRAMES)
 
 
@@ -90,14 +90,13 @@ print(json.dumps(found))
 
 
 @pytest.mark.slow
-def test_no_activation_is_gathered():
+def test_no_activation_is_gathered(run_command):
     """Parameters are gathered, activations are not: over frames they are exchanged, and over tensor summed.
 
     Over tensor one activation at a time is, for the temporal convolution between each pair of convolutions, which mixes
     the channels that the first of the pair has spread. To sum its results would send twice as much.
     """
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", GATHERS], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = run_command("-c", GATHERS, devices=8)
     assert done.returncode == 0, done.stderr[-3000:]
     for name, found in json.loads(done.stdout.splitlines()[-1]).items():
         largest = found["gathers"][0][0]

@@ -12,6 +12,7 @@ from videogen_jax.data.preparing import prepare_from
 from videogen_jax.training.exporting import export_stage
 from videogen_jax.training.run import run
 
+pytestmark = pytest.mark.usefixtures("drawn_by_numpy")
 TINY_UNET = {
     "block_out_channels": (16,),
     "layers_per_block": 1,

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,13 +12,19 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import hparams, scalar, text
 
 from videogen_jax.runtime.durable_files import write_text_durably
 from videogen_jax.video_io import write_video
+
+# tensorboardX imports PyTorch where it is installed, to take its tensors: 3 seconds and 200 MB for nothing here.
+with contextlib.ExitStack() as imported:
+    if "torch" not in sys.modules:
+        sys.modules["torch"] = None  # as if it were not installed
+        imported.callback(sys.modules.pop, "torch")
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.summary import hparams, scalar, text
 
 _FLUSH_SECONDS = 120.0  # at most this much of TensorBoard's file is lost if the run is killed
 # TensorBoard groups scalars by prefix; names that are not listed here are metrics of the stage's loss.
