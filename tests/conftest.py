@@ -173,9 +173,10 @@ def drawn_by_numpy():
     """Training starts from random numbers of NumPy: to compile a network's initialisation takes as long as a step."""
     from tests.tiny_model import random_params
     from videogen_jax.training import loop
+    from videogen_jax.weights.templates import parameter_shapes
 
     def draw(stage, optimizer, rng, batch):
-        params = random_params(jax.eval_shape(stage.init, rng, batch), seed=0)
+        params = random_params(parameter_shapes(stage, stage.init, batch), seed=0)
         return loop.TrainState(jax.numpy.int32(0), params, params, optimizer.init(params))
 
     with pytest.MonkeyPatch.context() as patch:

@@ -13,7 +13,6 @@ import pytest
 
 from configs.shapes.evaluate import get_config
 from tests.shapes.tiny_classifier import write_tiny_classifier
-from tests.tiny_model import write_tiny_model
 from videogen_jax.metrics import evaluation, fidelity, statistics
 from videogen_jax.metrics.image import psnr
 from videogen_jax.metrics.published import MEASURES
@@ -30,13 +29,13 @@ from videogen_jax.video_io import read_video
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("evaluate") / "model")
+def model(tiny_model):
+    return tiny_model
 
 
 @pytest.fixture(scope="module")
-def pipeline(model):
-    return VideoGenPipeline.from_pretrained(model)
+def pipeline(tiny_pipeline):
+    return tiny_pipeline
 
 
 @pytest.fixture(autouse=True, scope="module")

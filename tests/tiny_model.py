@@ -10,6 +10,7 @@ from videogen_jax.stages.stage import InputSizes, batch_spec
 from videogen_jax.training.build import build_stage
 from videogen_jax.weights.folder import INDEX_NAME
 from videogen_jax.weights.parts import save_public_part, save_scheduler
+from videogen_jax.weights.templates import parameter_shapes
 from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer
 
 CAPTIONS = ("a small red circle moving right slowly on a gray background", "a large blue square growing on a black one")
@@ -59,7 +60,7 @@ def write_tiny_model(folder: Path, seed: int = 0) -> Path:
         stages.append(build_stage("cascade", {**diffusion, **sizes}))
     sizes = InputSizes(resolution=RESOLUTIONS[-1], latent_channels=CHANNELS, text_length=LENGTH)
     for number, stage in enumerate(stages):
-        shapes = jax.eval_shape(stage.init, jax.random.key(0), batch_spec(stage.input_spec(sizes)))
+        shapes = parameter_shapes(stage, stage.init, batch_spec(stage.input_spec(sizes)))
         params = random_params(shapes, seed + number)
         for name, (part, config) in stage.parts().items():
             if name == "vae":

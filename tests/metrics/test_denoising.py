@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny_model import write_tiny_model
 from videogen_jax.metrics.denoising import denoising_errors
 from videogen_jax.stages.cascade import CascadeStage
 
@@ -65,16 +64,15 @@ def test_the_stage_has_the_conditioning_that_it_has_in_sampling():
     np.testing.assert_array_equal(recorded["scalar_conditions"]["noise_level"], [100, 100])
 
 
-def test_the_command_writes_the_errors_of_each_clip(tmp_path, monkeypatch):
+def test_the_command_writes_the_errors_of_each_clip(tiny_model, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     import denoising
 
     monkeypatch.setattr(denoising, "BATCH", 2)
     monkeypatch.setattr(denoising, "TIMESTEPS", (900,))
-    model = write_tiny_model(tmp_path / "model")
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["denoising.py", "--model", str(model), *arguments])
+        monkeypatch.setattr(sys, "argv", ["denoising.py", "--model", str(tiny_model), *arguments])
         denoising.main()
 
     output = tmp_path / "denoising.json"

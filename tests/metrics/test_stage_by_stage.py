@@ -5,18 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tiny_model import write_tiny_model
 from videogen_jax.metrics.fidelity import Codec
 from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.shapes.reader import score
 from videogen_jax.shapes.world import frame_times, render, sample_clip
 
 
-def test_stages_are_sampled_from_each_on_and_read(tmp_path, monkeypatch):
+def test_stages_are_sampled_from_each_on_and_read(tiny_model, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     import stage_by_stage
 
-    model = write_tiny_model(tmp_path / "model")
     sampled = []
     original = stage_by_stage.Sampler._sample
 
@@ -28,7 +26,7 @@ def test_stages_are_sampled_from_each_on_and_read(tmp_path, monkeypatch):
     monkeypatch.setattr(stage_by_stage.Sampler, "_sample", spy)
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["stage_by_stage.py", "--model", str(model), *arguments])
+        monkeypatch.setattr(sys, "argv", ["stage_by_stage.py", "--model", str(tiny_model), *arguments])
         stage_by_stage.main()
 
     run("--output", str(tmp_path / "stages.json"), "--clips", "3", "--batch", "2", "--seed", "5")
@@ -37,7 +35,7 @@ def test_stages_are_sampled_from_each_on_and_read(tmp_path, monkeypatch):
     assert list(found) == ["cascade_4", "cascade_8", "none"]
     assert {of["all"]["count"] for of in found.values()} == {3}
 
-    pipeline = VideoGenPipeline.from_pretrained(model)
+    pipeline = VideoGenPipeline.from_pretrained(tiny_model)
     codec, right = Codec(pipeline, 16), []
     for number in range(3):
         clip = sample_clip(5, number, "held_out")

@@ -1,6 +1,4 @@
-import os
-import subprocess
-import sys
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +10,22 @@ from videogen_jax.sampling import command
 from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.video_io import contact_sheet, read_image, read_video, write_image
 
-ROOT = Path(__file__).resolve().parents[2]
 CIRCLE, SQUARE = "a small red circle moving right slowly on a gray background", "a large blue square growing"
 
 
-def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "videogen_jax.sample", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def run(run_command, tmp_path):
+    """The command, run in tmp_path."""
+    return functools.partial(run_command, "videogen_jax.sample", cwd=tmp_path)
 
 
-def test_the_command_writes_a_video_and_a_sheet_and_keeps_its_programs(tiny_model, tmp_path):
+def test_the_command_writes_a_video_and_a_sheet_and_keeps_its_programs(run, tiny_model, tmp_path):
     cache = tmp_path / "cache"
     result = run(
         f"--prompt={CIRCLE} zebra",
         f"--model={tiny_model}",
         "--steps=1",
         "--config.temporal_factor=1",
-        cwd=tmp_path,
         VIDEOGEN_JAX_CACHE=str(cache),
     )
     assert result.returncode == 0, result.stderr
@@ -57,8 +48,8 @@ def test_the_command_writes_a_video_and_a_sheet_and_keeps_its_programs(tiny_mode
         (["--prompt="], "--prompt is empty"),
     ],
 )
-def test_bad_input_is_one_sentence_and_status_2(tmp_path, arguments, message):
-    result = run(*arguments, cwd=tmp_path)
+def test_bad_input_is_one_sentence_and_status_2(run, arguments, message):
+    result = run(*arguments)
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
@@ -190,8 +181,8 @@ def test_the_cache_can_be_moved_and_turned_off(tmp_path, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("flag", ["--help", "--helpfull"])
-def test_help_is_no_failure(tmp_path, flag):
-    done = run(flag, cwd=tmp_path)
+def test_help_is_no_failure(run, flag):
+    done = run(flag)
     assert done.returncode == 0
     assert "--[no]save_reference" in done.stdout
     assert not done.stderr
