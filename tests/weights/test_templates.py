@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import flax.linen as nn
 import jax
@@ -100,7 +98,7 @@ def test_a_cache_that_cannot_be_written_is_no_failure(set_cache, tmp_path, caplo
     assert "is not stored" in caplog.text
 
 
-def test_a_later_process_finds_the_embedded_models_shapes(tmp_path):
+def test_a_later_process_finds_the_embedded_models_shapes(tmp_path, run_command):
     code = """
 import sys
 import jax
@@ -113,5 +111,5 @@ if "traced" not in sys.argv:
 load_text_encoder(resolve(EMBEDDED))
 """
     for arguments in (["traced"], []):
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path), *arguments], capture_output=True, text=True)
+        done = run_command("-c", code, tmp_path, *arguments)
         assert done.returncode == 0, done.stderr
