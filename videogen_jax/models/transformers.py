@@ -164,9 +164,8 @@ class ReferenceAttention(nn.Module):
 
     The first frame shows what the reference image shows (with `reference_frames="clean"` it is the reference), so this
     layer carries the reference's appearance to wherever it has moved; temporal attention stays at one position and does
-    not follow motion. In Tune-A-Video (Wu et al. 2023, section
-    3.3) the spatial self-attention itself attends to the first frame; a layer of its own leaves the 2D UNet's function
-    as it is.
+    not follow motion. In Tune-A-Video (Wu et al. 2023, section 3.3) the spatial self-attention itself attends to the
+    first frame; a layer of its own leaves the 2D UNet's function as it is.
     """
 
     heads: int
