@@ -1,7 +1,9 @@
 """Interpolation of files: frames are identified by the times encoded in them, sound by its packets."""
 
+import collections
 import hashlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -62,13 +64,27 @@ def read_sound(path: Path) -> list[tuple[Fraction, str]]:
         return [(p.pts * p.time_base, hashlib.sha256(bytes(p)).hexdigest()) for p in packets]
 
 
-@pytest.fixture
-def raise_rate(tiny_interpolator) -> Callable:
-    def run(source: Path, target: Path, factor: int = 2, slow_motion: bool = False, **options) -> Path:
-        interpolate_file(tiny_interpolator, Plan.from_file(source, target, factor, slow_motion), **options)
-        return target
+class Blending:
+    """In the place of an interpolator, for tests of what surrounds it: it blends, and reads ahead as far."""
 
-    return run
+    factors, resolution = (1, 2, 4), 16
+
+    def interpolate(self, frames: Iterable[np.ndarray], factor: int, keep_frames: bool) -> Iterator[np.ndarray]:
+        assert keep_frames
+        weights = np.arange(factor)[:, None, None, None] / factor
+        frames, ahead = iter(frames), collections.deque()
+        while ahead.extend(itertools.islice(frames, 6 - len(ahead))) or ahead:
+            first = ahead.popleft()
+            second = ahead[0] if ahead else first
+            yield np.rint((1 - weights) * first + weights * second).astype(np.uint8)
+
+
+def raise_rate(
+    source: Path, target: Path, factor: int = 2, slow_motion: bool = False, interpolator=None, **options
+) -> Path:
+    plan = Plan.from_file(source, target, factor, slow_motion)
+    interpolate_file(interpolator or Blending(), plan, **options)
+    return target
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +97,7 @@ def clip(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("rate", [12, NTSC, Fraction(25, 2)])
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
-def test_a_constant_rate_is_multiplied_exactly(tmp_path, raise_rate, rate, suffix):
+def test_a_constant_rate_is_multiplied_exactly(tmp_path, rate, suffix):
     source = tmp_path / "a.mp4"
     write_video(source, regular(9, rate), codec="h264", size=(48, 64))
     target = raise_rate(source, tmp_path / f"b{suffix}", 4)
@@ -94,8 +110,8 @@ def test_a_constant_rate_is_multiplied_exactly(tmp_path, raise_rate, rate, suffi
         assert container.duration / av.time_base == pytest.approx(float(9 / Fraction(rate)), abs=0.002)
 
 
-def test_source_frames_are_kept_at_their_times(tmp_path, raise_rate, clip):
-    frames, times = read_frames(raise_rate(clip, tmp_path / "b.mp4", 4))
+def test_source_frames_are_kept_at_their_times(tmp_path, clip, tiny_interpolator):
+    frames, times = read_frames(raise_rate(clip, tmp_path / "b.mp4", 4, interpolator=tiny_interpolator))
     for k in range(9):
         assert read_time(frames[4 * k]) == pytest.approx(float(times[4 * k]), abs=0.001)
     source_frames, _ = read_video(clip)
@@ -103,7 +119,7 @@ def test_source_frames_are_kept_at_their_times(tmp_path, raise_rate, clip):
     assert all(np.abs(frame.astype(int) - frames[32]).mean() < 5 for frame in frames[33:])  # the last frame is repeated
 
 
-def test_a_variable_rate_puts_frames_between_their_neighbours(tmp_path, raise_rate):
+def test_a_variable_rate_puts_frames_between_their_neighbours(tmp_path):
     source_times = [0.0, 0.04, 0.1, 0.12, 0.3, 0.35, 0.36, 0.5]
     source = tmp_path / "a.mp4"
     write_video(source, source_times, codec="h264", size=(48, 64), start_time=0.5)
@@ -115,7 +131,7 @@ def test_a_variable_rate_puts_frames_between_their_neighbours(tmp_path, raise_ra
         assert [read_time(frame) for frame in frames[::2]] == pytest.approx(source_times, abs=0.001)
 
 
-def test_slow_motion_keeps_the_rate(tmp_path, raise_rate, clip):
+def test_slow_motion_keeps_the_rate(tmp_path, clip):
     source = add_sound(clip, tmp_path / "a.mp4", "aac", 0.75)
     with pytest.warns(UserWarning, match="the sound is not copied: it would end before the slow motion"):
         target = raise_rate(source, tmp_path / "b.mp4", 4, slow_motion=True)
@@ -126,7 +142,7 @@ def test_slow_motion_keeps_the_rate(tmp_path, raise_rate, clip):
 
 
 @pytest.mark.parametrize(("rotation", "ratio"), [(90, None), (180, None), (270, Fraction(4, 3)), (0, Fraction(3, 4))])
-def test_the_target_is_upright_with_square_pixels(tmp_path, raise_rate, rotation, ratio):
+def test_the_target_is_upright_with_square_pixels(tmp_path, rotation, ratio):
     options = {"size": (48, 72), "rotation": rotation, "sample_aspect_ratio": ratio}
     write_video(tmp_path / "a.mp4", regular(5), codec="h264", **options)
     frames, _ = read_frames(raise_rate(tmp_path / "a.mp4", tmp_path / "b.mp4"))
@@ -139,16 +155,16 @@ def test_the_target_is_upright_with_square_pixels(tmp_path, raise_rate, rotation
         assert container.streams.video[0].sample_aspect_ratio in (None, 1)
 
 
-def test_odd_sides_are_kept_if_the_format_supports_them(tmp_path, raise_rate):
+def test_odd_sides_are_kept_if_the_format_supports_them(tmp_path):
     write_video(tmp_path / "a.mp4", regular(5), codec="h264", size=(49, 65))
     assert read_frames(raise_rate(tmp_path / "a.mp4", tmp_path / "b.webm"))[0][0].shape == (49, 65, 3)
     assert read_frames(raise_rate(tmp_path / "a.mp4", tmp_path / "b.mp4"))[0][0].shape == (50, 66, 3)
 
 
-def test_a_cut_stays_a_cut(tmp_path, raise_rate):
+def test_a_cut_stays_a_cut(tmp_path, tiny_interpolator):
     options = {"scene_changes": [0.5], "clock": False, "moving": False}
     write_video(tmp_path / "a.mp4", regular(12), codec="h264", size=(48, 64), **options)
-    frames, _ = read_frames(raise_rate(tmp_path / "a.mp4", tmp_path / "b.mp4", 4))
+    frames, _ = read_frames(raise_rate(tmp_path / "a.mp4", tmp_path / "b.mp4", 4, interpolator=tiny_interpolator))
     for frame in frames[21:24]:
         assert np.abs(frame.astype(int) - frames[20]).mean() < 5  # repeated
     assert np.abs(frames[24].astype(int) - frames[23]).mean() > 25
@@ -165,7 +181,7 @@ def test_a_cut_stays_a_cut(tmp_path, raise_rate):
         ("flac", "a.mkv", "b.mp4", 0),
     ],
 )
-def test_sound_is_copied_packet_by_packet_and_in_sync(tmp_path, raise_rate, clip, codec, source, target, delay):
+def test_sound_is_copied_packet_by_packet_and_in_sync(tmp_path, clip, codec, source, target, delay):
     source = add_sound(clip, tmp_path / source, codec, 0.75, Fraction(delay))
     target = raise_rate(source, tmp_path / target)
     before, after = read_sound(source), read_sound(target)
@@ -177,7 +193,7 @@ def test_sound_is_copied_packet_by_packet_and_in_sync(tmp_path, raise_rate, clip
         assert {key.lower(): value for key, value in container.metadata.items()}["title"] == "a tone"
 
 
-def test_sound_that_the_format_does_not_support_is_reencoded(tmp_path, raise_rate, clip):
+def test_sound_that_the_format_does_not_support_is_reencoded(tmp_path, clip):
     source = add_sound(clip, tmp_path / "a.mp4", "aac", 0.75)
     with pytest.warns(UserWarning, match="a .webm file does not support aac sound: it is re-encoded as libopus"):
         target = raise_rate(source, tmp_path / "b.webm")
@@ -191,7 +207,7 @@ def test_sound_that_the_format_does_not_support_is_reencoded(tmp_path, raise_rat
     assert float(frames[0].pts * frames[0].time_base) == pytest.approx(0, abs=0.01)
 
 
-def test_a_gif_has_no_sound_and_its_own_times(tmp_path, raise_rate, clip):
+def test_a_gif_has_no_sound_and_its_own_times(tmp_path, clip):
     source = add_sound(clip, tmp_path / "a.mp4", "aac", 0.75)
     with pytest.warns(UserWarning, match="the sound is not copied: a .gif has none"):
         target = raise_rate(source, tmp_path / "b.gif", 4)
@@ -248,15 +264,15 @@ def test_the_input_is_not_overwritten(tmp_path, clip):
         Plan.from_file(path, tmp_path / "b.mov", 2)
 
 
-def test_a_size_other_than_the_models_gives_a_warning(tmp_path, raise_rate, clip):
+def test_a_size_other_than_the_models_gives_a_warning(tmp_path, clip, tiny_interpolator):
     with pytest.warns(
         UserWarning, match=r"trained on frames of 16x16; those of the video are 64x48 \(width x height\)"
     ):
-        raise_rate(clip, tmp_path / "b.mp4")
+        raise_rate(clip, tmp_path / "b.mp4", 4, interpolator=tiny_interpolator)
 
 
 @pytest.mark.parametrize("stop_at", [1, 9])
-def test_an_interruption_leaves_nothing(tmp_path, raise_rate, clip, stop_at):
+def test_an_interruption_leaves_nothing(tmp_path, clip, stop_at):
     source = add_sound(clip, tmp_path / "a.mp4", "aac", 0.75)
 
     def stop(done: int, total: int) -> None:
@@ -270,7 +286,7 @@ def test_an_interruption_leaves_nothing(tmp_path, raise_rate, clip, stop_at):
     assert list(target.parent.iterdir()) == []
 
 
-def test_damage_found_while_decoding_leaves_nothing(tmp_path, raise_rate):
+def test_damage_found_while_decoding_leaves_nothing(tmp_path):
     source = tmp_path / "a.avi"
     write_video(source, regular(12), codec="mpeg4", size=(48, 64))
     content = bytearray(source.read_bytes())
@@ -283,7 +299,7 @@ def test_damage_found_while_decoding_leaves_nothing(tmp_path, raise_rate):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_progress_counts_the_frames_of_the_source(tmp_path, raise_rate, clip):
+def test_progress_counts_the_frames_of_the_source(tmp_path, clip):
     calls: list[Sequence[int]] = []
     raise_rate(clip, tmp_path / "b.mp4", on_progress=lambda *progress: calls.append(progress))
     assert calls == [(k, 9) for k in range(1, 10)]

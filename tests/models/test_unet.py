@@ -1,10 +1,12 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from videogen_jax.models.unet import UNet, image_part, inflate_unet
+from videogen_jax.models.unet import MidBlock, UNet, image_part, inflate_unet
 from videogen_jax.weights.naming import from_public
 
 TINY = {
@@ -23,6 +25,7 @@ ONE_LEVEL = {  # quick to compile: the middle block has every kind of layer
     "cross_attention": (False,),
     "temporal": True,
     "reference_attention": True,
+    "added_conditions": ("noise_level", "fps"),
 }
 HAS_ATTENTION = {True: "CrossAttn", False: ""}
 
@@ -45,6 +48,10 @@ def random_params(model, *args, seed=0):
     return unflatten_dict(params)
 
 
+def is_added(path):
+    return any(name.startswith(("temporal_", "reference_")) or name == "noise_level_embedding" for name in path)
+
+
 def fresh_added(model, *args):
     """Initial parameters of the layers that a video network adds; NaN for the others, which inflating must replace.
 
@@ -55,42 +62,43 @@ def fresh_added(model, *args):
         params = flatten_dict(model.init(rng, *args)["params"])
         return {path: leaf for path, leaf in params.items() if is_added(path)}
 
-    def is_added(path):
-        return any(name.startswith(("temporal_", "reference_")) or name == "noise_level_embedding" for name in path)
-
     shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), *args)["params"])
     blank = {path: np.full(leaf.shape, np.nan, leaf.dtype) for path, leaf in shapes.items()}
     return unflatten_dict({**blank, **jax.jit(init)(jax.random.key(1))})
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        # as Stable Diffusion 1: convolutions around the transformers, one number of heads, the lowest level without
-        {"layers_per_block": 2, "cross_attention": (True, True, False), "block_out_channels": (16, 24, 32)},
-        # as 2: linear layers, heads of one size
-        {"use_linear_projection": True, "num_heads": (2, 4), "cross_attention": (True, True)},
-        # as XL: deep transformers below, none above
-        {
-            "use_linear_projection": True,
-            "num_heads": (1, 2),
-            "cross_attention": (False, True),
-            "transformer_layers_per_block": (1, 2),
-        },
-    ],
-)
-def test_parity_with_diffusers(fields):
-    torch = pytest.importorskip("torch")
+PUBLIC = [
+    # as Stable Diffusion 1: convolutions around the transformers, one number of heads, the lowest level without
+    {"layers_per_block": 2, "cross_attention": (True, False)},
+    # as 2 and XL: linear layers, heads of one size, deep transformers below, none above
+    {
+        "use_linear_projection": True,
+        "num_heads": (2, 4),
+        "cross_attention": (False, True),
+        "transformer_layers_per_block": (1, 2),
+    },
+]
+
+
+def public_unet(**fields):
+    """The fields of our UNet with these, and diffusers' UNet of the same fields."""
     diffusers = pytest.importorskip("diffusers")
-    torch.manual_seed(0)
     fields = {**TINY, "block_out_channels": (16, 32), "norm_num_groups": 8, **fields}
     attention = fields["cross_attention"]
-    theirs = diffusers.UNet2DConditionModel(
+    return fields, diffusers.UNet2DConditionModel(
         down_block_types=tuple(f"{HAS_ATTENTION[a]}DownBlock2D" for a in attention),
         up_block_types=tuple(f"{HAS_ATTENTION[a]}UpBlock2D" for a in reversed(attention)),
         attention_head_dim=fields["num_heads"],  # which diffusers reads as the number of heads
         **{name: value for name, value in fields.items() if name not in ("cross_attention", "num_heads")},
-    ).eval()
+    )
+
+
+@pytest.mark.parametrize("fields", PUBLIC)
+def test_parity_with_diffusers(fields):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    fields, theirs = public_unet(**fields)
+    theirs.eval()
     latents, timesteps, context = inputs()
     with torch.no_grad():
         expected = theirs(
@@ -107,71 +115,110 @@ def test_parity_with_diffusers(fields):
     assert error < 1e-4
 
 
-def test_an_inflated_video_network_gives_on_every_frame_what_the_image_network_gives():
-    fields = {**TINY, "cross_attention": (False, True), "block_out_channels": (8, 8)}
-    image = UNet(**fields)
+def test_a_third_level_has_the_layers_of_diffusers():
+    fields, theirs = public_unet(
+        block_out_channels=(16, 24, 32),
+        cross_attention=(False, True, False),
+        use_linear_projection=True,
+        transformer_layers_per_block=(1, 2, 1),
+    )
+    output, variables = jax.eval_shape(UNet(**fields).init_with_output, jax.random.key(0), *inputs())
+    assert output.shape == (2, 1, 8, 8, 2)
+    from_public({name: x.numpy() for name, x in theirs.state_dict().items()}, variables["params"])
+
+
+@pytest.fixture(scope="module")
+def one_level():
+    """A video network with every kind of layer: the function, compiled once for each shape, parameters and inputs."""
+    model = UNet(**ONE_LEVEL)
+    latents, timesteps, context = inputs(frames=4)
+    scalars = {"noise_level": np.float32([10, 20]), "fps": np.float32([8, 8])}
+    params = random_params(model, latents, timesteps, context, scalars)
+    return jax.jit(model.apply), {"params": params}, latents, timesteps, context, scalars
+
+
+def test_inflating_replaces_every_layer_of_the_image_network_and_no_other():
+    fields = {**TINY, "cross_attention": (False, True)}
     added = {"temporal": True, "reference_attention": (False, True), "added_conditions": ("noise_level",)}
-    video = UNet(**{**fields, "in_channels": 7}, **added)
+    latents, timesteps, context = inputs(frames=3, channels=7)
+
+    def shapes(model, *args):
+        return jax.eval_shape(model.init, jax.random.key(0), *args)["params"]
+
+    spatial = shapes(UNet(**fields), latents[..., :3], timesteps, context)
+    video = shapes(
+        UNet(**{**fields, "in_channels": 7}, **added), latents, timesteps, context, {"noise_level": timesteps}
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), image_part(video, 3), spatial)
+    assert "reference_attentions_0" in video["down_blocks_1"]
+    assert "reference_attentions_0" not in video["down_blocks_0"]
+
+    def full(tree, value):
+        return jax.tree.map(lambda leaf: np.full(leaf.shape, value, leaf.dtype), tree)
+
+    params = inflate_unet(full(spatial, 1.0), full(video, np.nan))
+    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, video)
+    for path, leaf in flatten_dict(params).items():
+        assert np.isnan(leaf).all() if is_added(path) else np.isfinite(leaf).all(), path
+
+
+def test_an_inflated_video_network_gives_on_every_frame_what_the_image_network_gives():
+    added = {"temporal": True, "reference_attention": True, "added_conditions": ("noise_level",)}
+    fields = {**TINY, "block_out_channels": (8,), "cross_attention": (False,)}
+    image, video = UNet(**fields), UNet(**{**fields, "in_channels": 7}, **added)
     latents, timesteps, context = inputs(frames=3)
     joined = np.concatenate([latents, inputs(frames=3, channels=4)[0]], axis=-1)
     args = (joined, timesteps, context, {"noise_level": np.array([30.0, 500.0], np.float32)})
     spatial = random_params(image, latents, timesteps, context)
     fresh = fresh_added(video, *args)
-    jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), image_part(fresh, 3), spatial)
     actual = jax.jit(video.apply)({"params": inflate_unet(spatial, fresh)}, *args)
 
     apply_image = jax.jit(image.apply)
     for i in range(3):
         expected = apply_image({"params": spatial}, latents[:, i : i + 1], timesteps, context)
-        assert jnp.abs(expected).max() > 0.1
+        assert np.abs(expected).max() > 0.1
         np.testing.assert_allclose(actual[:, i : i + 1], expected, atol=1e-6)
 
     kernel = inflate_unet(spatial, fresh, 0.5)["conv_in"]["kernel"]
     np.testing.assert_array_equal(kernel[:, :, 3:6], 0.5 * kernel[:, :, :3])  # the first that are concatenated
-    assert jnp.all(kernel[:, :, 6:] == 0)
+    assert np.all(kernel[:, :, 6:] == 0)
 
 
-def test_trained_temporal_layers_let_frames_see_each_other_and_their_positions():
-    model = UNet(**{**TINY, "temporal": True, "added_conditions": ("noise_level", "fps")})
-    latents, timesteps, context = inputs(frames=4)
-    scalars = {"noise_level": jnp.array([10.0, 20.0]), "fps": jnp.array([8.0, 8.0])}
-    positions = jnp.broadcast_to(jnp.arange(4.0), (2, 4))
-    params = random_params(model, latents, timesteps, context, scalars)
-    apply = jax.jit(model.apply)
+def test_trained_temporal_layers_let_frames_see_each_other_and_their_positions(one_level):
+    apply, params, latents, timesteps, context, scalars = one_level
+    positions = np.broadcast_to(np.arange(4.0, dtype=np.float32), (2, 4))
 
-    def run(latents=latents, timesteps=timesteps, context=context, scalars=scalars, positions=positions):
-        return apply({"params": params}, latents, timesteps, context, scalars, positions)
+    def run(latents=latents, scalars=scalars, positions=positions):
+        return apply(params, latents, timesteps, context, scalars, positions)
 
     def change(**changed):
-        return jnp.abs(run(**changed) - output).max((2, 3, 4))
+        return np.abs(run(**changed) - output).max((2, 3, 4))
 
     output = run()
     assert output.shape == (2, 4, 8, 8, 2)
     last = latents.copy()
     last[0, 3] += 1
     changes = change(latents=last)
-    assert changes[0].min() > 1e-5  # all frames of the video
+    assert changes[0].min() > 1e-5  # all frames of the video: reference attention carries the first alone
     assert changes[1].max() == 0  # and no other video
     assert change(positions=2 * positions).min() > 1e-5
     for name in scalars:
-        moved = change(scalars={**scalars, name: scalars[name].at[1].add(100)})
+        moved = change(scalars={**scalars, name: scalars[name] + np.float32([0, 100])})
         assert moved[0].max() == 0
         assert moved[1].min() > 1e-5
 
 
 def test_reference_attention_carries_the_first_frame_to_every_place_of_the_others():
     """Without temporal layers it is the only way from frame to frame."""
-    model = UNet(**{**TINY, "reference_attention": (False, True)})
+    model = UNet(**{**ONE_LEVEL, "temporal": False, "added_conditions": ()})
     args = inputs(frames=3)
     params = random_params(model, *args)
-    assert "reference_attentions_0" in params["down_blocks_1"]  # a level may have it without other attention
-    assert "reference_attentions_0" not in params["down_blocks_0"]
     apply = jax.jit(model.apply)
 
     def change(frame):
         latents = args[0].copy()
         latents[0, frame, 0, 0] += 1
-        return jnp.abs(apply({"params": params}, latents, *args[1:]) - apply({"params": params}, *args)).max(-1)
+        return np.abs(apply({"params": params}, latents, *args[1:]) - apply({"params": params}, *args)).max(-1)
 
     assert change(0)[0].min() > 0  # one corner reaches every place of every frame
     later = change(2)
@@ -179,31 +226,43 @@ def test_reference_attention_carries_the_first_frame_to_every_place_of_the_other
     assert later[:, :2].max() == later[1].max() == 0
 
 
-def test_one_frame_through_temporal_layers_and_its_position():
-    model = UNet(**ONE_LEVEL)
-    args = inputs()
-    params = random_params(model, *args)
-    apply = jax.jit(model.apply)
-    output = apply({"params": params}, *args)
+def test_one_frame_through_temporal_layers_and_its_position(one_level):
+    apply, params, latents, *args = one_level
+    frame = latents[:, :1]
+    output = apply(params, frame, *args)
     assert output.shape == (2, 1, 8, 8, 2)
-    first, later = (apply({"params": params}, *args, None, jnp.full((2, 1), at)) for at in (0.0, 5.0))
+    first, later = (apply(params, frame, *args, np.full((2, 1), at, np.float32)) for at in (0.0, 5.0))
     np.testing.assert_allclose(output, first, atol=1e-5)
     # Alone, a frame can only attend to itself: its place still shows in its value.
-    assert jnp.abs(later - output).max() > 1e-5
+    assert np.abs(later - output).max() > 1e-5
 
 
-def test_remat_changes_neither_parameters_nor_gradients():
-    args = inputs(frames=2)
+def test_remat_changes_neither_parameters_nor_gradients(one_level):
+    # Of the block that has every kind of layer.
+    fields = {"features": 8, "layers": 2, "heads": 2, "reference_heads": 2, "depth": 1, "resample": False}
+    fields |= {"groups": 4, "eps": 1e-5, "use_linear_projection": False, "temporal": True, "dtype": jnp.float32}
+    plain, remat = (MidBlock(**fields, remat=remat) for remat in (False, True))
+    x, _, context = inputs(batch=1, frames=2, channels=8)
+    args = (x[0], np.linspace(-1, 1, 64, dtype=np.float32).reshape(2, 32), context, np.float32([[0, 1]]))
 
     def gradients(model, params):
         return jax.jit(jax.grad(lambda p: jnp.square(model.apply({"params": p}, *args)).mean()))(params)
 
-    plain, remat = (UNet(**ONE_LEVEL, remat=remat) for remat in (False, True))
     params = random_params(plain, *args)
-    assert jax.tree.structure(params) == jax.tree.structure(random_params(remat, *args))
     expected = gradients(plain, params)
-    scale = max(jnp.abs(x).max() for x in jax.tree.leaves(expected))
+    scale = max(np.abs(x).max() for x in jax.tree.leaves(expected))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * scale), gradients(remat, params), expected)
+
+    # All layers of all blocks of a network are recomputed.
+    _, whole, *args = one_level
+    initialise = UNet(**ONE_LEVEL, remat=True).init
+    jaxpr, shapes = jax.make_jaxpr(initialise, return_shape=True)(jax.random.key(0), *args)
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, whole)
+    layers = [
+        name for block in whole["params"].values() for name in block if re.search(r"(resnets|attentions)_\d", name)
+    ]
+    recomputed = [equation for equation in jaxpr.eqns if re.match("remat|checkpoint", equation.primitive.name)]
+    assert len(recomputed) == len(layers) == 11
 
 
 @pytest.mark.parametrize(
