@@ -4,6 +4,7 @@ To import JAX and others takes a process seconds, and a command that is refused 
 starts this one. Each line of its input is a command, as JSON, and each line of its output a command's exit status.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -29,6 +30,7 @@ def run(module: str, arguments: list[str], cwd: str, environment: dict[str, str]
 def main() -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
+    gc.freeze()  # a fork does not look through all that was imported, least of all when it ends
     for line in sys.stdin:
         process = os.fork()
         if not process:
