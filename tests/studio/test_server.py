@@ -34,7 +34,7 @@ def finish(url: str, job: dict) -> dict:
         job = call(url, f"/api/v1/jobs/{job['id']}")
         if job["state"] not in ("queued", "running"):
             return job
-        time.sleep(0.005)
+        time.sleep(0.02)
     raise AssertionError(job)
 
 
