@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from videogen_jax.models.autoencoder import AutoencoderKL, TemporalDecoder
-from videogen_jax.models.text_encoder import CLIPTextEncoder
+from videogen_jax.models.text_encoder import ACTIVATIONS, CLIPTextEncoder
 from videogen_jax.models.unet import UNet
 
 UNET_CLASS = "UNet2DConditionModel"
@@ -17,6 +17,7 @@ AUTOENCODER_CLASS = "AutoencoderKL"
 TEMPORAL_AUTOENCODER_CLASS = "AutoencoderKLTemporalDecoder"
 NUM_SIZES = 6  # scalars of Stable Diffusion XL's size conditioning
 TEXT_CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
+VISION_CLASS = "CLIPVisionModelWithProjection"
 
 _DOWN = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 _UP = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
@@ -113,6 +114,39 @@ _TEXT_DEFAULTS = {
     "eos_token_id": 49407,
     "projection_dim": 512,
 }
+
+_VISION_RENAMED = {
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "patch_size": "patch_size",
+    "projection_dim": "projection_dim",
+    "image_size": "image_size",
+    "hidden_act": "hidden_act",
+}
+_VISION_DEFAULTS = {  # of CLIPVisionConfig, which are ViT-B/32's
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "patch_size": 32,
+    "projection_dim": 512,
+    "image_size": 224,
+    "hidden_act": "quick_gelu",
+}
+_VISION_FIXED = {"num_channels": (3,), "layer_norm_eps": (1e-5,), "model_type": ("clip_vision_model",)}
+_VISION_WITHOUT_EFFECT = (
+    "architectures",
+    "attention_dropout",
+    "dropout",
+    "dtype",
+    "initializer_factor",
+    "initializer_range",
+    "torch_dtype",
+    "transformers_version",
+)
+VISION_NAMES = (*_VISION_RENAMED, *_VISION_FIXED)  # fields that say what a vision encoder computes
 
 
 def unet_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -298,6 +332,24 @@ def text_encoder_config(fields: Mapping[str, Any]) -> dict[str, Any]:
         **{public: fields[ours] for public, ours in _TEXT_RENAMED.items()},
     }
     return config | ({"projection_dim": projection} if projection else {})
+
+
+def vision_encoder_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Translate the config of transformers' `CLIPVisionModelWithProjection` to fields of `CLIPVisionEncoder`.
+
+    Arguments and errors as for `unet_fields`.
+    """
+    names = config.get("architectures") or [VISION_CLASS]
+    if set(names) != {VISION_CLASS}:
+        raise ValueError(f"{where} describes a {', '.join(names)}, but a {VISION_CLASS} is needed")
+    _check_fields(config, (*_VISION_RENAMED, *_VISION_WITHOUT_EFFECT), _VISION_FIXED, where)
+    full = {**_VISION_DEFAULTS, **config}
+    for name in ("image_size", "patch_size"):
+        if not isinstance(full[name], int):
+            raise ValueError(f"{where}: {name} is {full[name]!r}; it must be one number, the side of a square")
+    if full["hidden_act"] not in ACTIVATIONS:
+        raise ValueError(f"{where}: hidden_act is {full['hidden_act']!r}; supported are {', '.join(ACTIVATIONS)}")
+    return {ours: full[public] for public, ours in _VISION_RENAMED.items()}
 
 
 def _with_defaults(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
