@@ -236,12 +236,23 @@ def autoencoder_fields(config: Mapping[str, Any], where: str) -> tuple[dict[str,
     blocks = ("down_block_types", "up_block_types")
     translated = (*_AUTOENCODER_SAME, *_AUTOENCODER_SCALES, *blocks, *_AUTOENCODER_WITHOUT_EFFECT)
     _check_fields(config, translated, _AUTOENCODER_FIXED, where)
-    levels = len(full["block_out_channels"])
     for name, kind in zip(blocks, ("DownEncoderBlock2D", "UpDecoderBlock2D"), strict=True):
-        if name in config and tuple(config[name]) != (kind,) * levels:
-            raise ValueError(f"{where}: {name} must be {levels} times {kind}, but are {config[name]}")
+        _check_blocks(config, name, kind, len(full["block_out_channels"]), where)
     fields = {name: _to_tuple(full[name]) for name in _AUTOENCODER_SAME}
     return fields, float(full["scaling_factor"]), float(full["shift_factor"] or 0.0)
+
+
+def temporal_autoencoder_fields(config: Mapping[str, Any], where: str) -> tuple[dict[str, Any], float, float]:
+    """Translate the config of Stable Video Diffusion's autoencoder; arguments and errors as for `unet_fields`.
+
+    Returns: fields of our `AutoencoderKLTemporalDecoder`, scaling factor and shift factor, which is 0.
+    """
+    _check_class(config, (TEMPORAL_AUTOENCODER_CLASS,), where)
+    full = {**_AUTOENCODER_SAME, **_AUTOENCODER_SCALES, **config}
+    known = ("in_channels", "out_channels", "latent_channels", "block_out_channels", "layers_per_block")
+    _check_fields(config, (*known, "down_block_types", "scaling_factor", *_AUTOENCODER_WITHOUT_EFFECT), {}, where)
+    _check_blocks(config, "down_block_types", "DownEncoderBlock2D", len(full["block_out_channels"]), where)
+    return {name: _to_tuple(full[name]) for name in known}, float(full["scaling_factor"]), 0.0
 
 
 def autoencoder_config(fields: Mapping[str, Any], scaling_factor: float, shift_factor: float) -> dict[str, Any]:
@@ -264,12 +275,9 @@ def temporal_decoder_fields(config: Mapping[str, Any], where: str) -> dict[str, 
 
     Arguments and errors as for `unet_fields`.
     """
-    _check_class(config, (TEMPORAL_AUTOENCODER_CLASS,), where)
-    full = {**_AUTOENCODER_SAME, **config}
-    known = ("in_channels", "out_channels", "latent_channels", "block_out_channels", "layers_per_block")
-    _check_fields(config, (*known, "down_block_types", "scaling_factor", *_AUTOENCODER_WITHOUT_EFFECT), {}, where)
-    fields = {name: _to_tuple(full[name]) for name in known if name != "in_channels"}
-    return {**fields, "mid_block_layers": full["layers_per_block"]}
+    fields, _, _ = temporal_autoencoder_fields(config, where)
+    del fields["in_channels"]
+    return {**fields, "mid_block_layers": fields["layers_per_block"]}
 
 
 def temporal_decoder_config(fields: Mapping[str, Any], scaling_factor: float) -> dict[str, Any]:
@@ -380,6 +388,11 @@ def _block_kinds(names: Iterable[str], kinds: Mapping[str, bool], field: str, wh
         if name not in kinds:
             raise ValueError(f"{where}: {field} has a {name}; supported are {', '.join(kinds)}")
     return tuple(kinds[name] for name in names)
+
+
+def _check_blocks(config: Mapping[str, Any], field: str, kind: str, levels: int, where: str) -> None:
+    if field in config and tuple(config[field]) != (kind,) * levels:
+        raise ValueError(f"{where}: {field} must be {levels} times {kind}, but are {config[field]}")
 
 
 def _name_of(kinds: Mapping[str, bool], kind: bool) -> str:

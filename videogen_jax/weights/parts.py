@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from videogen_jax.models.autoencoder import AutoencoderKL, TemporalDecoder
+from videogen_jax.models.autoencoder import AutoencoderKL, AutoencoderKLTemporalDecoder, TemporalDecoder
 from videogen_jax.models.text_encoder import CLIPTextEncoder
 from videogen_jax.models.vision_encoder import MEAN, STD, CLIPVisionEncoder
 from videogen_jax.runtime.arrays import resize_antialiased
@@ -26,6 +26,7 @@ from videogen_jax.weights.diffusers_config import (
     TEMPORAL_AUTOENCODER_CLASS,
     autoencoder_fields,
     public_config,
+    temporal_autoencoder_fields,
     temporal_decoder_config,
     temporal_decoder_fields,
     text_encoder_fields,
@@ -44,16 +45,36 @@ SCHEDULER_NAME = "scheduler_config.json"
 
 
 def load_autoencoder_config(model_folder: str | Path, dtype: Any = None) -> FrozenAutoencoder:
-    """The autoencoder in `model_folder/vae` without its parameters. ValueError: missing, or a field does not fit."""
+    """The autoencoder in `model_folder/vae` without its parameters.
+
+    Args:
+      model_folder: with diffusers' `AutoencoderKL`, or Stable Video Diffusion's `AutoencoderKLTemporalDecoder`. The
+        latter has no decoder of images, so `decode` gives its video decoder one frame at a time.
+      dtype: name of the compute type; None: float32. Stable Diffusion's encoders overflow in float16.
+
+    Raises:
+      ValueError: missing, or a field does not fit.
+    """
     folder = Path(model_folder) / "vae"
     where = str(folder / CONFIG_NAME)
-    fields, scaling_factor, shift_factor = autoencoder_fields(load_config(folder), where)
-    network = build_network(AutoencoderKL, fields | ({} if dtype is None else {"dtype": dtype}), where)
+    config = load_config(folder)
+    kind, translate = AutoencoderKL, autoencoder_fields
+    if config.get("_class_name") == TEMPORAL_AUTOENCODER_CLASS:
+        kind, translate = AutoencoderKLTemporalDecoder, temporal_autoencoder_fields
+    fields, scaling_factor, shift_factor = translate(config, where)
+    network = build_network(kind, fields | ({} if dtype is None else {"dtype": dtype}), where)
     return FrozenAutoencoder(network, scaling_factor, shift_factor)
 
 
 def load_autoencoder(model_folder: str | Path, dtype: Any = None) -> tuple[FrozenAutoencoder, Params]:
-    """The autoencoder in `model_folder/vae` and its parameters (float32). ValueError: missing or not fitting."""
+    """The autoencoder in `model_folder/vae` and its parameters (float32).
+
+    Of Stable Video Diffusion's folder the parameters are those of the encoder, `quant_conv` and the video decoder; an
+    image decoder is missing there. Arguments as of `load_autoencoder_config`.
+
+    Raises:
+      ValueError: missing or not fitting.
+    """
     folder = Path(model_folder) / "vae"
     autoencoder = load_autoencoder_config(model_folder, dtype)
     network = autoencoder.network
