@@ -9,12 +9,13 @@ from tests.diffusion.sampling import sample
 from videogen_jax.diffusion.guidance import text_and_reference
 from videogen_jax.diffusion.predictions import target
 from videogen_jax.diffusion.samplers import SAMPLERS, make_sampler
-from videogen_jax.diffusion.schedules import append_axes, make_schedule
+from videogen_jax.diffusion.schedules import KarrasSchedule, append_axes, make_schedule
 from videogen_jax.diffusion.timesteps import SPACINGS, timesteps_for
 from videogen_jax.stages import settings
 
 SCHEDULE = make_schedule("scaled_linear")
 ZERO_SNR = make_schedule("scaled_linear", rescale_zero_terminal_snr=True)
+KARRAS = make_schedule("karras")
 MEAN, STD = 0.7, 0.4
 # PNDM steps by means of noise predictions, not by x0: its steps are compared with diffusers'.
 X0_SAMPLERS = tuple(sampler for sampler in SAMPLERS if sampler != "pndm")
@@ -24,7 +25,7 @@ def gaussian_denoiser(schedule, prediction_type, mean=MEAN, std=STD):
     """The optimal network for data N(mean, std^2): E[x0 | x_t], converted to the prediction type."""
 
     def denoise(x, t):
-        if jnp.issubdtype(t.dtype, jnp.integer):
+        if isinstance(schedule, KarrasSchedule) or jnp.issubdtype(t.dtype, jnp.integer):
             alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         else:  # between two timesteps, where the Euler sampler interpolates sigma / alpha
             steps = jnp.arange(schedule.num_train_timesteps)
@@ -118,6 +119,30 @@ def test_samples_have_the_mean_and_variance_of_the_data(sampler, schedule):
     np.testing.assert_allclose(jnp.std(found), STD, rtol=0.025)
 
 
+@pytest.mark.parametrize(("sampler", "tolerance"), [("ddim", 0.02), ("euler", 0.02), ("dpmpp_2m", 5e-4)])
+def test_samplers_follow_the_probability_flow_of_continuous_timesteps(sampler, tolerance):
+    x_T = jnp.linspace(-3, 3, 25)[:, None]
+    denoise = gaussian_denoiser(KARRAS, "v_prediction")
+    found = sample(denoise, KARRAS, x_T, 500, sampler, prediction_type="v_prediction")
+    alpha, sigma = (scale(KARRAS.timestep(700.0)) for scale in (KARRAS.alpha, KARRAS.sigma))
+    standardised = (x_T - alpha * MEAN) / jnp.sqrt(alpha**2 * STD**2 + sigma**2)
+    np.testing.assert_allclose(found, MEAN + STD * standardised, atol=tolerance)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("sampler", X0_SAMPLERS)
+def test_steps_of_continuous_timesteps(sampler, spacing):
+    schedule = make_schedule("karras", sigma_min=0.5, sigma_max=2.0, rho=2.0)
+    stepwise = make_sampler(sampler, schedule, "v_prediction", spacing=spacing, steps_offset=1)
+    coeffs = stepwise.coefficients(3)
+    ratio = np.array([2.0, ((2**0.5 + 0.5**0.5) / 2) ** 2, 0.5])
+    assert coeffs["t"].dtype == np.float32
+    np.testing.assert_allclose(coeffs["t"], 0.25 * np.log(ratio), rtol=1e-6)
+    np.testing.assert_allclose(coeffs["sigma"] / coeffs["alpha"], ratio, rtol=1e-6)
+    noise = np.array([[1.5, -0.3]], np.float32)
+    np.testing.assert_array_equal(stepwise.start(noise).x, noise)  # sigma of the first step is 0.89
+
+
 def test_settings_name_the_samplers_that_there_are():
     assert tuple(SAMPLERS) == settings.SAMPLERS
 
@@ -206,6 +231,10 @@ def test_timesteps():
         ({"schedule": ZERO_SNR, "prediction_type": "epsilon"}, "zero terminal SNR"),
         ({"schedule": ZERO_SNR, "sampler": "pndm"}, "'pndm' cannot start from zero terminal SNR"),
         ({"sampler": "pndm", "prediction_type": "sample"}, "'pndm' has no x0"),
+        ({"schedule": KARRAS, "sampler": "pndm"}, "'pndm' takes equal strides of numbered timesteps"),
+        ({"schedule": KARRAS, "num_steps": 0}, "num_steps"),
+        ({"schedule": KARRAS, "set_alpha_to_one": False}, "set_alpha_to_one is False, but a 'karras'"),
+        ({"schedule": make_schedule("karras", sigmas=(9.0, 1.0, 0.0))}, "num_steps is 5, but the schedule's .* of 2"),
     ],
 )
 def test_bad_choices_are_refused_with_the_field_named(change, named):

@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from videogen_jax.diffusion.schedules import SCHEDULES, append_axes, make_schedule
+from videogen_jax.diffusion.augmentation import augment
+from videogen_jax.diffusion.schedules import DISCRETE_SCHEDULES, append_axes, make_schedule
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", DISCRETE_SCHEDULES)
 @pytest.mark.parametrize("zero_snr", [False, True])
 def test_alphas_cumprod_falls_within_its_range(name, zero_snr):
     schedule = make_schedule(name, 100, rescale_zero_terminal_snr=zero_snr)
@@ -36,7 +37,7 @@ def test_cosine_follows_its_closed_form_until_the_clip():
     np.testing.assert_allclose(alphas_cumprod[-1] / alphas_cumprod[-2], 1 - 0.999, 1e-3)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", DISCRETE_SCHEDULES)
 @pytest.mark.parametrize("zero_snr", [False, True])
 def test_alphas_cumprod_equals_diffusers(name, zero_snr):
     pytest.importorskip("torch", reason="diffusers' schedulers need torch")
@@ -73,13 +74,54 @@ def test_add_noise_broadcasts_a_timestep_for_each_sample():
         np.testing.assert_allclose(x_t[i], 2 * np.sqrt(a) - np.sqrt(1 - a), 1e-5)
 
 
+def test_continuous_timesteps_are_those_of_their_noise_levels():
+    ratio = np.array([[0.002, 0.05], [1.0, 700.0]], np.float32)
+    schedule = make_schedule("karras")
+    t = schedule.timestep(ratio)
+    np.testing.assert_allclose(t, 0.25 * np.log(ratio), 1e-6)
+    # At sigma / alpha = 0.002, 1 - alpha^2 in float32 would be 1 % off.
+    np.testing.assert_allclose(schedule.alpha(t), 1 / np.sqrt(1 + ratio.astype(np.float64) ** 2), 2e-6)
+    np.testing.assert_allclose(schedule.sigma(t), ratio / np.sqrt(1 + ratio.astype(np.float64) ** 2), 2e-6)
+    np.testing.assert_allclose(schedule.snr(t), ratio.astype(np.float64) ** -2, 4e-6)
+    np.testing.assert_allclose(schedule.alphas_cumprod_of(t), 1 / (1 + ratio.astype(np.float64) ** 2), 4e-6)
+    assert schedule.alpha(t).dtype == schedule.sigma(t).dtype == schedule.snr(t).dtype == jnp.float32
+
+
+def test_noise_is_added_at_log_normal_noise_levels():
+    schedule = make_schedule("karras")
+    ratio = np.exp(1.6 * np.random.default_rng(0).normal(size=3) + 0.7).astype(np.float32)
+    x0, noise = jnp.full((3, 2, 4), 2.0), jnp.full((3, 2, 4), -1.0)
+    x_t = jax.jit(lambda s, x, e, ratio: s.add_noise(x, e, s.timestep(ratio)))(schedule, x0, noise, ratio)
+    for i, level in enumerate(ratio):
+        np.testing.assert_allclose(x_t[i], (2.0 - level) / np.sqrt(1 + level**2), rtol=1e-5, atol=1e-5)
+
+
+def test_numbered_timesteps_are_not_those_of_a_continuous_schedule():
+    schedule = make_schedule("karras")
+    for method in (schedule.alpha, schedule.sigma, schedule.snr):
+        with pytest.raises(ValueError, match=r"ln\(sigma / alpha\) / 4, floats, but t is int32"):
+            method(jnp.array([3, 700]))
+    with pytest.raises(ValueError, match="no num_train_timesteps"):
+        _ = schedule.num_train_timesteps
+    with pytest.raises(ValueError, match="t is int32"):
+        augment(jax.random.key(0), jnp.ones((2, 3)), schedule, jnp.array([100, 200]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"name": "sigmoid"}, "sigmoid.*linear, scaled_linear, cosine"),
+        ({"name": "sigmoid"}, "sigmoid.*linear, scaled_linear, cosine, karras"),
         ({"name": "linear", "num_train_timesteps": 1}, "num_train_timesteps"),
         ({"name": "linear", "beta_start": 0.0}, "beta_start"),
         ({"name": "linear", "beta_start": 0.1, "beta_end": 0.05}, "beta_end"),
+        ({"name": "linear", "sigmas": (2.0, 1.0)}, "sigmas"),
+        ({"name": "karras", "rescale_zero_terminal_snr": True}, "rescale_zero_terminal_snr"),
+        ({"name": "karras", "sigma_min": 0.0}, "sigma_min"),
+        ({"name": "karras", "sigma_min": 2.0, "sigma_max": 1.0}, "sigma_max"),
+        ({"name": "karras", "rho": 0.0}, "rho"),
+        ({"name": "karras", "sigmas": (1.0,)}, "sigmas"),
+        ({"name": "karras", "sigmas": (2.0, 3.0)}, "sigmas"),
+        ({"name": "karras", "sigmas": (2.0, -1.0)}, "sigmas"),
     ],
 )
 def test_bad_values_are_refused(arguments, named):

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from videogen_jax.runtime.files import save_json
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.training.build import build_stage
 from videogen_jax.weights.diffusers_config import public_config, unet_fields
 from videogen_jax.weights.folder import load_config, load_part, save_part
+from videogen_jax.weights.model_folder import ModelFolder
 from videogen_jax.weights.naming import to_public
 from videogen_jax.weights.parts import (
     load_autoencoder,
@@ -136,6 +138,50 @@ def test_stable_video_diffusions_decoder_is_read_and_written(tmp_path):
     state, written = theirs.state_dict(), back.state_dict()
     assert set(state) == set(written)
     assert all(torch.equal(state[name], written[name]) for name in state)
+
+
+def test_stable_video_diffusions_autoencoder_has_an_encoder_and_decodes_frame_by_frame(tmp_path):
+    theirs = diffusers.AutoencoderKLTemporalDecoder(
+        block_out_channels=(32, 64), layers_per_block=2, down_block_types=("DownEncoderBlock2D",) * 2
+    )
+    theirs = randomize(theirs)
+    theirs.save_pretrained(tmp_path / "vae")
+    x, latents = normal(2, 16, 24, 3), normal(2, 4, 6, 4)
+    with torch.no_grad():
+        mean = channels_last(theirs.encode(channels_first(x)).latent_dist.mean)
+        decoded = channels_last(theirs.decode(channels_first(latents), num_frames=1).sample)
+        as_clip = channels_last(theirs.decode(channels_first(latents), num_frames=2).sample)
+
+    ours, params = load_autoencoder(tmp_path)
+    assert (ours.scaling_factor, ours.shift_factor, ours.network.downsampling) == (0.18215, 0.0, 2)
+    found = jax.jit(ours.encode_unscaled)(params, x)
+    np.testing.assert_allclose(found, mean, rtol=0, atol=1e-5 * np.abs(mean).max())
+    np.testing.assert_allclose(jax.jit(ours.encode)(params, x), found * 0.18215, rtol=1e-5)
+    images = jax.jit(ours.decode)(params, latents * 0.18215)
+    np.testing.assert_allclose(images, decoded, rtol=0, atol=1e-5 * np.abs(decoded).max())
+    assert np.abs(as_clip - decoded).max() > 1e-2 * np.abs(decoded).max()  # neighbours matter
+
+    # Its video decoder: read by itself, and as the start of a decoder that is trained for this model.
+    stage, decoder = load_stage(tmp_path / "vae", DecoderStage, 4, 1)
+    jax.tree.map(np.testing.assert_array_equal, decoder, params["decoder"])
+    fresh = {"video_decoder": jax.tree.map(np.zeros_like, decoder), "discriminator": {}}
+    warm = stage.warm_start(fresh, ModelFolder(str(tmp_path)), None)
+    jax.tree.map(np.testing.assert_array_equal, warm, {"video_decoder": decoder, "discriminator": {}})
+    config, joined = temporal_autoencoder_part(tmp_path, stage.decoder, decoder)
+    assert config["_class_name"] == "AutoencoderKLTemporalDecoder"
+    jax.tree.map(np.testing.assert_array_equal, joined, params)
+
+
+def test_an_autoencoder_of_another_kind_is_named(tmp_path):
+    config = {"_class_name": "AutoencoderKLTemporalDecoder", "block_out_channels": [32, 64]}
+    for change, message in (
+        ({"_class_name": "AutoencoderTiny"}, "describes a AutoencoderTiny, but a AutoencoderKL is needed"),
+        ({"down_block_types": ["DownEncoderBlock2D"]}, "down_block_types must be 2 times DownEncoderBlock2D"),
+        ({"use_quant_conv": False}, r"the field use_quant_conv \(False\) is not supported"),
+    ):
+        save_json(tmp_path / "vae/config.json", config | change)
+        with pytest.raises(ValueError, match=message):
+            load_autoencoder(tmp_path)
 
 
 @pytest.mark.parametrize(

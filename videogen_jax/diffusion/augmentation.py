@@ -7,17 +7,17 @@ that it tolerates the flaws of the stage below. A level is a timestep of the noi
 import jax
 import jax.numpy as jnp
 
-from videogen_jax.diffusion.schedules import NoiseSchedule
+from videogen_jax.diffusion.schedules import Schedule
 
 
-def augment(key: jax.Array, x: jax.Array, schedule: NoiseSchedule, level: jax.typing.ArrayLike) -> jax.Array:
+def augment(key: jax.Array, x: jax.Array, schedule: Schedule, level: jax.typing.ArrayLike) -> jax.Array:
     """Add noise, variance preserving: alpha(level) * x + sigma(level) * noise.
 
     Args:
       key: a random key.
       x: `(B, ...)`, about unit variance.
       schedule: the noise schedule.
-      level: `(B,)` or `()` int in [0, N); 0 is the least noise.
+      level: `(B,)` or `()`, a timestep of the schedule: int in [0, N), of which 0 is the least noise, or float.
 
     Returns:
       `(B, ...)`, at least float32.

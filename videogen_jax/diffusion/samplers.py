@@ -23,8 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from videogen_jax.diffusion.predictions import check_prediction_type, x0_from_prediction
-from videogen_jax.diffusion.schedules import NoiseSchedule
-from videogen_jax.diffusion.timesteps import timesteps_for
+from videogen_jax.diffusion.schedules import NoiseSchedule, Schedule
 
 Denoise = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t (B, ...) float32, t (B,)) -> network output (B, ...)
 Coefficients = Mapping[str, jax.typing.ArrayLike]
@@ -49,21 +48,23 @@ class Sampler(abc.ABC):
     Attributes:
       schedule: the noise schedule that the network was trained with; not traced.
       prediction_type: what the network predicts: "epsilon", "v_prediction" or "sample".
-      spacing, steps_offset: see `timesteps_for`.
-      end: alphas_cumprod where the last step ends: 1 for no noise at all, or `schedule.alphas_cumprod[0]`, which
-        leaves a little ("set_alpha_to_one": false in diffusers).
+      spacing, steps_offset: see `timesteps_for`; without effect on a `KarrasSchedule`.
+      set_alpha_to_one: whether the last step removes all noise. False: it ends at the first training timestep, with a
+        little noise, as diffusers' option of that name. (A `KarrasSchedule` has its own end, and takes True alone.)
 
     Raises:
       ValueError: unknown choices, or ones that do not go together.
     """
 
     name: ClassVar[str]
+    omit_lowest: ClassVar[bool] = False  # see `timesteps_for`
+    fractional: ClassVar[bool] = False
 
-    schedule: NoiseSchedule
+    schedule: Schedule
     prediction_type: str
     spacing: str = "trailing"
     steps_offset: int = 0
-    end: float = 1.0
+    set_alpha_to_one: bool = True
 
     def __post_init__(self):
         check_prediction_type(self.prediction_type)
@@ -73,7 +74,7 @@ class Sampler(abc.ABC):
         """Work out the coefficients of all steps.
 
         Args:
-          num_steps: 1 to the number of training timesteps.
+          num_steps: 1 to the number of training timesteps; any number of steps of a `KarrasSchedule`.
 
         Returns:
           Arrays with one row for each call of the network, in order (one a step, `PNDM` one more): "t", the timestep
@@ -101,23 +102,13 @@ class Sampler(abc.ABC):
 
     def timesteps(self, num_steps: int) -> np.ndarray:
         """The timesteps `(num_steps,)` of the steps, strictly falling."""
-        return timesteps_for(self.schedule.num_train_timesteps, num_steps, self.spacing, self.steps_offset)
-
-    def alphas_cumprod(self) -> np.ndarray:
-        """The noise schedule `(N,)` in float64."""
-        if isinstance(self.schedule.alphas_cumprod, jax.core.Tracer):
-            raise ValueError("schedule is traced: close over it as a constant instead of passing it through jit")
-        return np.asarray(self.schedule.alphas_cumprod, np.float64)
+        return self.schedule.sampling_timesteps(
+            num_steps, self.spacing, self.steps_offset, omit_lowest=self.omit_lowest, fractional=self.fractional
+        )
 
     def alphas_cumprod_of(self, timesteps: np.ndarray) -> np.ndarray:
-        """The noise schedule at `timesteps`, float64; sigma / alpha is interpolated at fractional ones."""
-        alphas_cumprod = self.alphas_cumprod()
-        if np.issubdtype(timesteps.dtype, np.integer):
-            alphas_cumprod = alphas_cumprod[timesteps]
-        else:
-            with np.errstate(divide="ignore"):
-                ratio = np.sqrt((1.0 - alphas_cumprod) / alphas_cumprod)
-            alphas_cumprod = 1.0 / (1.0 + np.interp(timesteps, np.arange(len(ratio)), ratio) ** 2)
+        """The noise schedule at `timesteps`, float64. ValueError: the network cannot predict from one of them."""
+        alphas_cumprod = self.schedule.alphas_cumprod_of(timesteps)
         if self.prediction_type == "epsilon" and np.any(alphas_cumprod == 0.0):
             raise ValueError(
                 "prediction_type 'epsilon' cannot start from zero terminal SNR: use 'v_prediction' or 'sample',"
@@ -127,7 +118,8 @@ class Sampler(abc.ABC):
 
     def scales_of(self, timesteps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """alpha and sigma at `timesteps` and at the end of the last step: `(num_steps + 1,)` each, float64."""
-        alphas_cumprod = np.append(self.alphas_cumprod_of(timesteps), self.end)
+        end = self.schedule.end_alphas_cumprod(self.set_alpha_to_one)
+        alphas_cumprod = np.append(self.alphas_cumprod_of(timesteps), end)
         return np.sqrt(alphas_cumprod), np.sqrt(1.0 - alphas_cumprod)
 
     def network_output(self, denoise: Denoise, x: jax.Array, coeffs: Coefficients) -> jax.Array:
@@ -151,11 +143,7 @@ class DPMSolverPlusPlus2M(Sampler):
     """
 
     name = "dpmpp_2m"
-
-    def timesteps(self, num_steps: int) -> np.ndarray:
-        # The last step goes to noise level 0 at once, so the lowest timestep is left out.
-        num_train_timesteps = self.schedule.num_train_timesteps
-        return timesteps_for(num_train_timesteps, num_steps, self.spacing, self.steps_offset, omit_lowest=True)
+    omit_lowest = True  # the last step goes to noise level 0 at once
 
     def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
         timesteps = self.timesteps(num_steps)
@@ -210,16 +198,13 @@ class Euler(DDIM):
 
         y_s = y_t + (rho_s - rho_t) noise(t),    y = x / alpha, rho = sigma / alpha
 
-    Multiplied by alpha_s that is DDIM's step. Two things differ: the timesteps of "linspace" are not rounded, and the
-    noise at the start is scaled to sigma of timestep N - 1, unless spacing is "leading".
+    Multiplied by alpha_s that is DDIM's step. Two things differ, with a `NoiseSchedule` alone: the timesteps of
+    "linspace" are not rounded, and the noise at the start is scaled to sigma of timestep N - 1, unless spacing is
+    "leading".
     """
 
     name = "euler"
-
-    def timesteps(self, num_steps: int) -> np.ndarray:
-        return timesteps_for(
-            self.schedule.num_train_timesteps, num_steps, self.spacing, self.steps_offset, fractional=True
-        )
+    fractional = True
 
     def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
         coeffs = super().coefficients(num_steps)
@@ -227,10 +212,8 @@ class Euler(DDIM):
         return coeffs | {"t": coeffs["t"].astype(np.float32)} if self.spacing == "linspace" else coeffs
 
     def start(self, noise: jax.Array) -> SamplerState:
-        x = jnp.asarray(noise, jnp.float32)
-        if self.spacing != "leading":  # both other spacings begin at the last timestep, however many steps there are
-            x *= np.sqrt(1.0 - self.alphas_cumprod()[-1]).astype(np.float32)
-        return SamplerState(x)
+        scale = self.schedule.start_scale(self.spacing)
+        return SamplerState(jnp.asarray(noise, jnp.float32) * np.float32(scale))
 
 
 class PNDM(Sampler):
@@ -258,11 +241,15 @@ class PNDM(Sampler):
 
     def __post_init__(self):
         super().__post_init__()
+        if not isinstance(self.schedule, NoiseSchedule):
+            raise ValueError(
+                "sampler 'pndm' takes equal strides of numbered timesteps, which a 'karras' schedule lacks"
+            )
         if self.prediction_type == "sample":
             raise ValueError("sampler 'pndm' has no x0: it does not take prediction_type 'sample'")
 
     def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
-        timesteps, alphas_cumprod = self.timesteps(num_steps), self.alphas_cumprod()
+        timesteps, alphas_cumprod = self.timesteps(num_steps), self.schedule.float64()
         if np.any(self.alphas_cumprod_of(timesteps) == 0.0):
             raise ValueError("sampler 'pndm' cannot start from zero terminal SNR: use another, or spacing 'leading'")
         stride = len(alphas_cumprod) // num_steps
@@ -272,7 +259,8 @@ class PNDM(Sampler):
             begins[1], ends[1] = calls[1] + stride, calls[1]
         # A stride above the last timestep or below the first leaves the schedule.
         begin = alphas_cumprod[np.minimum(begins, len(alphas_cumprod) - 1)]
-        end = np.where(ends >= 0, alphas_cumprod[np.maximum(ends, 0)], self.end)
+        last = self.schedule.end_alphas_cumprod(self.set_alpha_to_one)
+        end = np.where(ends >= 0, alphas_cumprod[np.maximum(ends, 0)], last)
         return _as_float32(
             calls,
             alpha=np.sqrt(begin),
@@ -303,7 +291,7 @@ class PNDM(Sampler):
 SAMPLERS: dict[str, type[Sampler]] = {sampler.name: sampler for sampler in (DPMSolverPlusPlus2M, DDIM, Euler, PNDM)}
 
 
-def make_sampler(name: str, schedule: NoiseSchedule, prediction_type: str, **fields: Any) -> Sampler:
+def make_sampler(name: str, schedule: Schedule, prediction_type: str, **fields: Any) -> Sampler:
     """Build a sampler.
 
     Args:
@@ -336,5 +324,8 @@ def sample_loop(
 
 
 def _as_float32(timesteps: np.ndarray, **coefficients: np.ndarray) -> dict[str, np.ndarray]:
-    """Coefficients as they are handed out: float32, and the timesteps in the type that they have."""
-    return {"t": timesteps} | {name: values.astype(np.float32) for name, values in coefficients.items()}
+    """Coefficients as they are handed out: float32, and the timesteps int32 or float32."""
+    whole = np.issubdtype(timesteps.dtype, np.integer)
+    return {"t": timesteps.astype(np.int32 if whole else np.float32)} | {
+        name: values.astype(np.float32) for name, values in coefficients.items()
+    }

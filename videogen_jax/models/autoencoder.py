@@ -144,7 +144,7 @@ class Decoder(nn.Module):
 class AutoencoderKL(nn.Module):
     """Stable Diffusion's autoencoder (Rombach et al. 2022).
 
-    Latents are unscaled here: `FrozenAutoencoder` (stages/autoencoder.py) shifts and scales them to unit variance.
+    Latents are unscaled here: `FrozenAutoencoder` (in stages/) shifts and scales them to unit variance.
 
     Attributes:
       in_channels, out_channels: of the images, before and after.
@@ -169,11 +169,16 @@ class AutoencoderKL(nn.Module):
         channels = tuple(self.block_out_channels)
         shape = (channels, self.layers_per_block, self.norm_num_groups, self.dtype)
         self.encoder = Encoder(self.latent_channels, *shape)
-        self.decoder = Decoder(self.out_channels, *shape)
+        self.decoder = self.make_decoder(shape)
         if self.use_quant_conv:
             self.quant_conv = nn.Conv(2 * self.latent_channels, (1, 1), dtype=self.dtype)
         if self.use_post_quant_conv:
             self.post_quant_conv = nn.Conv(self.latent_channels, (1, 1), dtype=self.dtype)
+
+    @nn.nowrap
+    def make_decoder(self, shape: tuple) -> nn.Module:
+        """Build the decoder. shape: channels of the levels, layers per block, groups and dtype."""
+        return Decoder(self.out_channels, *shape)
 
     @property
     def downsampling(self) -> int:
@@ -343,6 +348,30 @@ class TemporalDecoder(nn.Module):
         x = conv3x3(self.out_channels, dtype, "conv_out")(x)
         x = x.reshape(batch, num_frames, *x.shape[1:])
         return TemporalConv(self.out_channels, dtype, kernel_init=_same_frame, name="time_conv_out")(x)
+
+
+class AutoencoderKLTemporalDecoder(AutoencoderKL):
+    """Stable Video Diffusion's autoencoder: the encoder of `AutoencoderKL`, and a `TemporalDecoder` alone.
+
+    It has no decoder of images. `decode` gives each image as a clip of one frame to the video decoder, whose temporal
+    layers then see no neighbours: good enough for previews. Decode videos by the `TemporalDecoder` itself.
+
+    Attributes: as `AutoencoderKL`'s. The decoder has as many residual blocks in the middle as `layers_per_block`.
+    """
+
+    use_post_quant_conv: bool = False
+
+    @nn.nowrap
+    def make_decoder(self, shape: tuple) -> nn.Module:
+        channels, layers, groups, dtype = shape
+        return TemporalDecoder(
+            self.out_channels, self.latent_channels, channels, layers, layers, norm_num_groups=groups, dtype=dtype
+        )
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        """Decode unscaled latents `(N, h, w, C)`, each by itself, to images `(N, H, W, 3)` in [-1, 1] (not clipped)."""
+        latents = self.post_quant_conv(latents) if self.use_post_quant_conv else latents
+        return self.decoder(latents[:, None])[:, 0]
 
 
 def inflate_decoder(autoencoder_params: Mapping, temporal_params: Mapping) -> dict:

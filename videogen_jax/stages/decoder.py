@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
-from videogen_jax.models.autoencoder import TemporalDecoder, inflate_decoder
+from videogen_jax.models.autoencoder import AutoencoderKLTemporalDecoder, TemporalDecoder, inflate_decoder
 from videogen_jax.models.discriminator import VideoDiscriminator
 from videogen_jax.models.vgg import VGG16Features, perceptual_distance
 from videogen_jax.runtime.arrays import to_unit
@@ -94,7 +94,12 @@ class DecoderStage(Stage):
         return frozen
 
     def warm_start(self, fresh: Params, model: ModelReader, init_from: ModelReader | None) -> Params:
-        """From `init_from`: this stage, or Stable Video Diffusion's decoder; else from the model's image decoder."""
+        """From `init_from`: this stage, or Stable Video Diffusion's decoder; else from the model's image decoder.
+
+        A model with Stable Video Diffusion's autoencoder has no image decoder, and is its own `init_from`.
+        """
+        if init_from is None and isinstance(model.autoencoder().network, AutoencoderKLTemporalDecoder):
+            return {**fresh, "video_decoder": model.part("vae", fresh["video_decoder"])}
         if init_from is None:
             return {**fresh, "video_decoder": inflate_decoder(model.autoencoder_params, fresh["video_decoder"])}
         folder = "video_decoder" if init_from.has("video_decoder") else "vae"

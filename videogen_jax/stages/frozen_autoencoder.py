@@ -16,7 +16,8 @@ class FrozenAutoencoder:
     """A trained autoencoder as the other stages use it, with latents of unit variance.
 
     Attributes:
-      network: its parameters are passed to `encode` and `decode`.
+      network: its parameters are passed to `encode` and `decode`. An `AutoencoderKLTemporalDecoder` has no image
+        decoder: `decode` then gives its video decoder each frame as a clip of its own.
       scaling_factor: brings latents to unit variance (Rombach et al. 2022, appendix G).
       shift_factor: subtracted before scaling, as in diffusers.
     """
@@ -37,13 +38,26 @@ class FrozenAutoencoder:
 
         Returns: `(..., h, w, C)` float32, of unit variance.
         """
+        return (self.encode_unscaled(params, frames, size) - self.shift_factor) * self.scaling_factor
+
+    def encode_unscaled(
+        self, params: Mapping[str, Any], frames: jax.Array, size: int | tuple[int, int] | None = None
+    ) -> jax.Array:
+        """Frames to latents as the network has them: the posterior's mean, neither shifted nor scaled.
+
+        Stable Video Diffusion is conditioned on these latents of its image, although it draws scaled ones.
+
+        Args:
+          params, frames, size: as of `encode`.
+
+        Returns: `(..., h, w, C)` float32; `encode` gives `(latents - shift_factor) * scaling_factor`.
+        """
         if size is not None:
             height, width = (size, size) if isinstance(size, int) else size
             frames = resize(frames, (height * self.network.downsampling, width * self.network.downsampling))
         flat = frames.reshape(-1, *frames.shape[-3:])
-        mean = self.network.apply({"params": params}, flat, method="encode").mean
-        latents = (mean.astype(jnp.float32) - self.shift_factor) * self.scaling_factor
-        return latents.reshape(*frames.shape[:-3], *latents.shape[1:])
+        mean = self.network.apply({"params": params}, flat, method="encode").mean.astype(jnp.float32)
+        return mean.reshape(*frames.shape[:-3], *mean.shape[1:])
 
     def unscale(self, latents: jax.Array) -> jax.Array:
         """Unit-variance latents -> latents as the network has them."""

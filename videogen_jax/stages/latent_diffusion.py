@@ -11,7 +11,7 @@ import numpy as np
 
 from videogen_jax.diffusion.predictions import check_prediction_type, loss_weight, target
 from videogen_jax.diffusion.samplers import Sampler, SamplerState, make_sampler
-from videogen_jax.diffusion.schedules import NoiseSchedule, make_schedule
+from videogen_jax.diffusion.schedules import Schedule, make_schedule
 from videogen_jax.models.unet import UNet
 from videogen_jax.stages.settings import StageSettings
 from videogen_jax.stages.stage import Metrics, ModelReader, Params, Spec, Stage, build_network
@@ -64,7 +64,7 @@ class LatentDiffusion(Stage):
         return build_network(UNet, self.unet, f"{type(self).__name__}.unet")
 
     @functools.cached_property
-    def noise_schedule(self) -> NoiseSchedule:
+    def noise_schedule(self) -> Schedule:
         """The noise schedule."""
         return make_schedule(**self.schedule)
 
@@ -100,6 +100,9 @@ class LatentDiffusion(Stage):
         Returns:
           The loss, and the unweighted error `mse`, also for the halves of the batch at lower and at higher timesteps
           (`mse_low_noise`, `mse_high_noise`).
+
+        Raises:
+          ValueError: a schedule of continuous timesteps.
         """
         time_rng, noise_rng = jax.random.split(rng)
         schedule, batch = self.noise_schedule, latents.shape[0]
@@ -130,7 +133,7 @@ class LatentDiffusion(Stage):
             self.prediction_type,
             spacing=self.timestep_spacing,
             steps_offset=self.steps_offset,
-            end=1.0 if self.set_alpha_to_one else float(self.noise_schedule.alphas_cumprod[0]),
+            set_alpha_to_one=self.set_alpha_to_one,
         )
 
     def step_coeffs(self, settings: StageSettings) -> list[dict[str, np.ndarray]]:

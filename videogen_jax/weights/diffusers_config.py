@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from videogen_jax.models.autoencoder import AutoencoderKL, TemporalDecoder
-from videogen_jax.models.text_encoder import CLIPTextEncoder
+from videogen_jax.models.text_encoder import ACTIVATIONS, CLIPTextEncoder
 from videogen_jax.models.unet import UNet
 
 UNET_CLASS = "UNet2DConditionModel"
@@ -17,6 +17,7 @@ AUTOENCODER_CLASS = "AutoencoderKL"
 TEMPORAL_AUTOENCODER_CLASS = "AutoencoderKLTemporalDecoder"
 NUM_SIZES = 6  # scalars of Stable Diffusion XL's size conditioning
 TEXT_CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
+VISION_CLASS = "CLIPVisionModelWithProjection"
 
 _DOWN = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 _UP = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
@@ -114,6 +115,39 @@ _TEXT_DEFAULTS = {
     "projection_dim": 512,
 }
 
+_VISION_RENAMED = {
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "patch_size": "patch_size",
+    "projection_dim": "projection_dim",
+    "image_size": "image_size",
+    "hidden_act": "hidden_act",
+}
+_VISION_DEFAULTS = {  # of CLIPVisionConfig, which are ViT-B/32's
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "patch_size": 32,
+    "projection_dim": 512,
+    "image_size": 224,
+    "hidden_act": "quick_gelu",
+}
+_VISION_FIXED = {"num_channels": (3,), "layer_norm_eps": (1e-5,), "model_type": ("clip_vision_model",)}
+_VISION_WITHOUT_EFFECT = (
+    "architectures",
+    "attention_dropout",
+    "dropout",
+    "dtype",
+    "initializer_factor",
+    "initializer_range",
+    "torch_dtype",
+    "transformers_version",
+)
+VISION_NAMES = (*_VISION_RENAMED, *_VISION_FIXED)  # fields that say what a vision encoder computes
+
 
 def unet_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Translate the config of a `UNet2DConditionModel` to fields of `UNet`.
@@ -202,12 +236,23 @@ def autoencoder_fields(config: Mapping[str, Any], where: str) -> tuple[dict[str,
     blocks = ("down_block_types", "up_block_types")
     translated = (*_AUTOENCODER_SAME, *_AUTOENCODER_SCALES, *blocks, *_AUTOENCODER_WITHOUT_EFFECT)
     _check_fields(config, translated, _AUTOENCODER_FIXED, where)
-    levels = len(full["block_out_channels"])
     for name, kind in zip(blocks, ("DownEncoderBlock2D", "UpDecoderBlock2D"), strict=True):
-        if name in config and tuple(config[name]) != (kind,) * levels:
-            raise ValueError(f"{where}: {name} must be {levels} times {kind}, but are {config[name]}")
+        _check_blocks(config, name, kind, len(full["block_out_channels"]), where)
     fields = {name: _to_tuple(full[name]) for name in _AUTOENCODER_SAME}
     return fields, float(full["scaling_factor"]), float(full["shift_factor"] or 0.0)
+
+
+def temporal_autoencoder_fields(config: Mapping[str, Any], where: str) -> tuple[dict[str, Any], float, float]:
+    """Translate the config of Stable Video Diffusion's autoencoder; arguments and errors as for `unet_fields`.
+
+    Returns: fields of our `AutoencoderKLTemporalDecoder`, scaling factor and shift factor, which is 0.
+    """
+    _check_class(config, (TEMPORAL_AUTOENCODER_CLASS,), where)
+    full = {**_AUTOENCODER_SAME, **_AUTOENCODER_SCALES, **config}
+    known = ("in_channels", "out_channels", "latent_channels", "block_out_channels", "layers_per_block")
+    _check_fields(config, (*known, "down_block_types", "scaling_factor", *_AUTOENCODER_WITHOUT_EFFECT), {}, where)
+    _check_blocks(config, "down_block_types", "DownEncoderBlock2D", len(full["block_out_channels"]), where)
+    return {name: _to_tuple(full[name]) for name in known}, float(full["scaling_factor"]), 0.0
 
 
 def autoencoder_config(fields: Mapping[str, Any], scaling_factor: float, shift_factor: float) -> dict[str, Any]:
@@ -230,12 +275,9 @@ def temporal_decoder_fields(config: Mapping[str, Any], where: str) -> dict[str, 
 
     Arguments and errors as for `unet_fields`.
     """
-    _check_class(config, (TEMPORAL_AUTOENCODER_CLASS,), where)
-    full = {**_AUTOENCODER_SAME, **config}
-    known = ("in_channels", "out_channels", "latent_channels", "block_out_channels", "layers_per_block")
-    _check_fields(config, (*known, "down_block_types", "scaling_factor", *_AUTOENCODER_WITHOUT_EFFECT), {}, where)
-    fields = {name: _to_tuple(full[name]) for name in known if name != "in_channels"}
-    return {**fields, "mid_block_layers": full["layers_per_block"]}
+    fields, _, _ = temporal_autoencoder_fields(config, where)
+    del fields["in_channels"]
+    return {**fields, "mid_block_layers": fields["layers_per_block"]}
 
 
 def temporal_decoder_config(fields: Mapping[str, Any], scaling_factor: float) -> dict[str, Any]:
@@ -300,6 +342,24 @@ def text_encoder_config(fields: Mapping[str, Any]) -> dict[str, Any]:
     return config | ({"projection_dim": projection} if projection else {})
 
 
+def vision_encoder_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Translate the config of transformers' `CLIPVisionModelWithProjection` to fields of `CLIPVisionEncoder`.
+
+    Arguments and errors as for `unet_fields`.
+    """
+    names = config.get("architectures") or [VISION_CLASS]
+    if set(names) != {VISION_CLASS}:
+        raise ValueError(f"{where} describes a {', '.join(names)}, but a {VISION_CLASS} is needed")
+    _check_fields(config, (*_VISION_RENAMED, *_VISION_WITHOUT_EFFECT), _VISION_FIXED, where)
+    full = {**_VISION_DEFAULTS, **config}
+    for name in ("image_size", "patch_size"):
+        if not isinstance(full[name], int):
+            raise ValueError(f"{where}: {name} is {full[name]!r}; it must be one number, the side of a square")
+    if full["hidden_act"] not in ACTIVATIONS:
+        raise ValueError(f"{where}: hidden_act is {full['hidden_act']!r}; supported are {', '.join(ACTIVATIONS)}")
+    return {ours: full[public] for public, ours in _VISION_RENAMED.items()}
+
+
 def _with_defaults(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
     return {**defaults, **fields}
@@ -328,6 +388,11 @@ def _block_kinds(names: Iterable[str], kinds: Mapping[str, bool], field: str, wh
         if name not in kinds:
             raise ValueError(f"{where}: {field} has a {name}; supported are {', '.join(kinds)}")
     return tuple(kinds[name] for name in names)
+
+
+def _check_blocks(config: Mapping[str, Any], field: str, kind: str, levels: int, where: str) -> None:
+    if field in config and tuple(config[field]) != (kind,) * levels:
+        raise ValueError(f"{where}: {field} must be {levels} times {kind}, but are {config[field]}")
 
 
 def _name_of(kinds: Mapping[str, bool], kind: bool) -> str:

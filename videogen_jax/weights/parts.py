@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from videogen_jax.models.autoencoder import AutoencoderKL, TemporalDecoder
+from videogen_jax.models.autoencoder import AutoencoderKL, AutoencoderKLTemporalDecoder, TemporalDecoder
 from videogen_jax.models.text_encoder import CLIPTextEncoder
+from videogen_jax.models.vision_encoder import MEAN, STD, CLIPVisionEncoder
+from videogen_jax.runtime.arrays import resize_antialiased
 from videogen_jax.runtime.files import load_json, plain, save_json
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
@@ -24,10 +26,12 @@ from videogen_jax.weights.diffusers_config import (
     TEMPORAL_AUTOENCODER_CLASS,
     autoencoder_fields,
     public_config,
+    temporal_autoencoder_fields,
     temporal_decoder_config,
     temporal_decoder_fields,
     text_encoder_fields,
     unet_fields,
+    vision_encoder_fields,
 )
 from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_part, save_part
 from videogen_jax.weights.scheduler_config import Scheduler
@@ -41,16 +45,36 @@ SCHEDULER_NAME = "scheduler_config.json"
 
 
 def load_autoencoder_config(model_folder: str | Path, dtype: Any = None) -> FrozenAutoencoder:
-    """The autoencoder in `model_folder/vae` without its parameters. ValueError: missing, or a field does not fit."""
+    """The autoencoder in `model_folder/vae` without its parameters.
+
+    Args:
+      model_folder: with diffusers' `AutoencoderKL`, or Stable Video Diffusion's `AutoencoderKLTemporalDecoder`. The
+        latter has no decoder of images, so `decode` gives its video decoder one frame at a time.
+      dtype: name of the compute type; None: float32. Stable Diffusion's encoders overflow in float16.
+
+    Raises:
+      ValueError: missing, or a field does not fit.
+    """
     folder = Path(model_folder) / "vae"
     where = str(folder / CONFIG_NAME)
-    fields, scaling_factor, shift_factor = autoencoder_fields(load_config(folder), where)
-    network = build_network(AutoencoderKL, fields | ({} if dtype is None else {"dtype": dtype}), where)
+    config = load_config(folder)
+    kind, translate = AutoencoderKL, autoencoder_fields
+    if config.get("_class_name") == TEMPORAL_AUTOENCODER_CLASS:
+        kind, translate = AutoencoderKLTemporalDecoder, temporal_autoencoder_fields
+    fields, scaling_factor, shift_factor = translate(config, where)
+    network = build_network(kind, fields | ({} if dtype is None else {"dtype": dtype}), where)
     return FrozenAutoencoder(network, scaling_factor, shift_factor)
 
 
 def load_autoencoder(model_folder: str | Path, dtype: Any = None) -> tuple[FrozenAutoencoder, Params]:
-    """The autoencoder in `model_folder/vae` and its parameters (float32). ValueError: missing or not fitting."""
+    """The autoencoder in `model_folder/vae` and its parameters (float32).
+
+    Of Stable Video Diffusion's folder the parameters are those of the encoder, `quant_conv` and the video decoder; an
+    image decoder is missing there. Arguments as of `load_autoencoder_config`.
+
+    Raises:
+      ValueError: missing or not fitting.
+    """
     folder = Path(model_folder) / "vae"
     autoencoder = load_autoencoder_config(model_folder, dtype)
     network = autoencoder.network
@@ -90,6 +114,45 @@ def load_text_encoder(model_folder: str | Path, dtype: Any = None, number: int =
     tokens = jax.ShapeDtypeStruct((1, tokenizer.model_max_length), jnp.int32)
     template = parameter_shapes(network, network.init, tokens)["params"]
     return TextPart(tokenizer, network, load_part(folder, template))
+
+
+class ImagePart(NamedTuple):
+    """An image encoder and its parameters."""
+
+    network: CLIPVisionEncoder
+    params: Params
+
+    def encode(self, params: Params, images: jax.Array) -> jax.Array:
+        """Embed images as Stable Video Diffusion does for its cross-attention.
+
+        Args:
+          params: of the network.
+          images: `(B, H, W, 3)` in [-1, 1], of any size; their shape is squeezed to a square, nothing is cut off.
+
+        Returns:
+          `(B, P)` float32, CLIP's projected embeddings, not of unit norm.
+        """
+        resized = resize_antialiased(images, self.network.image_size)
+        normalised = ((resized + 1.0) / 2.0 - jnp.asarray(MEAN)) / jnp.asarray(STD)
+        return self.network.apply({"params": params}, normalised).astype(jnp.float32)
+
+
+def load_image_encoder(model_folder: str | Path, dtype: Any = None) -> ImagePart:
+    """The CLIP image encoder in `model_folder/image_encoder` and its parameters (float32).
+
+    Args:
+      dtype: name of the compute type of the network; None: float32.
+
+    Raises:
+      ValueError: missing, with a field that is not supported, or not fitting its weights.
+    """
+    folder = Path(model_folder) / "image_encoder"
+    where = str(folder / CONFIG_NAME)
+    fields = vision_encoder_fields(load_config(folder), where)
+    network = build_network(CLIPVisionEncoder, fields | ({} if dtype is None else {"dtype": dtype}), where)
+    images = _floats(1, network.image_size, network.image_size, 3)
+    template = _named(where, parameter_shapes, network, network.init, images)["params"]
+    return ImagePart(network, load_part(folder, template))
 
 
 class ReferencePart(NamedTuple):

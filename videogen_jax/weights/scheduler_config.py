@@ -1,11 +1,13 @@
 """Conversion between diffusers' `scheduler_config.json` and the settings of our noise schedules and samplers.
 
 Every field of the four supported schedulers is either honoured, or supported only with the value that it has in
-published models; a field with another value is named in an error, never ignored.
+published models; a field with another value is named in an error, never ignored. An EulerDiscreteScheduler may have
+continuous timesteps (Stable Video Diffusion's): then its fields of betas have no effect, here as in diffusers.
 """
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,6 +72,18 @@ _FIXED: dict[str, dict[str, tuple]] = {
         "time_shift_type": ("exponential",),
     },
 }
+# Fields of an EulerDiscreteScheduler with continuous timesteps. In diffusers another prediction type has discrete
+# timesteps all the same, and another spacing scales the noise at the start.
+_CONTINUOUS: dict[str, tuple] = {
+    **_FIXED["EulerDiscreteScheduler"],
+    "timestep_type": ("continuous",),
+    "use_karras_sigmas": (True,),
+    "prediction_type": ("v_prediction",),
+    "timestep_spacing": ("leading",),
+    "rescale_betas_zero_snr": (False,),
+}
+_NOISE_LEVELS = ("sigma_min", "sigma_max")
+_RHO = 7.0  # of diffusers, which has no such field
 # Fields whose default in diffusers is not supported, so that a config must set them.
 _REQUIRED = {"DDIMScheduler": "clip_sample", "PNDMScheduler": "skip_prk_steps"}
 # Fields without effect, given the values above. Published configs contain them, and fields of other schedulers too.
@@ -110,20 +124,11 @@ class Scheduler:
         name = config.get("_class_name")
         if name not in SAMPLER_OF_CLASS:
             raise ValueError(f"{where} describes a {name}; supported are {', '.join(SAMPLER_OF_CLASS)}")
+        if name == "EulerDiscreteScheduler" and config.get("timestep_type") == "continuous":
+            return cls._from_continuous(config, where)
         fields = {**_COMMON, **_DEFAULTS[name]}
         fixed = {**_COMMON_FIXED, **_FIXED[name]}
-        known = set().union(*_DEFAULTS.values(), *_FIXED.values(), _COMMON, _COMMON_FIXED, _WITHOUT_EFFECT)
-        for field, value in config.items():
-            if field.startswith("_"):
-                continue
-            if field in fields:
-                fields[field] = value
-            elif field in fixed:
-                if value not in fixed[field]:
-                    allowed = " or ".join(map(repr, fixed[field]))
-                    raise ValueError(f"{where}: {field} is {value!r}; a {name} is supported only with {allowed}")
-            elif field not in known:
-                raise ValueError(f"{where}: {field} is not a supported field of a {name}; remove it")
+        _read_fields(config, fields, fixed, name, where)
         required = _REQUIRED.get(name)
         if required is not None and required not in config:
             default, supported = not fixed[required][0], fixed[required][0]
@@ -148,8 +153,59 @@ class Scheduler:
             bool(fields.get("set_alpha_to_one", True)),
         )
 
+    @classmethod
+    def _from_continuous(cls, config: Mapping[str, Any], where: str) -> "Scheduler":
+        """`from_config` of an EulerDiscreteScheduler with continuous timesteps."""
+        kind = "EulerDiscreteScheduler with timestep_type 'continuous'"
+        fields: dict[str, Any] = dict.fromkeys(_NOISE_LEVELS) | {"steps_offset": 0}
+        fixed = {field: values for field, values in (_COMMON_FIXED | _CONTINUOUS).items() if field not in fields}
+        _read_fields(config, fields, fixed, kind, where)
+        defaults = {**_COMMON, **_DEFAULTS["EulerDiscreteScheduler"], "use_karras_sigmas": False}
+        for field, default in defaults.items():
+            if field in fixed and field not in config and default not in fixed[field]:
+                raise ValueError(
+                    f"{where} lacks {field}, whose default is {default!r}; a {kind} is supported only with"
+                    f" {fixed[field][0]!r}"
+                )
+        for field in _NOISE_LEVELS:
+            value = fields[field]
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise ValueError(f"{where}: {field} is {value!r}; a {kind} is supported only with a number")
+        schedule = {"name": "karras"} | {field: float(fields[field]) for field in _NOISE_LEVELS}
+        return cls(schedule, "euler", "v_prediction", "leading", int(fields["steps_offset"]))
+
+    def _to_continuous(self) -> dict[str, Any]:
+        """`to_config` of a schedule of continuous timesteps."""
+        defaults = {"sigma_min": 0.002, "sigma_max": 700.0}
+        ours = {"sampler": self.sampler, "prediction_type": self.prediction_type}
+        ours |= {"timestep_spacing": self.timestep_spacing, "set_alpha_to_one": self.set_alpha_to_one}
+        ours |= {"rho": self.schedule.get("rho", _RHO), "sigmas": tuple(self.schedule.get("sigmas", ()))}
+        theirs = {"sampler": "euler", "prediction_type": "v_prediction", "timestep_spacing": "leading"}
+        theirs |= {"set_alpha_to_one": True, "rho": _RHO, "sigmas": ()}
+        for field, value in ours.items():
+            if value != theirs[field]:
+                raise ValueError(
+                    f"{field} is {value!r}, but diffusers has a 'karras' schedule of continuous timesteps only with"
+                    f" {theirs[field]!r}"
+                )
+        return {
+            "_class_name": "EulerDiscreteScheduler",
+            "timestep_type": "continuous",
+            "use_karras_sigmas": True,
+            **{field: self.schedule.get(field, default) for field, default in defaults.items()},
+            "prediction_type": self.prediction_type,
+            "timestep_spacing": self.timestep_spacing,
+            "steps_offset": self.steps_offset,
+        }
+
     def to_config(self) -> dict[str, Any]:
-        """Return the content of scheduler_config.json from which `from_config` restores these settings."""
+        """Return the content of scheduler_config.json from which `from_config` restores these settings.
+
+        Raises:
+          ValueError: a "karras" schedule that diffusers does not have; the message names the field.
+        """
+        if self.schedule["name"] == "karras":
+            return self._to_continuous()
         name = next(public for public, sampler in SAMPLER_OF_CLASS.items() if sampler == self.sampler)
         schedule = dict(self.schedule)
         public = next(public for public, ours in SCHEDULES.items() if ours == schedule["name"])
@@ -171,3 +227,31 @@ class Scheduler:
         if name == "PNDMScheduler":
             config["skip_prk_steps"] = True
         return config
+
+
+def _read_fields(
+    config: Mapping[str, Any], fields: dict[str, Any], fixed: Mapping[str, tuple], name: str, where: str
+) -> None:
+    """Write into `fields` the values that the config has for them.
+
+    Args:
+      config: the content of the file `where`.
+      fields: those that are honoured, with their defaults.
+      fixed: those that are supported only with these values.
+      name: of the scheduler, for messages.
+
+    Raises:
+      ValueError: another field, or another value of a fixed one.
+    """
+    known = set().union(*_DEFAULTS.values(), *_FIXED.values(), _COMMON, _COMMON_FIXED, _WITHOUT_EFFECT)
+    for field, value in config.items():
+        if field.startswith("_"):
+            continue
+        if field in fields:
+            fields[field] = value
+        elif field in fixed:
+            if value not in fixed[field]:
+                allowed = " or ".join(map(repr, fixed[field]))
+                raise ValueError(f"{where}: {field} is {value!r}; a {name} is supported only with {allowed}")
+        elif field not in known:
+            raise ValueError(f"{where}: {field} is not a supported field of a {name}; remove it")
