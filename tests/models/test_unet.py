@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from videogen_jax.models.temporal_layers import MakeAVideo
 from videogen_jax.models.unet import MidBlock, UNet, image_part, inflate_unet
 from videogen_jax.weights.naming import from_public
 
@@ -23,7 +24,7 @@ ONE_LEVEL = {  # quick to compile: the middle block has every kind of layer
     **TINY,
     "block_out_channels": (8,),
     "cross_attention": (False,),
-    "temporal": True,
+    "temporal": "make_a_video",
     "reference_attention": True,
     "added_conditions": ("noise_level", "fps"),
 }
@@ -139,7 +140,7 @@ def one_level():
 
 def test_inflating_replaces_every_layer_of_the_image_network_and_no_other():
     fields = {**TINY, "cross_attention": (False, True)}
-    added = {"temporal": True, "reference_attention": (False, True), "added_conditions": ("noise_level",)}
+    added = {"temporal": "make_a_video", "reference_attention": (False, True), "added_conditions": ("noise_level",)}
     latents, timesteps, context = inputs(frames=3, channels=7)
 
     def shapes(model, *args):
@@ -163,7 +164,7 @@ def test_inflating_replaces_every_layer_of_the_image_network_and_no_other():
 
 
 def test_an_inflated_video_network_gives_on_every_frame_what_the_image_network_gives():
-    added = {"temporal": True, "reference_attention": True, "added_conditions": ("noise_level",)}
+    added = {"temporal": "make_a_video", "reference_attention": True, "added_conditions": ("noise_level",)}
     fields = {**TINY, "block_out_channels": (8,), "cross_attention": (False,)}
     image, video = UNet(**fields), UNet(**{**fields, "in_channels": 7}, **added)
     latents, timesteps, context = inputs(frames=3)
@@ -210,7 +211,7 @@ def test_trained_temporal_layers_let_frames_see_each_other_and_their_positions(o
 
 def test_reference_attention_carries_the_first_frame_to_every_place_of_the_others():
     """Without temporal layers it is the only way from frame to frame."""
-    model = UNet(**{**ONE_LEVEL, "temporal": False, "added_conditions": ()})
+    model = UNet(**{**ONE_LEVEL, "temporal": None, "added_conditions": ()})
     args = inputs(frames=3)
     params = random_params(model, *args)
     apply = jax.jit(model.apply)
@@ -240,7 +241,7 @@ def test_one_frame_through_temporal_layers_and_its_position(one_level):
 def test_remat_changes_neither_parameters_nor_gradients(one_level):
     # Of the block that has every kind of layer.
     fields = {"features": 8, "layers": 2, "heads": 2, "reference_heads": 2, "depth": 1, "resample": False}
-    fields |= {"groups": 4, "eps": 1e-5, "use_linear_projection": False, "temporal": True, "dtype": jnp.float32}
+    fields |= {"groups": 4, "eps": 1e-5, "use_linear_projection": False, "temporal": MakeAVideo(), "dtype": jnp.float32}
     plain, remat = (MidBlock(**fields, remat=remat) for remat in (False, True))
     x, _, context = inputs(batch=1, frames=2, channels=8)
     args = (x[0], np.linspace(-1, 1, 64, dtype=np.float32).reshape(2, 32), context, np.float32([[0, 1]]))

@@ -17,11 +17,11 @@ from videogen_jax.models.layers import (
     Downsample,
     ResnetBlock,
     SpatialAttention,
-    TemporalConv,
     Upsample,
     conv3x3,
     group_norm,
 )
+from videogen_jax.models.temporal_layers import TemporalConv
 
 EPS = 1e-6  # every group norm of the autoencoder
 

@@ -1,12 +1,11 @@
 """The latent UNet of Stable Diffusion (Rombach et al. 2022), for images and, with temporal layers, for videos.
 
 An image is a video of one frame. The spatial layers have the names of diffusers' `UNet2DConditionModel`, with `name.0`
-written `name_0`. The layers added to them (`temporal_*`, `reference_*`, the embeddings of `added_conditions`) start as
+written `name_0`. The layers added to them (temporal ones, `reference_*`, the embeddings of `added_conditions`) start as
 the identity, so a network with Stable Diffusion's weights gives Stable Diffusion's output on every frame.
 
-Frames are joined in two places, where another kind of temporal layer would go: after each 2D convolution
-(`layers.ResidualTemporalConv`, in `layers.ResnetBlock` and after `conv_in`) and after each spatial transformer
-(`TemporalTransformer` and `ReferenceAttention`, in `UNetBlock.attend`).
+Frames are joined in `UNetBlock.resnet` and `UNetBlock.attend`, and after `conv_in`, by the layers of one of the kinds
+in models/temporal_layers.py; `ReferenceAttention` stands between the spatial and the temporal transformers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +17,14 @@ from jax.nn.initializers import zeros as zeros_init
 
 from videogen_jax.models.layers import (
     Downsample,
-    ResidualTemporalConv,
-    ResnetBlock,
     TimestepEmbedding,
     Upsample,
     conv3x3,
     group_norm,
     sinusoidal_embedding,
 )
-from videogen_jax.models.transformers import ReferenceAttention, SpatialTransformer, TemporalTransformer
+from videogen_jax.models.temporal_layers import KINDS, TemporalLayers, is_temporal, kind_name
+from videogen_jax.models.transformers import ReferenceAttention
 
 
 class UNetBlock(nn.Module):
@@ -47,7 +45,7 @@ class UNetBlock(nn.Module):
       resample: whether the block ends by halving (down) or doubling (up) the resolution.
       groups, eps: of the group norms.
       use_linear_projection: of the spatial transformers.
-      temporal: whether temporal layers follow the spatial ones.
+      temporal: the layers that join frames.
       remat: recompute each residual block and transformer in the backward pass.
     """
 
@@ -60,30 +58,22 @@ class UNetBlock(nn.Module):
     groups: int
     eps: float
     use_linear_projection: bool
-    temporal: bool
+    temporal: TemporalLayers
     remat: bool
     dtype: jnp.dtype
 
-    def resnet(self, j: int, x: jax.Array, temb: jax.Array, num_frames: int) -> jax.Array:
+    def resnet(self, j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply the residual block number j."""
-        module = self.rematted(ResnetBlock, static_argnums=(3,))
-        block = module(self.features, self.groups, self.eps, self.temporal, self.dtype, name=f"resnets_{j}")
-        return block(x, temb, num_frames)
+        return self.temporal.resnet(self, j, x, temb, positions)
 
     def attend(self, j: int, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply the transformers that follow residual block j: within frames, to the first frame, over frames."""
         if self.heads:
-            spatial = self.rematted(SpatialTransformer)
-            x = spatial(
-                self.heads, self.depth, self.use_linear_projection, self.groups, self.dtype, name=f"attentions_{j}"
-            )(x, context)
+            x = self.temporal.attend(self, j, x, context, positions)
         if self.reference_heads:
             reference = self.rematted(ReferenceAttention, static_argnums=(2,))
             x = reference(self.reference_heads, self.dtype, name=f"reference_attentions_{j}")(x, positions.shape[1])
-        if self.heads and self.temporal:
-            temporal = self.rematted(TemporalTransformer)
-            x = temporal(self.heads, self.dtype, name=f"temporal_attentions_{j}")(x, positions)
-        return x
+        return self.temporal.attend_frames(self, j, x, positions)
 
     def rematted(self, module: type[nn.Module], static_argnums: tuple[int, ...] = ()) -> type[nn.Module]:
         """Return the module, such that it is recomputed in the backward pass if `remat` is set."""
@@ -98,7 +88,7 @@ class DownBlock(UNetBlock):
         """Return the output, of half the resolution if `resample`, and the skip connections to the up blocks."""
         skips = []
         for j in range(self.layers):
-            x = self.attend(j, self.resnet(j, x, temb, positions.shape[1]), context, positions)
+            x = self.attend(j, self.resnet(j, x, temb, positions), context, positions)
             skips.append(x)
         if self.resample:
             x = Downsample(self.features, dtype=self.dtype, name="downsamplers_0")(x)
@@ -112,10 +102,10 @@ class MidBlock(UNetBlock):
     @nn.compact
     def __call__(self, x, temb, context, positions) -> jax.Array:
         """Return an array of x's shape."""
-        x = self.resnet(0, x, temb, positions.shape[1])
+        x = self.resnet(0, x, temb, positions)
         for j in range(self.layers - 1):
             x = self.attend(j, x, context, positions)
-            x = self.resnet(j + 1, x, temb, positions.shape[1])
+            x = self.resnet(j + 1, x, temb, positions)
         return x
 
 
@@ -130,7 +120,7 @@ class UpBlock(UNetBlock):
         """
         for j in range(self.layers):
             x = jnp.concatenate([x, skips[-1 - j]], axis=-1)
-            x = self.attend(j, self.resnet(j, x, temb, positions.shape[1]), context, positions)
+            x = self.attend(j, self.resnet(j, x, temb, positions), context, positions)
         return Upsample(self.features, dtype=self.dtype, name="upsamplers_0")(x) if self.resample else x
 
 
@@ -156,7 +146,7 @@ class UNet(nn.Module):
       transformer_layers_per_block: depth of the transformers, one number or one a level.
       use_linear_projection: as in Stable Diffusion 2.x.
       norm_num_groups, norm_eps: of the group norms of the residual blocks and of the output.
-      temporal: add temporal convolutions and temporal attention.
+      temporal: the kind of temporal layers, by its name in `temporal_layers.KINDS`; None for a network for images.
       reference_attention: for each level, or for all, whether frames attend to the first one (`ReferenceAttention`).
       added_conditions: names of the scalar conditions besides the timestep, as ("noise_level", "fps"). Each is embedded
         like the timestep and added to its embedding by a layer that starts at zero.
@@ -177,12 +167,16 @@ class UNet(nn.Module):
     use_linear_projection: bool = False
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
-    temporal: bool = False
+    temporal: str | None = None
     reference_attention: bool | tuple[bool, ...] = False
     added_conditions: tuple[str, ...] = ()
     size_embedding_dim: int | None = None
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self):
+        object.__setattr__(self, "temporal", kind_name(self.temporal))
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -224,6 +218,8 @@ class UNet(nn.Module):
         temb = self._embed_scalars(timesteps, scalar_conditions or {}, pooled_text, sizes)
         temb = jnp.repeat(temb, t, axis=0)  # (B*T, D)
         last = len(self.block_out_channels) - 1
+        temporal = KINDS[self.temporal].of(self)
+        temporal.check(self, t)
 
         def block(module, level, layers, resample, attention, name):
             return module(
@@ -236,7 +232,7 @@ class UNet(nn.Module):
                 groups=self.norm_num_groups,
                 eps=self.norm_eps,
                 use_linear_projection=self.use_linear_projection,
-                temporal=self.temporal,
+                temporal=temporal.middle() if module is MidBlock else temporal,
                 remat=self.remat,
                 dtype=self.dtype,
                 name=name,
@@ -244,8 +240,7 @@ class UNet(nn.Module):
 
         x = latents.reshape(b * t, h, w, -1)  # frames as a batch: the spatial layers do not know videos
         x = conv3x3(self.block_out_channels[0], self.dtype, "conv_in")(x)
-        if self.temporal:
-            x = ResidualTemporalConv(self.dtype, name="temporal_conv_in")(x, t)
+        x = temporal.after_conv_in(self, x, frame_positions)
         skips = [x]
         for i, attention in enumerate(self.cross_attention):
             down = block(DownBlock, i, self.layers_per_block, i < last, attention, f"down_blocks_{i}")
@@ -369,6 +364,8 @@ def inflate_unet(image_params: Mapping, video_params: Mapping, reference_init: f
 
 def _is_added(name: str) -> bool:
     """Whether a module of this name is added to the layers of the 2D UNet."""
-    return name.startswith(("temporal_", "reference_")) or (
-        name.endswith("_embedding") and name not in ("time_embedding", "add_embedding")
+    return (
+        is_temporal(name)
+        or name.startswith("reference_")
+        or (name.endswith("_embedding") and name not in ("time_embedding", "add_embedding"))
     )

@@ -1,0 +1,221 @@
+"""The layers that join the frames of a video UNet, for each kind of video network.
+
+A kind is a subclass of `TemporalLayers`, which says where in a block of the UNet its layers stand; `KINDS` has them by
+the name that `UNet.temporal` takes. Blocks and spatial layers do not know which kind they are part of.
+
+The layers that are added to a 2D UNet start as the identity. `TemporalLayers.added` has their names, by which
+`inflate_unet` tells them from the layers of the 2D UNet. Layers take frames as the spatial layers do, as a flat batch
+`(B*T, H, W, C)`, and the time of each frame, `positions` `(B, T)`, in frames.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import zeros as zeros_init
+
+from videogen_jax.models.layers import Attention, ResnetBlock, sinusoidal_embedding
+from videogen_jax.models.partitioning import constrain, constrain_images
+from videogen_jax.models.transformers import FeedForward, SpatialTransformer, layer_norm
+
+if TYPE_CHECKING:
+    from videogen_jax.models.unet import UNet, UNetBlock
+
+
+@dataclasses.dataclass(frozen=True)
+class TemporalLayers:
+    """Where a UNet has temporal layers; this base class: nowhere, as in a network for images.
+
+    The methods are called inside the compact method of the UNet, or of the block, that they add layers to.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ()
+    """How the names of the layers begin that this kind adds to the 2D UNet's."""
+
+    @classmethod
+    def of(cls, unet: "UNet") -> "TemporalLayers":
+        """Return the kind with the settings that it has in this UNet."""
+        del unet
+        return cls()
+
+    def check(self, unet: "UNet", num_frames: int) -> None:
+        """Raise ValueError if a UNet of these fields cannot have such layers, or so many frames."""
+
+    def after_conv_in(self, unet: "UNet", x: jax.Array, positions: jax.Array) -> jax.Array:
+        """Apply the layers that follow the UNet's first convolution. x: `(B*T, H, W, C)`; returns the same shape."""
+        del unet, positions
+        return x
+
+    def resnet(self, block: "UNetBlock", j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
+        """Apply residual block j. x: `(B*T, H, W, C)`; temb: `(B*T, D)`; returns `(B*T, H, W, features)`."""
+        del positions
+        module = block.rematted(ResnetBlock)
+        return module(block.features, block.groups, block.eps, block.dtype, name=f"resnets_{j}")(x, temb)
+
+    def attend(self, block: "UNetBlock", j: int, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
+        """Apply transformer j within frames. x: `(B*T, H, W, C)`; context: `(B, L, D)`; returns x's shape."""
+        del positions
+        return block.rematted(SpatialTransformer)(**self.transformer_fields(block, j))(x, context)
+
+    def attend_frames(self, block: "UNetBlock", j: int, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """Apply what comes after the transformers of layer j, in levels without these too. Returns x's shape."""
+        del block, j, positions
+        return x
+
+    def middle(self) -> "TemporalLayers":
+        """The temporal layers of the middle block."""
+        return self
+
+    @staticmethod
+    def transformer_fields(block: "UNetBlock", j: int) -> dict:
+        """Fields of the `SpatialTransformer` number j of a block."""
+        return {
+            "heads": block.heads,
+            "depth": block.depth,
+            "use_linear_projection": block.use_linear_projection,
+            "groups": block.groups,
+            "dtype": block.dtype,
+            "name": f"attentions_{j}",
+        }
+
+
+class TemporalConv(nn.Module):
+    """1D convolution over frames with kernel (3, 1, 1): `(B, T, H, W, C)` -> `(B, T, H, W, features)`.
+
+    It is computed as three shifted matrix products, which on every backend is as fast as a 3D convolution or faster,
+    and keeps the layout. The parameter has a 3D convolution's shape, so public checkpoints fit.
+    """
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        num_frames = x.shape[1]
+        kernel = self.param("kernel", self.kernel_init, (3, 1, 1, x.shape[-1], self.features))
+        bias = self.param("bias", zeros_init, (self.features,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = x @ kernel[1, 0, 0] + bias
+        if num_frames == 1:
+            return y
+        past = jnp.pad(x[:, :-1] @ kernel[0, 0, 0], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))
+        future = jnp.pad(x[:, 1:] @ kernel[2, 0, 0], ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)))
+        return y + past + future
+
+
+def over_frames(attention: nn.Module, x: jax.Array) -> jax.Array:
+    """Apply self-attention, `(N, T, C)` -> same shape, to the frames of each position. x: `(B, T, S, C)`."""
+    b, t, s, c = x.shape
+    # Where frames lie on several devices, each gets all frames of some positions, not all positions of all frames.
+    y = constrain(constrain(x, "batch", None, "positions").swapaxes(1, 2), "batch", "positions")
+    y = attention(y.reshape(b * s, t, c)).reshape(b, s, t, c)
+    return constrain(constrain(y, "batch", "positions").swapaxes(1, 2), "batch", "frames")
+
+
+# Make-A-Video (Singer et al. 2022), this project's own kind.
+
+
+class ResidualTemporalConv(nn.Module):
+    """`x + TemporalConv(x)` with a kernel that starts at zero: the identity until trained.
+
+    This is Make-A-Video's pseudo-3D convolution (Singer et al. 2022, section 3.2.1) with the identity outside the
+    kernel.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
+        """x: `(B*T, H, W, C)`; returns the same shape."""
+        video = x.reshape(-1, num_frames, *x.shape[1:])
+        update = TemporalConv(x.shape[-1], self.dtype, kernel_init=zeros_init, name="conv")(video)
+        return x + update.reshape(x.shape)
+
+
+class PseudoResnetBlock(ResnetBlock):
+    """A residual block with a 1D convolution over frames after each 2D convolution.
+
+    Attributes:
+      num_frames: T.
+    """
+
+    num_frames: int = 1
+
+    def after_convolution(self, i: int, h: jax.Array) -> jax.Array:
+        """Apply the convolution over frames number i. h: `(B*T, H, W, features)`."""
+        return ResidualTemporalConv(self.dtype, name=f"temporal_conv{i}")(h, self.num_frames)
+
+
+class TemporalTransformer(nn.Module):
+    """Self-attention over the frames at each position, and a feed-forward layer; the identity until trained.
+
+    The time of each frame is embedded and added to the normalised input of the attention. It is a number, not an index,
+    so it may be the true time of frames that are unevenly or finely spaced.
+    """
+
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """x: `(B*T, H, W, C)`; positions: `(B, T)` float, in frames; returns x's shape."""
+        (n, h, w, c), (b, t) = x.shape, positions.shape
+        time = nn.Dense(c, dtype=self.dtype, name="position_embedding")(sinusoidal_embedding(positions, c))  # (B, T, C)
+        x = constrain_images(x).reshape(b, t, h * w, c)
+        y = layer_norm(self.dtype, "norm1")(x) + time[:, :, None]
+        attention = Attention(self.heads, c // self.heads, zero_init=True, dtype=self.dtype, name="attn1")
+        x = x + over_frames(attention, y)
+        x = x + FeedForward(zero_init=True, dtype=self.dtype, name="ff")(layer_norm(self.dtype, "norm2")(x))
+        return x.reshape(n, h, w, c)
+
+
+class MakeAVideo(TemporalLayers):
+    """A 1D convolution after each 2D convolution, attention over frames after each spatial transformer."""
+
+    added = ("temporal_",)
+
+    def after_conv_in(self, unet: "UNet", x: jax.Array, positions: jax.Array) -> jax.Array:
+        """Apply the 1D convolution that follows the first 2D convolution."""
+        return ResidualTemporalConv(unet.dtype, name="temporal_conv_in")(x, positions.shape[1])
+
+    def resnet(self, block: "UNetBlock", j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
+        """Apply residual block j with its convolutions over frames."""
+        module = block.rematted(PseudoResnetBlock)
+        fields = (block.features, block.groups, block.eps, block.dtype, positions.shape[1])
+        return module(*fields, name=f"resnets_{j}")(x, temb)
+
+    def attend_frames(self, block: "UNetBlock", j: int, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """Apply attention over frames, in levels with transformers."""
+        if not block.heads:
+            return x
+        return block.rematted(TemporalTransformer)(block.heads, block.dtype, name=f"temporal_attentions_{j}")(
+            x, positions
+        )
+
+
+KINDS: dict[str | None, type[TemporalLayers]] = {
+    None: TemporalLayers,
+    "make_a_video": MakeAVideo,
+}
+# What `UNet.temporal` was before there were several kinds; config.json files of such models have it.
+_BEFORE_KINDS = {True: "make_a_video", False: None}
+
+
+def kind_name(value: str | bool | None) -> str | None:
+    """Return the name in `KINDS` for a value of `UNet.temporal`, which True and False were once.
+
+    Raises:
+      ValueError: there is no such kind.
+    """
+    name = _BEFORE_KINDS[value] if isinstance(value, bool) else value
+    if name not in KINDS:
+        raise ValueError(f"temporal is {value!r}; it may be {', '.join(map(str, KINDS))}")
+    return name
+
+
+def is_temporal(name: str) -> bool:
+    """Whether a module of this name is one that some kind adds to the layers of the 2D UNet."""
+    return name.startswith(tuple(start for kind in KINDS.values() for start in kind.added))
