@@ -41,17 +41,19 @@ class TimestepEmbedding(nn.Module):
     """Two linear layers with SiLU between them: `(B, in)` -> `(B, dim)`.
 
     Attributes:
-      dim: channels of both layers.
+      dim: channels of the result.
       zero_init: start the second layer at zero, so that the result is zero until trained.
+      hidden_dim: channels between the layers; None: `dim`.
     """
 
     dim: int
     dtype: jnp.dtype = jnp.float32
     zero_init: bool = False
+    hidden_dim: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.Dense(self.dim, dtype=self.dtype, name="linear_1")(x)
+        x = nn.Dense(self.hidden_dim or self.dim, dtype=self.dtype, name="linear_1")(x)
         init = zeros_init if self.zero_init else nn.linear.default_kernel_init
         return nn.Dense(self.dim, dtype=self.dtype, kernel_init=init, name="linear_2")(nn.silu(x))
 
@@ -189,10 +191,16 @@ class Attention(nn.Module):
             y = nn.Dense(inner, use_bias=self.use_bias, dtype=self.dtype, name=name)(y)
             return y.reshape(*y.shape[:-1], self.heads, self.head_dim)
 
-        out = dot_product_attention(project("to_q", x), project("to_k", context), project("to_v", context))
+        value = project("to_v", context)
+        if context.shape[1] == 1 and not self.is_initializing():
+            out = value  # every query attends to the one key there is, whatever it and the query are
+        else:
+            out = dot_product_attention(project("to_q", x), project("to_k", context), value)
         init = zeros_init if self.zero_init else nn.linear.default_kernel_init
-        out = out.reshape(*out.shape[:-2], inner)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="to_out_0")(out)
+        out = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="to_out_0")(
+            out.reshape(*out.shape[:-2], inner)
+        )
+        return jnp.broadcast_to(out, x.shape)
 
 
 class SpatialAttention(nn.Module):

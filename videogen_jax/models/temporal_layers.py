@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros as zeros_init
 
-from videogen_jax.models.layers import Attention, ResnetBlock, sinusoidal_embedding
+from videogen_jax.models.layers import Attention, ResnetBlock, TimestepEmbedding, group_norm, sinusoidal_embedding
 from videogen_jax.models.partitioning import constrain, constrain_images
 from videogen_jax.models.transformers import FeedForward, SpatialTransformer, layer_norm
 
@@ -196,9 +196,145 @@ class MakeAVideo(TemporalLayers):
         )
 
 
+# Stable Video Diffusion (Blattmann et al. 2023), in the layout of diffusers' `UNetSpatioTemporalConditionModel`.
+
+
+class TimeMixer(nn.Module):
+    """Learned blend of a spatial and a temporal array of one shape.
+
+    Attributes:
+      share_of: "spatial" or "temporal", the array whose share is `sigmoid(mix_factor)`; the other's is the rest. In
+        Stable Video Diffusion's UNet it is the spatial one, in its video decoder the temporal one.
+    """
+
+    share_of: str
+
+    @nn.compact
+    def __call__(self, spatial: jax.Array, temporal: jax.Array) -> jax.Array:
+        share = nn.sigmoid(self.param("mix_factor", zeros_init, (1,))).astype(spatial.dtype)
+        spatial_share = {"spatial": share, "temporal": 1 - share}[self.share_of]
+        return spatial_share * spatial + (1 - spatial_share) * temporal
+
+
+class TemporalResnetBlock(nn.Module):
+    """Residual block of two 1D convolutions over frames, with norms over frames and positions together.
+
+    The second convolution starts at zero, so the block starts as the identity.
+    """
+
+    groups: int
+    eps: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, temb: jax.Array | None = None) -> jax.Array:
+        """x: `(B, T, H, W, C)`; temb: `(B*T, D)` or None; returns x's shape."""
+        features = x.shape[-1]
+        h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm1")(x))
+        h = TemporalConv(features, self.dtype, name="conv1")(h)
+        if temb is not None:
+            shift = nn.Dense(features, dtype=self.dtype, name="time_emb_proj")(nn.silu(temb))
+            h = h + shift.reshape(*x.shape[:2], 1, 1, features)
+        h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm2")(h))
+        return x + TemporalConv(features, self.dtype, kernel_init=zeros_init, name="conv2")(h)
+
+
+class SpatioTemporalResBlock(nn.Module):
+    """A 2D residual block, then one over frames on its output, blended with it.
+
+    Attributes:
+      features: channels of the output.
+      groups: of the group norms.
+      eps, temporal_eps: of the group norms of the 2D residual block and of the one over frames.
+      num_frames: T.
+      share_of: see `TimeMixer`.
+    """
+
+    features: int
+    groups: int
+    eps: float
+    temporal_eps: float
+    num_frames: int
+    share_of: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, temb: jax.Array | None = None) -> jax.Array:
+        """x: `(B*T, H, W, C)`; temb: `(B*T, D)` or None; returns `(B*T, H, W, features)`."""
+        x = ResnetBlock(self.features, self.groups, self.eps, self.dtype, name="spatial_res_block")(x, temb)
+        spatial = x.reshape(-1, self.num_frames, *x.shape[1:])
+        over_time = TemporalResnetBlock(self.groups, self.temporal_eps, self.dtype, name="temporal_res_block")
+        return TimeMixer(self.share_of, name="time_mixer")(spatial, over_time(spatial, temb)).reshape(x.shape)
+
+
+class TemporalTransformerBlock(nn.Module):
+    """Feed-forward, self-attention over frames, cross-attention, feed-forward; pre-norm, the identity until trained."""
+
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
+        """x: `(B, T, S, C)`, S positions a frame; context: `(B, L, D)`; returns x's shape."""
+        b, t, s, c = x.shape
+
+        def attention(name):
+            return Attention(self.heads, c // self.heads, zero_init=True, dtype=self.dtype, name=name)
+
+        def feed_forward(name, y):
+            return FeedForward(zero_init=True, dtype=self.dtype, name=name)(y)
+
+        x = x + feed_forward("ff_in", layer_norm(self.dtype, "norm_in")(x))
+        x = x + over_frames(attention("attn1"), layer_norm(self.dtype, "norm1")(x))
+        queries = layer_norm(self.dtype, "norm2")(x).reshape(b, t * s, c)
+        x = x + attention("attn2")(queries, context).reshape(x.shape)
+        return x + feed_forward("ff", layer_norm(self.dtype, "norm3")(x))
+
+
+class SpatioTemporalTransformer(SpatialTransformer):
+    """A spatial transformer with a block over frames after each of its blocks, blended with what that block takes.
+
+    The number of each frame is embedded, and added to the input of the blocks over frames, but not to what their output
+    is blended with.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
+        """x: `(B*T, H, W, C)`; context: `(B, L, D)`; positions: `(B, T)`; returns x's shape."""
+        x, c = constrain_images(x), x.shape[-1]
+        embedding = TimestepEmbedding(c, self.dtype, zero_init=True, hidden_dim=4 * c, name="time_pos_embed")
+        time = embedding(sinusoidal_embedding(positions, c).astype(self.dtype))[:, :, None]  # (B, T, 1, C)
+        mix = TimeMixer("spatial", name="time_mixer")  # one for all blocks
+        y = self.project_in(x)
+        for i in range(self.depth):
+            y = self.block(i)(y, context)
+            spatial = y.reshape(*positions.shape, *y.shape[1:])  # (B, T, H*W, C)
+            over_time = TemporalTransformerBlock(self.heads, self.dtype, name=f"temporal_transformer_blocks_{i}")
+            y = mix(spatial, over_time(spatial + time, context)).reshape(y.shape)
+        return x + self.project_out(y, x.shape)
+
+
+class SpatioTemporal(TemporalLayers):
+    """A residual block and a transformer block over frames inside each residual block and transformer."""
+
+    added = ("temporal_", "time_mixer", "time_pos_embed")
+
+    def resnet(self, block: "UNetBlock", j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
+        """Apply residual block j within frames and over frames."""
+        fields = (block.features, block.groups, block.eps, block.eps, positions.shape[1])
+        module = block.rematted(SpatioTemporalResBlock)
+        return module(*fields, share_of="spatial", dtype=block.dtype, name=f"resnets_{j}")(x, temb)
+
+    def attend(self, block: "UNetBlock", j: int, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
+        """Apply transformer j within frames and over frames."""
+        module = block.rematted(SpatioTemporalTransformer)
+        return module(**self.transformer_fields(block, j))(x, context, positions)
+
+
 KINDS: dict[str | None, type[TemporalLayers]] = {
     None: TemporalLayers,
     "make_a_video": MakeAVideo,
+    "spatio_temporal": SpatioTemporal,
 }
 # What `UNet.temporal` was before there were several kinds; config.json files of such models have it.
 _BEFORE_KINDS = {True: "make_a_video", False: None}

@@ -116,21 +116,30 @@ class SpatialTransformer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
         """x: `(B*T, H, W, C)`; context: `(B, L, D)`; returns x's shape."""
-        n, h, w, c = x.shape
         x = constrain_images(x)
-
-        def project(name, y, init=nn.linear.default_kernel_init):
-            if self.use_linear_projection:
-                return nn.Dense(c, dtype=self.dtype, kernel_init=init, name=name)(y)
-            conv = nn.Conv(
-                c, (1, 1), dtype=self.dtype, kernel_init=init, conv_general_dilated=convolve, padding=0, name=name
-            )
-            return conv(y)
-
-        y = project("proj_in", group_norm(self.groups, 1e-6, self.dtype, "norm")(x)).reshape(n, h * w, c)
+        y = self.project_in(x)
         for i in range(self.depth):
-            y = TransformerBlock(self.heads, self.dtype, name=f"transformer_blocks_{i}")(y, context)
-        return x + project("proj_out", y.reshape(n, h, w, c), zeros_init)
+            y = self.block(i)(y, context)
+        return x + self.project_out(y, x.shape)
+
+    def project_in(self, x: jax.Array) -> jax.Array:
+        """Normalise and project `(B*T, H, W, C)` to the positions `(B*T, H*W, C)` of each frame."""
+        y = group_norm(self.groups, 1e-6, self.dtype, "norm")(x)
+        return self._project("proj_in", y, nn.linear.default_kernel_init).reshape(x.shape[0], -1, x.shape[-1])
+
+    def block(self, i: int) -> TransformerBlock:
+        """Return the transformer block number i."""
+        return TransformerBlock(self.heads, self.dtype, name=f"transformer_blocks_{i}")
+
+    def project_out(self, y: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Project positions `(B*T, H*W, C)` back to frames of that shape `(B*T, H, W, C)`; zero until trained."""
+        return self._project("proj_out", y.reshape(shape), zeros_init)
+
+    def _project(self, name: str, y: jax.Array, init: nn.initializers.Initializer) -> jax.Array:
+        fields = {"dtype": self.dtype, "kernel_init": init, "name": name}
+        if self.use_linear_projection:
+            return nn.Dense(y.shape[-1], **fields)(y)
+        return nn.Conv(y.shape[-1], (1, 1), conv_general_dilated=convolve, padding=0, **fields)(y)
 
 
 class ReferenceAttention(nn.Module):

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn.initializers import zeros as zeros_init
 
 from videogen_jax.models.layers import (
@@ -25,6 +26,8 @@ from videogen_jax.models.layers import (
 )
 from videogen_jax.models.temporal_layers import KINDS, TemporalLayers, is_temporal, kind_name
 from videogen_jax.models.transformers import ReferenceAttention
+
+NUM_ADDED_NUMBERS = 3  # frames per second, motion bucket, noise augmentation
 
 
 class UNetBlock(nn.Module):
@@ -124,7 +127,7 @@ class UpBlock(UNetBlock):
         return Upsample(self.features, dtype=self.dtype, name="upsamplers_0")(x) if self.resample else x
 
 
-def per_level(value: int | Sequence, levels: int, field: str) -> tuple:
+def per_level(value: float | Sequence, levels: int, field: str) -> tuple:
     """Expand a field that has one value for all levels, or one for each, to a tuple of `levels` values."""
     values = tuple(value) if isinstance(value, Sequence) else (value,) * levels
     if len(values) != levels:
@@ -146,12 +149,16 @@ class UNet(nn.Module):
       transformer_layers_per_block: depth of the transformers, one number or one a level.
       use_linear_projection: as in Stable Diffusion 2.x.
       norm_num_groups, norm_eps: of the group norms of the residual blocks and of the output.
+      down_norm_eps, up_norm_eps: of the residual blocks on the way down and on the way up, one number or one a level;
+        None: `norm_eps`. Stable Video Diffusion has 1e-6 in down blocks with attention and in all up blocks.
       temporal: the kind of temporal layers, by its name in `temporal_layers.KINDS`; None for a network for images.
       reference_attention: for each level, or for all, whether frames attend to the first one (`ReferenceAttention`).
       added_conditions: names of the scalar conditions besides the timestep, as ("noise_level", "fps"). Each is embedded
         like the timestep and added to its embedding by a layer that starts at zero.
       size_embedding_dim: for Stable Diffusion XL, which is conditioned on the pooled text and six numbers about the
         picture's size: channels of each number's embedding; None for the others.
+      added_numbers_dim: for Stable Video Diffusion, which is conditioned on three numbers besides the timestep, but on
+        no text: channels of each number's embedding; None for the others.
       remat: recompute each residual block and transformer in the backward pass: less memory, a third more compute.
       dtype: of the activations; parameters are float32.
     """
@@ -167,10 +174,13 @@ class UNet(nn.Module):
     use_linear_projection: bool = False
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
+    down_norm_eps: float | tuple[float, ...] | None = None
+    up_norm_eps: float | tuple[float, ...] | None = None
     temporal: str | None = None
     reference_attention: bool | tuple[bool, ...] = False
     added_conditions: tuple[str, ...] = ()
     size_embedding_dim: int | None = None
+    added_numbers_dim: int | None = None
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
@@ -188,13 +198,14 @@ class UNet(nn.Module):
         frame_positions: jax.Array | None = None,
         pooled_text: jax.Array | None = None,
         sizes: jax.Array | None = None,
+        added_numbers: jax.Array | None = None,
     ) -> jax.Array:
         """Predict what the network is trained for: noise, velocity or clean latents.
 
         Args:
           latents: `(B, T, H, W, in_channels)`; T = 1 for images, also in a network with temporal layers. H and W are
             divisible by 2 ** (levels - 1).
-          timesteps: `(B,)`, 0 to 1000 in the scale of Stable Diffusion.
+          timesteps: `(B,)`, 0 to 1000 in the scale of Stable Diffusion; Stable Video Diffusion's are 0.25 ln(sigma).
           context: `(B, L, cross_attention_dim)`, the text encoder's states.
           scalar_conditions: a `(B,)` array for each of `added_conditions`, best in the range of timesteps, 0 to 1000:
             differences below about 0.1 have no effect.
@@ -202,26 +213,30 @@ class UNet(nn.Module):
           pooled_text: `(B, P)`, only with `size_embedding_dim` (Podell et al. 2023, section 2.2).
           sizes: `(B, 6)`, only with `size_embedding_dim`: original height and width, top and left of the crop, target
             height and width, in pixels.
+          added_numbers: `(B, 3)`, only with `added_numbers_dim`: frames per second less one, motion bucket, standard
+            deviation of the noise that was added to the image (diffusers' `added_time_ids`).
 
         Returns: `(B, T, H, W, out_channels)` in the network's dtype.
 
         Raises:
           ValueError: for fields that do not fit each other, or inputs that do not fit the fields.
         """
-        heads, depths, reference_levels = self._check(latents, context, scalar_conditions, pooled_text, sizes)
+        heads, depths, reference_levels = self._check(
+            latents, context, scalar_conditions, pooled_text, sizes, added_numbers
+        )
         b, t, h, w, _ = latents.shape
         if frame_positions is None:
             frame_positions = jnp.broadcast_to(jnp.arange(t, dtype=jnp.float32), (b, t))
         elif frame_positions.shape != (b, t):
             raise ValueError(f"frame_positions must have shape {(b, t)}, not {frame_positions.shape}")
         context = context.astype(self.dtype)
-        temb = self._embed_scalars(timesteps, scalar_conditions or {}, pooled_text, sizes)
+        temb = self._embed_scalars(timesteps, scalar_conditions or {}, pooled_text, sizes, added_numbers)
         temb = jnp.repeat(temb, t, axis=0)  # (B*T, D)
         last = len(self.block_out_channels) - 1
         temporal = KINDS[self.temporal].of(self)
         temporal.check(self, t)
 
-        def block(module, level, layers, resample, attention, name):
+        def block(module, level, layers, resample, attention, eps, name):
             return module(
                 features=self.block_out_channels[level],
                 layers=layers,
@@ -230,7 +245,7 @@ class UNet(nn.Module):
                 depth=depths[level],
                 resample=resample,
                 groups=self.norm_num_groups,
-                eps=self.norm_eps,
+                eps=eps,
                 use_linear_projection=self.use_linear_projection,
                 temporal=temporal.middle() if module is MidBlock else temporal,
                 remat=self.remat,
@@ -241,22 +256,27 @@ class UNet(nn.Module):
         x = latents.reshape(b * t, h, w, -1)  # frames as a batch: the spatial layers do not know videos
         x = conv3x3(self.block_out_channels[0], self.dtype, "conv_in")(x)
         x = temporal.after_conv_in(self, x, frame_positions)
+        down_eps, up_eps = (
+            per_level(self.norm_eps if eps is None else eps, last + 1, f"{way}_norm_eps")
+            for way, eps in (("down", self.down_norm_eps), ("up", self.up_norm_eps))
+        )
         skips = [x]
         for i, attention in enumerate(self.cross_attention):
-            down = block(DownBlock, i, self.layers_per_block, i < last, attention, f"down_blocks_{i}")
+            down = block(DownBlock, i, self.layers_per_block, i < last, attention, down_eps[i], f"down_blocks_{i}")
             x, outputs = down(x, temb, context, frame_positions)
             skips += outputs
-        x = block(MidBlock, last, 2, False, True, "mid_block")(x, temb, context, frame_positions)
+        x = block(MidBlock, last, 2, False, True, self.norm_eps, "mid_block")(x, temb, context, frame_positions)
         for i in range(last + 1):
             level, layers = last - i, self.layers_per_block + 1
-            up = block(UpBlock, level, layers, level > 0, self.cross_attention[level], f"up_blocks_{i}")
+            attention = self.cross_attention[level]
+            up = block(UpBlock, level, layers, level > 0, attention, up_eps[level], f"up_blocks_{i}")
             x = up(x, skips[-layers:], temb, context, frame_positions)
             del skips[-layers:]
         x = nn.silu(group_norm(self.norm_num_groups, self.norm_eps, self.dtype, "conv_norm_out")(x))
         x = conv3x3(self.out_channels, self.dtype, "conv_out", kernel_init=zeros_init)(x)
         return x.reshape(b, t, h, w, self.out_channels)
 
-    def _embed_scalars(self, timesteps, scalar_conditions, pooled_text, sizes) -> jax.Array:
+    def _embed_scalars(self, timesteps, scalar_conditions, pooled_text, sizes, added_numbers) -> jax.Array:
         """Return `(B, 4 * block_out_channels[0])`: the timestep's embedding plus those of the added conditions."""
         width = self.block_out_channels[0]
 
@@ -271,9 +291,15 @@ class UNet(nn.Module):
             added = sinusoidal_embedding(sizes, self.size_embedding_dim).reshape(sizes.shape[0], -1)
             added = jnp.concatenate([pooled_text, added], axis=-1).astype(self.dtype)
             temb = temb + TimestepEmbedding(4 * width, self.dtype, name="add_embedding")(added)
+        if self.added_numbers_dim is not None:
+            added = sinusoidal_embedding(added_numbers, self.added_numbers_dim).reshape(added_numbers.shape[0], -1)
+            embedding = TimestepEmbedding(4 * width, self.dtype, zero_init=True, name="added_numbers_embedding")
+            temb = temb + embedding(added.astype(self.dtype))
         return temb
 
-    def _check(self, latents, context, scalar_conditions, pooled_text, sizes) -> tuple[tuple, tuple, tuple]:
+    def _check(
+        self, latents, context, scalar_conditions, pooled_text, sizes, added_numbers
+    ) -> tuple[tuple, tuple, tuple]:
         """Check fields and inputs against each other.
 
         Returns: for each level the heads, the depth of the transformers, and whether it has reference attention.
@@ -306,6 +332,12 @@ class UNet(nn.Module):
             raise ValueError(f"scalar_conditions must be {', '.join(self.added_conditions) or 'none'}, not {names}")
         if (pooled_text is not None, sizes is not None) != (self.size_embedding_dim is not None,) * 2:
             raise ValueError("pooled_text and sizes belong to a UNet with size_embedding_dim, and to no other")
+        if self.added_numbers_dim is None and added_numbers is not None:
+            raise ValueError("added_numbers belong to a UNet with added_numbers_dim, and to no other")
+        if self.added_numbers_dim is not None and np.shape(added_numbers) != (latents.shape[0], NUM_ADDED_NUMBERS):
+            raise ValueError(
+                f"added_numbers must have shape {(latents.shape[0], NUM_ADDED_NUMBERS)}, not {np.shape(added_numbers)}"
+            )
         depths = per_level(self.transformer_layers_per_block, levels, "transformer_layers_per_block")
         return heads, depths, per_level(self.reference_attention, levels, "reference_attention")
 

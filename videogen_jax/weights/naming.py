@@ -27,6 +27,8 @@ import numpy as np
 
 # `linear_1` and `linear_2` of a timestep embedding are names, not entries of a list called `linear`.
 _NAMES_WITH_DIGITS = frozenset({"linear"})
+# Stable Video Diffusion and Stable Diffusion XL have different layers of one name.
+_PUBLIC_MODULES = {"added_numbers_embedding": "add_embedding"}
 _INDEXED = re.compile(r"(?P<name>.*[^_\d])_(?P<index>\d+)")
 _LEAF_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 # The autoencoders of Stable Diffusion 1 and 2 were published with older names of the attention layers.
@@ -45,6 +47,7 @@ def public_name(path: tuple[str, ...]) -> str:
     *modules, leaf = path
     names = []
     for module in modules:
+        module = _PUBLIC_MODULES.get(module, module)
         match = _INDEXED.fullmatch(module)
         if match and match["name"] not in _NAMES_WITH_DIGITS:
             module = f"{match['name']}.{match['index']}"
