@@ -56,9 +56,14 @@ def relative_error(actual, expected):
     return np.abs(np.asarray(actual) - expected).max() / np.abs(expected).max()
 
 
-def read_params(model, module, *args, **kwargs):
+def inputs(channels, tokens, timesteps=(7, 900)):
+    latents = normal(BATCH, FRAMES, HEIGHT, WIDTH, channels)
+    return latents, np.float32(timesteps), normal(BATCH, tokens, 12, seed=1)
+
+
+def read_params(model, module, *args, max_frames=None, **kwargs):
     template = jax.eval_shape(model.init, jax.random.key(0), *args, **kwargs)["params"]
-    return from_public(state(module), template)
+    return from_public(state(module), template, max_frames)
 
 
 # Stable Video Diffusion
@@ -83,9 +88,8 @@ def svd():
     )
     fields = {**FIELDS, "in_channels": 8, "block_out_channels": (32, 64), "norm_num_groups": 32, "num_heads": (2, 4)}
     fields |= {"use_linear_projection": True, "temporal": "spatio_temporal", "added_numbers_dim": 6}
-    latents, timesteps = normal(BATCH, FRAMES, HEIGHT, WIDTH, 8), np.float32([1.64, -1.55])
-    context, numbers = normal(BATCH, 1, 12, seed=1), np.float32([[6, 127, 0.02], [24, 30, 0.1]])
-    arguments = (latents, timesteps, context)
+    arguments = latents, timesteps, context = inputs(channels=8, tokens=1, timesteps=(1.64, -1.55))
+    numbers = np.float32([[6, 127, 0.02], [24, 30, 0.1]])
     params = read_params(UNet(**fields), public, *arguments, added_numbers=numbers)
 
     @jax.jit
@@ -125,3 +129,90 @@ def test_the_limit_notices_the_direction_of_the_blend(svd, where):
         return -leaf if names[-1] == "mix_factor" and where in names else leaf
 
     assert relative_error(apply(jax.tree.map_with_path(turned, params), SVD_EPS), expected) > 100 * LIMIT
+
+
+# AnimateDiff
+
+
+def public_motion_unet(mid_block, levels):
+    """diffusers' network, and the fields of ours."""
+    public = diffusers.UNetMotionModel(
+        down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion")[:levels],
+        up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion")[-levels:],
+        block_out_channels=(16, 32)[:levels],
+        norm_num_groups=8,
+        num_attention_heads=2,
+        motion_max_seq_length=6,
+        use_motion_mid_block=mid_block,
+        **BLOCKS,
+    )
+    fields = {**FIELDS, "num_heads": 2, "temporal": "motion_module", "motion_max_frames": 6}
+    fields |= {"block_out_channels": (16, 32)[:levels], "cross_attention": (True, False)[:levels]}
+    return randomize(public), fields | {"motion_mid_block": mid_block}
+
+
+def norm_of_frames(module):
+    """Make the group norm of a motion module take the statistics of each frame, as AnimateDiff's authors do."""
+
+    def forward(video):  # (B, C, T, H, W)
+        frames = video.transpose(1, 2)
+        normed = torch.nn.functional.group_norm(
+            frames.flatten(0, 1), module.num_groups, module.weight, module.bias, module.eps
+        )
+        return normed.unflatten(0, frames.shape[:2]).transpose(1, 2)
+
+    module.forward = forward
+
+
+@pytest.mark.parametrize(("norm", "mid_block", "levels"), [("video", True, 2), ("video", False, 1), ("frame", True, 1)])
+def test_motion_modules_give_what_diffusers_gives(norm, mid_block, levels):
+    public, fields = public_motion_unet(mid_block, levels)
+    latents, timesteps, context = inputs(channels=4, tokens=3)
+    latents *= np.float32([0.5, 1, 2, 4, 8]).reshape(-1, 1, 1, 1)  # frames of other statistics than their video's
+    arguments = (latents, timesteps, context)
+
+    def theirs():
+        with torch.no_grad():
+            text = torch.from_numpy(context).repeat_interleave(FRAMES, 0)
+            output = public(channels_second(latents), torch.from_numpy(timesteps), text).sample
+        return np.moveaxis(output.numpy(), 1, -1)
+
+    expected = theirs()
+    if norm == "frame":
+        for name, module in public.named_modules():
+            if "motion_modules" in name and name.endswith(".norm"):
+                norm_of_frames(module)
+        of_videos, expected = expected, theirs()
+        assert relative_error(of_videos, expected) > 100 * LIMIT
+    model = UNet(**fields, motion_norm=norm)
+    params = read_params(model, public, *arguments, max_frames=6)
+    error = relative_error(jax.jit(model.apply)({"params": params}, *arguments), expected)
+    print(f"motion_module {norm} {mid_block} {levels} {error:.1e}")
+    assert error < LIMIT
+
+
+def test_tables_of_other_positions_are_refused():
+    public, fields = public_motion_unet(False, levels=2)
+    template = jax.eval_shape(UNet(**fields).init, jax.random.key(0), *inputs(channels=4, tokens=3))["params"]
+    tensors = state(public)
+    name = "down_blocks.1.motion_modules.0.transformer_blocks.0.pos_embed.pe"
+    with pytest.raises(ValueError, match=r"6 with other positions .*pe \(1, 6, 32\)"):
+        from_public(tensors, template, max_frames=24)
+    for table in (np.roll(tensors[name], 1, 1), np.roll(tensors[name], 1, 2), tensors[name][0]):
+        with pytest.raises(ValueError, match=rf"1 with other positions than the network's \({name}"):
+            from_public({**tensors, name: table}, template)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"motion_max_frames": 4}, "5 frames is longer than motion_max_frames, 4"),
+        ({"motion_norm": "clip"}, "motion_norm is 'clip'; it may be frame or video"),
+        ({"block_out_channels": (12, 32), "norm_num_groups": 4}, "8 heads, which must divide the 12"),
+        ({"temporal": "motion"}, "temporal is 'motion'; it may be None, make_a_video, spatio_temporal"),
+    ],
+)
+def test_errors_name_what_does_not_fit(fields, message):
+    fields = {**FIELDS, "num_heads": 2, "temporal": "motion_module", **fields}
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(lambda *args: UNet(**fields).init(jax.random.key(0), *args), *inputs(channels=4, tokens=3))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from videogen_jax.models.temporal_layers import MakeAVideo
+from videogen_jax.models.temporal_kinds import MakeAVideo
 from videogen_jax.models.unet import MidBlock, UNet, image_part, inflate_unet
 from videogen_jax.weights.naming import from_public
 

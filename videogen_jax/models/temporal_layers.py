@@ -1,15 +1,8 @@
-"""The layers that join the frames of a video UNet, for each kind of video network.
+"""The layers that join the frames of video networks.
 
-A kind is a subclass of `TemporalLayers`, which says where in a block of the UNet its layers stand; `KINDS` has them by
-the name that `UNet.temporal` takes. Blocks and spatial layers do not know which kind they are part of.
-
-The layers that are added to a 2D UNet start as the identity. `TemporalLayers.added` has their names, by which
-`inflate_unet` tells them from the layers of the 2D UNet. Layers take frames as the spatial layers do, as a flat batch
-`(B*T, H, W, C)`, and the time of each frame, `positions` `(B, T)`, in frames.
+They take frames as the spatial layers do, as a flat batch `(B*T, H, W, C)`, and where they need it the time of each
+frame, `positions` `(B, T)`, in frames. All start as the identity. models/temporal_kinds.py has their places in a UNet.
 """
-
-import dataclasses
-from typing import TYPE_CHECKING, ClassVar
 
 import flax.linen as nn
 import jax
@@ -19,66 +12,6 @@ from jax.nn.initializers import zeros as zeros_init
 from videogen_jax.models.layers import Attention, ResnetBlock, TimestepEmbedding, group_norm, sinusoidal_embedding
 from videogen_jax.models.partitioning import constrain, constrain_images
 from videogen_jax.models.transformers import FeedForward, SpatialTransformer, layer_norm
-
-if TYPE_CHECKING:
-    from videogen_jax.models.unet import UNet, UNetBlock
-
-
-@dataclasses.dataclass(frozen=True)
-class TemporalLayers:
-    """Where a UNet has temporal layers; this base class: nowhere, as in a network for images.
-
-    The methods are called inside the compact method of the UNet, or of the block, that they add layers to.
-    """
-
-    added: ClassVar[tuple[str, ...]] = ()
-    """How the names of the layers begin that this kind adds to the 2D UNet's."""
-
-    @classmethod
-    def of(cls, unet: "UNet") -> "TemporalLayers":
-        """Return the kind with the settings that it has in this UNet."""
-        del unet
-        return cls()
-
-    def check(self, unet: "UNet", num_frames: int) -> None:
-        """Raise ValueError if a UNet of these fields cannot have such layers, or so many frames."""
-
-    def after_conv_in(self, unet: "UNet", x: jax.Array, positions: jax.Array) -> jax.Array:
-        """Apply the layers that follow the UNet's first convolution. x: `(B*T, H, W, C)`; returns the same shape."""
-        del unet, positions
-        return x
-
-    def resnet(self, block: "UNetBlock", j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
-        """Apply residual block j. x: `(B*T, H, W, C)`; temb: `(B*T, D)`; returns `(B*T, H, W, features)`."""
-        del positions
-        module = block.rematted(ResnetBlock)
-        return module(block.features, block.groups, block.eps, block.dtype, name=f"resnets_{j}")(x, temb)
-
-    def attend(self, block: "UNetBlock", j: int, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
-        """Apply transformer j within frames. x: `(B*T, H, W, C)`; context: `(B, L, D)`; returns x's shape."""
-        del positions
-        return block.rematted(SpatialTransformer)(**self.transformer_fields(block, j))(x, context)
-
-    def attend_frames(self, block: "UNetBlock", j: int, x: jax.Array, positions: jax.Array) -> jax.Array:
-        """Apply what comes after the transformers of layer j, in levels without these too. Returns x's shape."""
-        del block, j, positions
-        return x
-
-    def middle(self) -> "TemporalLayers":
-        """The temporal layers of the middle block."""
-        return self
-
-    @staticmethod
-    def transformer_fields(block: "UNetBlock", j: int) -> dict:
-        """Fields of the `SpatialTransformer` number j of a block."""
-        return {
-            "heads": block.heads,
-            "depth": block.depth,
-            "use_linear_projection": block.use_linear_projection,
-            "groups": block.groups,
-            "dtype": block.dtype,
-            "name": f"attentions_{j}",
-        }
 
 
 class TemporalConv(nn.Module):
@@ -170,30 +103,6 @@ class TemporalTransformer(nn.Module):
         x = x + over_frames(attention, y)
         x = x + FeedForward(zero_init=True, dtype=self.dtype, name="ff")(layer_norm(self.dtype, "norm2")(x))
         return x.reshape(n, h, w, c)
-
-
-class MakeAVideo(TemporalLayers):
-    """A 1D convolution after each 2D convolution, attention over frames after each spatial transformer."""
-
-    added = ("temporal_",)
-
-    def after_conv_in(self, unet: "UNet", x: jax.Array, positions: jax.Array) -> jax.Array:
-        """Apply the 1D convolution that follows the first 2D convolution."""
-        return ResidualTemporalConv(unet.dtype, name="temporal_conv_in")(x, positions.shape[1])
-
-    def resnet(self, block: "UNetBlock", j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
-        """Apply residual block j with its convolutions over frames."""
-        module = block.rematted(PseudoResnetBlock)
-        fields = (block.features, block.groups, block.eps, block.dtype, positions.shape[1])
-        return module(*fields, name=f"resnets_{j}")(x, temb)
-
-    def attend_frames(self, block: "UNetBlock", j: int, x: jax.Array, positions: jax.Array) -> jax.Array:
-        """Apply attention over frames, in levels with transformers."""
-        if not block.heads:
-            return x
-        return block.rematted(TemporalTransformer)(block.heads, block.dtype, name=f"temporal_attentions_{j}")(
-            x, positions
-        )
 
 
 # Stable Video Diffusion (Blattmann et al. 2023), in the layout of diffusers' `UNetSpatioTemporalConditionModel`.
@@ -314,44 +223,107 @@ class SpatioTemporalTransformer(SpatialTransformer):
         return x + self.project_out(y, x.shape)
 
 
-class SpatioTemporal(TemporalLayers):
-    """A residual block and a transformer block over frames inside each residual block and transformer."""
-
-    added = ("temporal_", "time_mixer", "time_pos_embed")
-
-    def resnet(self, block: "UNetBlock", j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
-        """Apply residual block j within frames and over frames."""
-        fields = (block.features, block.groups, block.eps, block.eps, positions.shape[1])
-        module = block.rematted(SpatioTemporalResBlock)
-        return module(*fields, share_of="spatial", dtype=block.dtype, name=f"resnets_{j}")(x, temb)
-
-    def attend(self, block: "UNetBlock", j: int, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
-        """Apply transformer j within frames and over frames."""
-        module = block.rematted(SpatioTemporalTransformer)
-        return module(**self.transformer_fields(block, j))(x, context, positions)
+# AnimateDiff (Guo et al. 2023) and ModelScope (Wang et al. 2023): transformers with two self-attentions in a block.
 
 
-KINDS: dict[str | None, type[TemporalLayers]] = {
-    None: TemporalLayers,
-    "make_a_video": MakeAVideo,
-    "spatio_temporal": SpatioTemporal,
-}
-# What `UNet.temporal` was before there were several kinds; config.json files of such models have it.
-_BEFORE_KINDS = {True: "make_a_video", False: None}
+def interleaved_sinusoids(positions: jax.Array, dim: int) -> jax.Array:
+    """Embed positions by sinusoids, sines at even channels and cosines at odd ones (Vaswani et al. 2017, section 3.5).
 
+    Args:
+      positions: any shape `(...)`.
+      dim: size of the embedding, even.
 
-def kind_name(value: str | bool | None) -> str | None:
-    """Return the name in `KINDS` for a value of `UNet.temporal`, which True and False were once.
-
-    Raises:
-      ValueError: there is no such kind.
+    Returns: `(..., dim)` float32.
     """
-    name = _BEFORE_KINDS[value] if isinstance(value, bool) else value
-    if name not in KINDS:
-        raise ValueError(f"temporal is {value!r}; it may be {', '.join(map(str, KINDS))}")
-    return name
+    cosines, sines = jnp.split(sinusoidal_embedding(positions, dim), 2, axis=-1)
+    return jnp.stack([sines, cosines], axis=-1).reshape(*cosines.shape[:-1], dim)
 
 
-def is_temporal(name: str) -> bool:
-    """Whether a module of this name is one that some kind adds to the layers of the 2D UNet."""
-    return name.startswith(tuple(start for kind in KINDS.values() for start in kind.added))
+class DoubleAttentionBlock(nn.Module):
+    """Self-attention over frames twice, and a feed-forward layer; each pre-norm with a residual."""
+
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, time: jax.Array | float) -> jax.Array:
+        """x: `(B, T, S, C)`; time: `(B, T, 1, C)` or 0, added to the input of both attentions; returns x's shape."""
+        for i in (1, 2):
+            y = layer_norm(self.dtype, f"norm{i}")(x) + time
+            attention = Attention(self.heads, x.shape[-1] // self.heads, dtype=self.dtype, name=f"attn{i}")
+            x = x + over_frames(attention, y)
+        return x + FeedForward(dtype=self.dtype, name="ff")(layer_norm(self.dtype, "norm3")(x))
+
+
+class FrameTransformer(nn.Module):
+    """A transformer over the frames of each position; the identity until trained.
+
+    It is diffusers' `AnimateDiffTransformer3D` and `TransformerTemporalModel`.
+
+    Attributes:
+      heads, head_dim: number and size of the heads; their product is the width inside.
+      groups: of the group norm.
+      norm: whether its statistics are those of a "frame" or of the whole "video".
+      embed_positions: add the time of the frames to the input of each attention; without, frames have no order.
+    """
+
+    heads: int
+    head_dim: int
+    groups: int
+    norm: str
+    embed_positions: bool
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """x: `(B*T, H, W, C)`; positions: `(B, T)`; returns x's shape."""
+        (b, t), c, width = positions.shape, x.shape[-1], self.heads * self.head_dim
+        x = constrain_images(x)
+        normed = {"frame": x, "video": x.reshape(b, t, *x.shape[1:])}[self.norm]
+        y = group_norm(self.groups, 1e-6, self.dtype, "norm")(normed).reshape(b, t, -1, c)
+        y = nn.Dense(width, dtype=self.dtype, name="proj_in")(y)
+        time = interleaved_sinusoids(positions, width).astype(self.dtype)[:, :, None] if self.embed_positions else 0.0
+        y = DoubleAttentionBlock(self.heads, self.dtype, name="transformer_blocks_0")(y, time)
+        y = nn.Dense(c, dtype=self.dtype, kernel_init=zeros_init, name="proj_out")(y)
+        return x + y.reshape(x.shape)
+
+
+# ModelScope, in the layout of diffusers' `UNet3DConditionModel`.
+
+
+class NormedTemporalConv(nn.Module):
+    """Group norm over frames and positions, SiLU, 1D convolution over frames; the children have numbers for names.
+
+    Attributes:
+      groups: of the group norm.
+      number: the name of the convolution: its place in a `Sequential` of PyTorch, whose first is the norm.
+      zero_init: start the convolution at zero.
+    """
+
+    groups: int
+    number: int
+    zero_init: bool
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x: `(B, T, H, W, C)`; returns x's shape."""
+        h = nn.silu(group_norm(self.groups, 1e-5, self.dtype, "0")(x))
+        init = zeros_init if self.zero_init else nn.linear.default_kernel_init
+        return TemporalConv(x.shape[-1], self.dtype, init, name=str(self.number))(h)
+
+
+class TemporalConvs(nn.Module):
+    """Four 1D convolutions over frames with a residual around all; the identity until trained."""
+
+    groups: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """x: `(B*T, H, W, C)`; positions: `(B, T)`; returns x's shape."""
+        h = x.reshape(*positions.shape, *x.shape[1:])
+        for i in range(1, 5):
+            number = 2 if i == 1 else 3  # all except the first have dropout before them
+            h = NormedTemporalConv(self.groups, number, i == 4, self.dtype, name=f"conv{i}")(h)
+        return x + h.reshape(x.shape)

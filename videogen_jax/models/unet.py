@@ -5,7 +5,7 @@ written `name_0`. The layers added to them (temporal ones, `reference_*`, the em
 the identity, so a network with Stable Diffusion's weights gives Stable Diffusion's output on every frame.
 
 Frames are joined in `UNetBlock.resnet` and `UNetBlock.attend`, and after `conv_in`, by the layers of one of the kinds
-in models/temporal_layers.py; `ReferenceAttention` stands between the spatial and the temporal transformers.
+in models/temporal_kinds.py; `ReferenceAttention` stands between the spatial and the temporal transformers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from videogen_jax.models.layers import (
     group_norm,
     sinusoidal_embedding,
 )
-from videogen_jax.models.temporal_layers import KINDS, TemporalLayers, is_temporal, kind_name
+from videogen_jax.models.temporal_kinds import KINDS, TemporalLayers, is_temporal, kind_name
 from videogen_jax.models.transformers import ReferenceAttention
 
 NUM_ADDED_NUMBERS = 3  # frames per second, motion bucket, noise augmentation
@@ -151,7 +151,8 @@ class UNet(nn.Module):
       norm_num_groups, norm_eps: of the group norms of the residual blocks and of the output.
       down_norm_eps, up_norm_eps: of the residual blocks on the way down and on the way up, one number or one a level;
         None: `norm_eps`. Stable Video Diffusion has 1e-6 in down blocks with attention and in all up blocks.
-      temporal: the kind of temporal layers, by its name in `temporal_layers.KINDS`; None for a network for images.
+      temporal: the kind of temporal layers, by its name in `temporal_kinds.KINDS`; None for a network for images.
+      motion_norm, motion_max_frames, motion_mid_block: of temporal="motion_module", see `MotionModules`.
       reference_attention: for each level, or for all, whether frames attend to the first one (`ReferenceAttention`).
       added_conditions: names of the scalar conditions besides the timestep, as ("noise_level", "fps"). Each is embedded
         like the timestep and added to its embedding by a layer that starts at zero.
@@ -177,6 +178,9 @@ class UNet(nn.Module):
     down_norm_eps: float | tuple[float, ...] | None = None
     up_norm_eps: float | tuple[float, ...] | None = None
     temporal: str | None = None
+    motion_norm: str = "frame"
+    motion_max_frames: int = 32
+    motion_mid_block: bool = True
     reference_attention: bool | tuple[bool, ...] = False
     added_conditions: tuple[str, ...] = ()
     size_embedding_dim: int | None = None
