@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from videogen_jax.models.i2vgen import I2VGenXLUNet, adaptive_average, image_latents_of
 from videogen_jax.models.unet import UNet
 from videogen_jax.weights.naming import from_public
 
@@ -216,3 +217,70 @@ def test_errors_name_what_does_not_fit(fields, message):
     fields = {**FIELDS, "num_heads": 2, "temporal": "motion_module", **fields}
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda *args: UNet(**fields).init(jax.random.key(0), *args), *inputs(channels=4, tokens=3))
+
+
+# ModelScope and I2VGen-XL
+
+
+def blocks_3d(levels):
+    """Arguments of diffusers' networks of so many levels."""
+    return {
+        "down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D")[:levels],
+        "up_block_types": ("UpBlock3D", "CrossAttnUpBlock3D")[-levels:],
+        "block_out_channels": (16, 32)[:levels],
+        "norm_num_groups": 8,
+        "attention_head_dim": 4,  # here it is what it says, and the number of heads follows
+        **BLOCKS,
+    }
+
+
+def test_temporal_transformers_give_what_diffusers_gives():
+    public = randomize(diffusers.UNet3DConditionModel(**blocks_3d(levels=1)))
+    arguments = latents, timesteps, context = inputs(channels=4, tokens=3)
+    with torch.no_grad():
+        output = public(channels_second(latents), *map(torch.from_numpy, (timesteps, context))).sample
+    fields = {**FIELDS, "block_out_channels": (16,), "cross_attention": (True,), "num_heads": 4}
+    model = UNet(**fields, use_linear_projection=True, temporal="temporal_transformer")
+    params = read_params(model, public, *arguments)
+    error = relative_error(jax.jit(model.apply)({"params": params}, *arguments), np.moveaxis(output.numpy(), 1, -1))
+    print(f"temporal_transformer {error:.1e}")
+    assert error < LIMIT
+
+
+def test_i2vgen_xl_gives_what_diffusers_gives():
+    public = randomize(diffusers.I2VGenXLUNet(**blocks_3d(levels=2)))
+    latents, timesteps, context = inputs(channels=4, tokens=3)
+    image, embedding = np.asarray(image_latents_of(normal(BATCH, HEIGHT, WIDTH, 4, seed=2), FRAMES)), normal(BATCH, 12)
+    fps = np.float32([16, 8])
+    with torch.no_grad():
+        output = public(
+            channels_second(latents),
+            torch.from_numpy(timesteps),
+            torch.from_numpy(fps),
+            channels_second(image),
+            torch.from_numpy(embedding),
+            torch.from_numpy(context),
+        ).sample
+    arguments = (latents, timesteps, context, image, embedding, fps)
+    model = I2VGenXLUNet(**FIELDS, num_heads=(4, 8))
+    params = read_params(model, public, *arguments)
+    error = relative_error(jax.jit(model.apply)({"params": params}, *arguments), np.moveaxis(output.numpy(), 1, -1))
+    print(f"i2vgen {error:.1e}")
+    assert error < LIMIT
+
+
+def test_image_latents_are_the_image_and_then_the_places_of_frames():
+    image = normal(1, 2, 3, 4)
+    latents = np.asarray(image_latents_of(image, 5))
+    np.testing.assert_array_equal(latents[:, 0], image)
+    assert latents.shape == (1, 5, 2, 3, 4)
+    np.testing.assert_allclose(latents[0, 1:, 1, 2, 3], [0.25, 0.5, 0.75, 1])
+    np.testing.assert_array_equal(image_latents_of(image, 1)[:, 0], image)
+
+
+@pytest.mark.parametrize("size", [(8, 16), (72, 128), (32, 45)])
+def test_adaptive_average_is_pytorchs(size):
+    rows, columns = (adaptive_average(side, 32) for side in size)
+    image = normal(*size)
+    expected = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(image)[None, None], (32, 32))[0, 0]
+    np.testing.assert_allclose(rows @ image @ columns.T, expected.numpy(), atol=1e-6)

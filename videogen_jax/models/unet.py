@@ -284,13 +284,12 @@ class UNet(nn.Module):
         """Return `(B, 4 * block_out_channels[0])`: the timestep's embedding plus those of the added conditions."""
         width = self.block_out_channels[0]
 
-        def embed(values, name, zero_init=False):
-            embedding = sinusoidal_embedding(values, width).astype(self.dtype)
-            return TimestepEmbedding(4 * width, self.dtype, zero_init, name=name)(embedding)
+        def embed(values, layers):
+            return layers(sinusoidal_embedding(values, width).astype(self.dtype))
 
-        temb = embed(timesteps, "time_embedding")
+        temb = embed(timesteps, TimestepEmbedding(4 * width, self.dtype, name="time_embedding"))
         for name in self.added_conditions:
-            temb = temb + embed(scalar_conditions[name], f"{name}_embedding", zero_init=True)
+            temb = temb + embed(scalar_conditions[name], self.condition_embedding(name))
         if self.size_embedding_dim is not None:
             added = sinusoidal_embedding(sizes, self.size_embedding_dim).reshape(sizes.shape[0], -1)
             added = jnp.concatenate([pooled_text, added], axis=-1).astype(self.dtype)
@@ -300,6 +299,10 @@ class UNet(nn.Module):
             embedding = TimestepEmbedding(4 * width, self.dtype, zero_init=True, name="added_numbers_embedding")
             temb = temb + embedding(added.astype(self.dtype))
         return temb
+
+    def condition_embedding(self, name: str) -> nn.Module:
+        """Return the layers that embed the sinusoids of one of the added conditions; zero until trained."""
+        return TimestepEmbedding(4 * self.block_out_channels[0], self.dtype, zero_init=True, name=f"{name}_embedding")
 
     def _check(
         self, latents, context, scalar_conditions, pooled_text, sizes, added_numbers
