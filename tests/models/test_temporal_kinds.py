@@ -135,11 +135,12 @@ def test_the_limit_notices_the_direction_of_the_blend(svd, where):
 # AnimateDiff
 
 
-def public_motion_unet(mid_block, levels):
+def public_motion_unet(mid_block, levels, channels=4):
     """diffusers' network, and the fields of ours."""
     public = diffusers.UNetMotionModel(
         down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion")[:levels],
         up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion")[-levels:],
+        in_channels=channels,
         block_out_channels=(16, 32)[:levels],
         norm_num_groups=8,
         num_attention_heads=2,
@@ -147,7 +148,7 @@ def public_motion_unet(mid_block, levels):
         use_motion_mid_block=mid_block,
         **BLOCKS,
     )
-    fields = {**FIELDS, "num_heads": 2, "temporal": "motion_module", "motion_max_frames": 6}
+    fields = {**FIELDS, "in_channels": channels, "num_heads": 2, "temporal": "motion_module", "motion_max_frames": 6}
     fields |= {"block_out_channels": (16, 32)[:levels], "cross_attention": (True, False)[:levels]}
     return randomize(public), fields | {"motion_mid_block": mid_block}
 
@@ -165,10 +166,13 @@ def norm_of_frames(module):
     module.forward = forward
 
 
-@pytest.mark.parametrize(("norm", "mid_block", "levels"), [("video", True, 2), ("video", False, 1), ("frame", True, 1)])
-def test_motion_modules_give_what_diffusers_gives(norm, mid_block, levels):
-    public, fields = public_motion_unet(mid_block, levels)
-    latents, timesteps, context = inputs(channels=4, tokens=3)
+@pytest.mark.parametrize(
+    ("norm", "mid_block", "levels", "channels"),
+    [("video", True, 2, 4), ("video", False, 1, 9), ("frame", True, 1, 4)],  # the second as PIA's
+)
+def test_motion_modules_give_what_diffusers_gives(norm, mid_block, levels, channels):
+    public, fields = public_motion_unet(mid_block, levels, channels)
+    latents, timesteps, context = inputs(channels, tokens=3)
     latents *= np.float32([0.5, 1, 2, 4, 8]).reshape(-1, 1, 1, 1)  # frames of other statistics than their video's
     arguments = (latents, timesteps, context)
 

@@ -7,6 +7,7 @@ layers do not know which kind they are part of. What a kind adds to a 2D UNet st
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
+import flax.linen as nn
 import jax
 
 from videogen_jax.models.layers import ResnetBlock
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from videogen_jax.models.unet import UNet, UNetBlock
 
 HEADS = 8  # of every motion module and of ModelScope's first transformer over frames, whatever the level
+SPATIAL_HALF = "spatial_res_block"  # the 2D residual block inside one of Stable Video Diffusion's
 MOTION_NORMS = ("frame", "video")
 
 
@@ -139,7 +141,8 @@ class TemporalTransformers(TemporalLayers):
         heads = unet.num_heads if isinstance(unet.num_heads, int) else unet.num_heads[0]
         fields = {"norm": "video", "embed_positions": False, "dtype": unet.dtype, "name": "transformer_in"}
         head_dim = unet.block_out_channels[0] // heads
-        return FrameTransformer(HEADS, head_dim, unet.norm_num_groups, **fields)(x, positions)
+        module = nn.remat(FrameTransformer) if unet.remat else FrameTransformer
+        return module(HEADS, head_dim, unet.norm_num_groups, **fields)(x, positions)
 
     def resnet(self, block: "UNetBlock", j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply residual block j and the convolutions over frames that follow it."""

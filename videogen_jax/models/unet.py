@@ -24,7 +24,7 @@ from videogen_jax.models.layers import (
     group_norm,
     sinusoidal_embedding,
 )
-from videogen_jax.models.temporal_kinds import KINDS, TemporalLayers, is_temporal, kind_name
+from videogen_jax.models.temporal_kinds import KINDS, SPATIAL_HALF, TemporalLayers, is_temporal, kind_name
 from videogen_jax.models.transformers import ReferenceAttention
 
 NUM_ADDED_NUMBERS = 3  # frames per second, motion bucket, noise augmentation
@@ -353,13 +353,15 @@ def image_part(params: Mapping, image_channels: int = 4) -> dict:
     """Return the shapes of the 2D UNet inside a video UNet, whose parameters `inflate_unet` takes.
 
     Args:
-      params: parameters of a `UNet`, or their shapes.
+      params: parameters of a `UNet` with temporal layers of any kind, or their shapes.
       image_channels: channels of the 2D UNet's input.
 
     Returns: nested dict of `jax.ShapeDtypeStruct` without temporal layers and added conditions.
     """
 
     def spatial(tree: Mapping) -> dict:
+        if SPATIAL_HALF in tree:
+            return spatial(tree[SPATIAL_HALF])
         return {name: spatial(x) if isinstance(x, Mapping) else x for name, x in tree.items() if not _is_added(name)}
 
     tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), spatial(params))
@@ -388,6 +390,8 @@ def inflate_unet(image_params: Mapping, video_params: Mapping, reference_init: f
         for name, value in target.items():
             if _is_added(name):
                 out[name] = value
+            elif name == SPATIAL_HALF:
+                out[name] = fill(value, source)
             else:
                 out[name] = fill(value, source[name]) if isinstance(value, Mapping) else source[name]
         return out
