@@ -71,7 +71,7 @@ def build_ours(image: torch.nn.Module, example: tuple) -> tuple[UNet, dict]:
         image.save_pretrained(Path(folder) / "unet", max_shard_size="1GB")
         diffusers.PNDMScheduler(**SCHEDULER).save_pretrained(Path(folder) / "scheduler")
         stage, params = load_reference(Path(folder))[:2]
-    network = stage.network.clone(temporal=True)
+    network = stage.network.clone(temporal="make_a_video")
     fresh = jax.jit(network.init)(jax.random.key(0), *example)["params"]
     return network, jax.device_put(inflate_unet(params, fresh))
 

@@ -233,6 +233,9 @@ def test_the_fields_that_a_stage_derives_are_those_that_it_overwrites():
     unet = CascadeStage(dict.fromkeys(names, "set")).unet
     assert {name for name in names if unet[name] != "set"} == set(CascadeStage.derived_fields["unet"])
     assert CascadeStage({"added_conditions": ("fps",)}).unet["added_conditions"] == ("fps",)
+    assert {CascadeStage(unet).unet["temporal"] for unet in ({}, {"temporal": None}, {"temporal": True})} == {
+        "make_a_video"
+    }
 
 
 def test_a_field_is_explicit_from_when_it_is_set_and_in_copies():

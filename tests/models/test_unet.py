@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from videogen_jax.models.temporal_kinds import MakeAVideo
 from videogen_jax.models.unet import MidBlock, UNet, image_part, inflate_unet
 from videogen_jax.weights.naming import from_public
 
@@ -23,7 +24,7 @@ ONE_LEVEL = {  # quick to compile: the middle block has every kind of layer
     **TINY,
     "block_out_channels": (8,),
     "cross_attention": (False,),
-    "temporal": True,
+    "temporal": "make_a_video",
     "reference_attention": True,
     "added_conditions": ("noise_level", "fps"),
 }
@@ -48,8 +49,17 @@ def random_params(model, *args, seed=0):
     return unflatten_dict(params)
 
 
+ADDED = ("temporal_", "reference_", "noise_level_embedding", "added_numbers_embedding")
+KINDS = {  # the layers that each kind of temporal layers adds
+    "make_a_video": (),
+    "spatio_temporal": ("time_mixer", "time_pos_embed"),
+    "temporal_transformer": ("temp_convs_", "temp_attentions_", "transformer_in"),
+    "motion_module": ("motion_modules_",),
+}
+
+
 def is_added(path):
-    return any(name.startswith(("temporal_", "reference_")) or name == "noise_level_embedding" for name in path)
+    return any(name.startswith((*ADDED, *(name for names in KINDS.values() for name in names))) for name in path)
 
 
 def fresh_added(model, *args):
@@ -64,7 +74,7 @@ def fresh_added(model, *args):
 
     shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), *args)["params"])
     blank = {path: np.full(leaf.shape, np.nan, leaf.dtype) for path, leaf in shapes.items()}
-    return unflatten_dict({**blank, **jax.jit(init)(jax.random.key(1))})
+    return unflatten_dict({**blank, **jax.jit(init)(jax.random.key(1, impl="unsafe_rbg"))})
 
 
 PUBLIC = [
@@ -137,9 +147,10 @@ def one_level():
     return jax.jit(model.apply), {"params": params}, latents, timesteps, context, scalars
 
 
-def test_inflating_replaces_every_layer_of_the_image_network_and_no_other():
+@pytest.mark.parametrize("kind", KINDS)
+def test_inflating_replaces_every_layer_of_the_image_network_and_no_other(kind):
     fields = {**TINY, "cross_attention": (False, True)}
-    added = {"temporal": True, "reference_attention": (False, True), "added_conditions": ("noise_level",)}
+    added = {"temporal": kind, "reference_attention": (False, True), "added_conditions": ("noise_level",)}
     latents, timesteps, context = inputs(frames=3, channels=7)
 
     def shapes(model, *args):
@@ -158,17 +169,29 @@ def test_inflating_replaces_every_layer_of_the_image_network_and_no_other():
 
     params = inflate_unet(full(spatial, 1.0), full(video, np.nan))
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, video)
+    remat = UNet(**{**fields, "in_channels": 7}, **added, remat=True)
+    assert shapes(remat, latents, timesteps, context, {"noise_level": timesteps}) == video
+    names = {name for path in flatten_dict(params) for name in path}
+    for start in KINDS[kind]:
+        assert any(name.startswith(start) for name in names)
     for path, leaf in flatten_dict(params).items():
         assert np.isnan(leaf).all() if is_added(path) else np.isfinite(leaf).all(), path
 
 
-def test_an_inflated_video_network_gives_on_every_frame_what_the_image_network_gives():
-    added = {"temporal": True, "reference_attention": True, "added_conditions": ("noise_level",)}
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_inflated_video_network_gives_on_every_frame_what_the_image_network_gives(kind):
+    added = {
+        "temporal": kind,
+        "added_numbers_dim": 2,
+        "reference_attention": True,
+        "added_conditions": ("noise_level",),
+    }
     fields = {**TINY, "block_out_channels": (8,), "cross_attention": (False,)}
     image, video = UNet(**fields), UNet(**{**fields, "in_channels": 7}, **added)
     latents, timesteps, context = inputs(frames=3)
     joined = np.concatenate([latents, inputs(frames=3, channels=4)[0]], axis=-1)
     args = (joined, timesteps, context, {"noise_level": np.array([30.0, 500.0], np.float32)})
+    args += (None, None, None, np.float32([[6, 127, 0.02], [24, 30, 0.1]]))
     spatial = random_params(image, latents, timesteps, context)
     fresh = fresh_added(video, *args)
     actual = jax.jit(video.apply)({"params": inflate_unet(spatial, fresh)}, *args)
@@ -210,7 +233,7 @@ def test_trained_temporal_layers_let_frames_see_each_other_and_their_positions(o
 
 def test_reference_attention_carries_the_first_frame_to_every_place_of_the_others():
     """Without temporal layers it is the only way from frame to frame."""
-    model = UNet(**{**ONE_LEVEL, "temporal": False, "added_conditions": ()})
+    model = UNet(**{**ONE_LEVEL, "temporal": None, "added_conditions": ()})
     args = inputs(frames=3)
     params = random_params(model, *args)
     apply = jax.jit(model.apply)
@@ -240,7 +263,7 @@ def test_one_frame_through_temporal_layers_and_its_position(one_level):
 def test_remat_changes_neither_parameters_nor_gradients(one_level):
     # Of the block that has every kind of layer.
     fields = {"features": 8, "layers": 2, "heads": 2, "reference_heads": 2, "depth": 1, "resample": False}
-    fields |= {"groups": 4, "eps": 1e-5, "use_linear_projection": False, "temporal": True, "dtype": jnp.float32}
+    fields |= {"groups": 4, "eps": 1e-5, "use_linear_projection": False, "temporal": MakeAVideo(), "dtype": jnp.float32}
     plain, remat = (MidBlock(**fields, remat=remat) for remat in (False, True))
     x, _, context = inputs(batch=1, frames=2, channels=8)
     args = (x[0], np.linspace(-1, 1, 64, dtype=np.float32).reshape(2, 32), context, np.float32([[0, 1]]))
@@ -265,6 +288,11 @@ def test_remat_changes_neither_parameters_nor_gradients(one_level):
     assert len(recomputed) == len(layers) == 11
 
 
+def test_configs_from_before_there_were_kinds_of_temporal_layers():
+    assert UNet(temporal=True) == UNet(temporal="make_a_video")
+    assert UNet(temporal=False) == UNet(temporal=None)
+
+
 @pytest.mark.parametrize(
     ("fields", "shape", "conditions", "message"),
     [
@@ -278,6 +306,8 @@ def test_remat_changes_neither_parameters_nor_gradients(one_level):
         ({"norm_num_groups": 3}, (2, 1, 8, 8, 3), None, "norm_num_groups 3 must divide the 8"),
         ({"added_conditions": ("fps",)}, (2, 1, 8, 8, 3), None, "scalar_conditions must be fps, not none"),
         ({}, (2, 1, 8, 8, 3), {"fps": np.zeros(2)}, "scalar_conditions must be none, not fps"),
+        ({"added_numbers_dim": 4}, (2, 1, 8, 8, 3), None, r"added_numbers must have shape \(2, 3\), not \(\)"),
+        ({"down_norm_eps": (1e-5,)}, (2, 1, 8, 8, 3), None, "down_norm_eps has 1 values"),
     ],
 )
 def test_errors_name_what_does_not_fit(fields, shape, conditions, message):

@@ -11,17 +11,16 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import zeros as zeros_init
 
 from videogen_jax.models.layers import (
     Downsample,
     ResnetBlock,
     SpatialAttention,
-    TemporalConv,
     Upsample,
     conv3x3,
     group_norm,
 )
+from videogen_jax.models.temporal_layers import SpatioTemporalResBlock, TemporalConv
 
 EPS = 1e-6  # every group norm of the autoencoder
 
@@ -209,53 +208,10 @@ class AutoencoderKL(nn.Module):
         return self.decode(posterior.sample(rng)), posterior
 
 
-class TemporalResnetBlock(nn.Module):
-    """Residual block of two 1D convolutions over frames, with norms over frames and positions together.
-
-    The second convolution starts at zero, so the block starts as the identity.
-    """
-
-    groups: int
-    eps: float
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """x: `(B, T, h, w, C)`; returns x's shape."""
-        features = x.shape[-1]
-        h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm1")(x))
-        h = TemporalConv(features, self.dtype, name="conv1")(h)
-        h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm2")(h))
-        return x + TemporalConv(features, self.dtype, kernel_init=zeros_init, name="conv2")(h)
-
-
-class AlphaBlender(nn.Module):
-    """Learned blend of two arrays of one shape; `sigmoid(mix_factor)` is the weight of the temporal one."""
-
-    @nn.compact
-    def __call__(self, spatial: jax.Array, temporal: jax.Array) -> jax.Array:
-        share = nn.sigmoid(self.param("mix_factor", zeros_init, (1,))).astype(spatial.dtype)
-        return (1 - share) * spatial + share * temporal
-
-
-class SpatioTemporalResBlock(nn.Module):
-    """A 2D residual block, then a temporal one, blended: `(B*T, h, w, C)` -> `(B*T, h, w, features)`."""
-
-    features: int
-    groups: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
-        x = ResnetBlock(self.features, self.groups, EPS, dtype=self.dtype, name="spatial_res_block")(x)
-        spatial = x.reshape(-1, num_frames, *x.shape[1:])
-        temporal = TemporalResnetBlock(self.groups, 1e-5, self.dtype, name="temporal_res_block")(spatial)
-        return AlphaBlender(name="time_mixer")(spatial, temporal).reshape(x.shape)
-
-
-def _res_block(remat: bool) -> type[nn.Module]:
-    """Return `SpatioTemporalResBlock`, such that it is recomputed in the backward pass with `remat`."""
-    return nn.remat(SpatioTemporalResBlock, static_argnums=(2,)) if remat else SpatioTemporalResBlock
+def _res_block(features: int, groups: int, num_frames: int, remat: bool, dtype: jnp.dtype, name: str) -> nn.Module:
+    """Return a residual block of the video decoder, such that the backward pass recomputes it with `remat`."""
+    module = nn.remat(SpatioTemporalResBlock) if remat else SpatioTemporalResBlock
+    return module(features, groups, EPS, 1e-5, num_frames, share_of="temporal", dtype=dtype, name=name)
 
 
 class TemporalMidBlock(nn.Module):
@@ -270,14 +226,14 @@ class TemporalMidBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
         def block(i):
-            return _res_block(self.remat)(self.features, self.groups, self.dtype, name=f"resnets_{i}")
+            return _res_block(self.features, self.groups, num_frames, self.remat, self.dtype, f"resnets_{i}")
 
-        x = block(0)(x, num_frames)
+        x = block(0)(x)
         if self.num_layers > 1:
             x = SpatialAttention(groups=self.groups, eps=EPS, dtype=self.dtype, name="attentions_0")(x)
-            x = block(1)(x, num_frames)
+            x = block(1)(x)
         for i in range(2, self.num_layers):
-            x = block(i)(x, num_frames)
+            x = block(i)(x)
         return x
 
 
@@ -294,7 +250,7 @@ class TemporalUpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
         for i in range(self.num_layers):
-            x = _res_block(self.remat)(self.features, self.groups, self.dtype, name=f"resnets_{i}")(x, num_frames)
+            x = _res_block(self.features, self.groups, num_frames, self.remat, self.dtype, f"resnets_{i}")(x)
         if self.upsample:
             x = Upsample(self.features, dtype=self.dtype, name="upsamplers_0")(x)
         return x

@@ -1,8 +1,8 @@
 """Layers that the image and the video networks share.
 
 Spatial layers take frames as a flat batch `(N, H, W, C)` with N = B*T, so an image is a video of one frame and no
-spatial layer can tell the difference. Temporal layers take the same array and `num_frames` T. Modules are named as in
-the old Flax port of diffusers (`down_blocks_0/resnets_1/conv1/kernel`), so public checkpoints load by renaming alone
+spatial layer can tell the difference; what joins frames is in models/temporal_layers.py. Modules are named as in the
+old Flax port of diffusers (`down_blocks_0/resnets_1/conv1/kernel`), so public checkpoints load by renaming alone
 (weights/naming.py). Norms have PyTorch's epsilons. The kernels that make them fast are in models/ops/.
 """
 
@@ -41,17 +41,19 @@ class TimestepEmbedding(nn.Module):
     """Two linear layers with SiLU between them: `(B, in)` -> `(B, dim)`.
 
     Attributes:
-      dim: channels of both layers.
+      dim: channels of the result.
       zero_init: start the second layer at zero, so that the result is zero until trained.
+      hidden_dim: channels between the layers; None: `dim`.
     """
 
     dim: int
     dtype: jnp.dtype = jnp.float32
     zero_init: bool = False
+    hidden_dim: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.Dense(self.dim, dtype=self.dtype, name="linear_1")(x)
+        x = nn.Dense(self.hidden_dim or self.dim, dtype=self.dtype, name="linear_1")(x)
         init = zeros_init if self.zero_init else nn.linear.default_kernel_init
         return nn.Dense(self.dim, dtype=self.dtype, kernel_init=init, name="linear_2")(nn.silu(x))
 
@@ -105,79 +107,35 @@ def conv3x3(features: int, dtype: jnp.dtype, name: str, **kwargs) -> nn.Conv:
     return nn.Conv(features, (3, 3), dtype=dtype, name=name, **kwargs)
 
 
-class TemporalConv(nn.Module):
-    """1D convolution over frames with kernel (3, 1, 1): `(B, T, H, W, C)` -> `(B, T, H, W, features)`.
-
-    It is computed as three shifted matrix products, which on every backend is as fast as a 3D convolution or faster,
-    and keeps the layout. The parameter has a 3D convolution's shape, so public checkpoints fit.
-    """
-
-    features: int
-    dtype: jnp.dtype = jnp.float32
-    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        num_frames = x.shape[1]
-        kernel = self.param("kernel", self.kernel_init, (3, 1, 1, x.shape[-1], self.features))
-        bias = self.param("bias", zeros_init, (self.features,))
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = x @ kernel[1, 0, 0] + bias
-        if num_frames == 1:
-            return y
-        past = jnp.pad(x[:, :-1] @ kernel[0, 0, 0], ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))
-        future = jnp.pad(x[:, 1:] @ kernel[2, 0, 0], ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)))
-        return y + past + future
-
-
-class ResidualTemporalConv(nn.Module):
-    """`x + TemporalConv(x)` with a kernel that starts at zero: the identity until trained.
-
-    This is Make-A-Video's pseudo-3D convolution (Singer et al. 2022, section 3.2.1) with the identity outside the
-    kernel.
-    """
-
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, num_frames: int) -> jax.Array:
-        """x: `(B*T, H, W, C)`; returns the same shape."""
-        video = x.reshape(-1, num_frames, *x.shape[1:])
-        update = TemporalConv(x.shape[-1], self.dtype, kernel_init=zeros_init, name="conv")(video)
-        return x + update.reshape(x.shape)
-
-
 class ResnetBlock(nn.Module):
     """Stable Diffusion's residual block.
 
     Attributes:
       features: channels of the output.
       groups, eps: of the group norms.
-      temporal: a 1D convolution over frames follows each 2D convolution.
     """
 
     features: int
     groups: int = 32
     eps: float = 1e-5
-    temporal: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, temb: jax.Array | None = None, num_frames: int = 1) -> jax.Array:
+    def __call__(self, x: jax.Array, temb: jax.Array | None = None) -> jax.Array:
         """x: `(N, H, W, C)`, N = B*T; temb: `(N, D)` or None; returns `(N, H, W, features)`."""
         h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm1")(x))
-        h = conv3x3(self.features, self.dtype, "conv1")(h)
-        if self.temporal:
-            h = ResidualTemporalConv(self.dtype, name="temporal_conv1")(h, num_frames)
+        h = self.after_convolution(1, conv3x3(self.features, self.dtype, "conv1")(h))
         if temb is not None:
             h = h + nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(nn.silu(temb))[:, None, None]
         h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm2")(h))
-        h = conv3x3(self.features, self.dtype, "conv2")(h)
-        if self.temporal:
-            h = ResidualTemporalConv(self.dtype, name="temporal_conv2")(h, num_frames)
+        h = self.after_convolution(2, conv3x3(self.features, self.dtype, "conv2")(h))
         if x.shape[-1] != self.features:
             x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="conv_shortcut")(x)
         return x + h
+
+    def after_convolution(self, i: int, h: jax.Array) -> jax.Array:
+        """Apply what follows convolution i, 1 or 2: nothing, but a subclass may. h: `(N, H, W, features)`."""
+        return h
 
 
 class Downsample(nn.Module):
@@ -233,10 +191,16 @@ class Attention(nn.Module):
             y = nn.Dense(inner, use_bias=self.use_bias, dtype=self.dtype, name=name)(y)
             return y.reshape(*y.shape[:-1], self.heads, self.head_dim)
 
-        out = dot_product_attention(project("to_q", x), project("to_k", context), project("to_v", context))
+        value = project("to_v", context)
+        if context.shape[1] == 1 and not self.is_initializing():
+            out = value  # every query attends to the one key there is, whatever it and the query are
+        else:
+            out = dot_product_attention(project("to_q", x), project("to_k", context), value)
         init = zeros_init if self.zero_init else nn.linear.default_kernel_init
-        out = out.reshape(*out.shape[:-2], inner)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="to_out_0")(out)
+        out = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="to_out_0")(
+            out.reshape(*out.shape[:-2], inner)
+        )
+        return jnp.broadcast_to(out, x.shape)
 
 
 class SpatialAttention(nn.Module):

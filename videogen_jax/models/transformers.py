@@ -1,7 +1,7 @@
 """Transformer layers of the UNet.
 
-`SpatialTransformer` attends over the positions of a frame and to the text, `TemporalTransformer` over the frames of a
-video at each position, `ReferenceAttention` from every frame to the first.
+`SpatialTransformer` attends over the positions of a frame and to the text, `ReferenceAttention` from every frame to the
+first. Attention over the frames of a video is in models/temporal_layers.py.
 """
 
 import math
@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros as zeros_init
 
-from videogen_jax.models.layers import Attention, LayerNorm, group_norm, sinusoidal_embedding
+from videogen_jax.models.layers import Attention, LayerNorm, group_norm
 from videogen_jax.models.ops.convolution import convolve
-from videogen_jax.models.partitioning import constrain, constrain_images
+from videogen_jax.models.partitioning import constrain_images
 
 
 def layer_norm(dtype: jnp.dtype, name: str) -> LayerNorm:
@@ -116,47 +116,30 @@ class SpatialTransformer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
         """x: `(B*T, H, W, C)`; context: `(B, L, D)`; returns x's shape."""
-        n, h, w, c = x.shape
         x = constrain_images(x)
-
-        def project(name, y, init=nn.linear.default_kernel_init):
-            if self.use_linear_projection:
-                return nn.Dense(c, dtype=self.dtype, kernel_init=init, name=name)(y)
-            conv = nn.Conv(
-                c, (1, 1), dtype=self.dtype, kernel_init=init, conv_general_dilated=convolve, padding=0, name=name
-            )
-            return conv(y)
-
-        y = project("proj_in", group_norm(self.groups, 1e-6, self.dtype, "norm")(x)).reshape(n, h * w, c)
+        y = self.project_in(x)
         for i in range(self.depth):
-            y = TransformerBlock(self.heads, self.dtype, name=f"transformer_blocks_{i}")(y, context)
-        return x + project("proj_out", y.reshape(n, h, w, c), zeros_init)
+            y = self.block(i)(y, context)
+        return x + self.project_out(y, x.shape)
 
+    def project_in(self, x: jax.Array) -> jax.Array:
+        """Normalise and project `(B*T, H, W, C)` to the positions `(B*T, H*W, C)` of each frame."""
+        y = group_norm(self.groups, 1e-6, self.dtype, "norm")(x)
+        return self._project("proj_in", y, nn.linear.default_kernel_init).reshape(x.shape[0], -1, x.shape[-1])
 
-class TemporalTransformer(nn.Module):
-    """Self-attention over the frames at each position, and a feed-forward layer; the identity until trained.
+    def block(self, i: int) -> TransformerBlock:
+        """Return the transformer block number i."""
+        return TransformerBlock(self.heads, self.dtype, name=f"transformer_blocks_{i}")
 
-    The time of each frame is embedded and added to the normalised input of the attention. It is a number, not an index,
-    so it may be the true time of frames that are unevenly or finely spaced.
-    """
+    def project_out(self, y: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Project positions `(B*T, H*W, C)` back to frames of that shape `(B*T, H, W, C)`; zero until trained."""
+        return self._project("proj_out", y.reshape(shape), zeros_init)
 
-    heads: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
-        """x: `(B*T, H, W, C)`; positions: `(B, T)` float, in frames; returns x's shape."""
-        (n, h, w, c), (b, t) = x.shape, positions.shape
-        time = nn.Dense(c, dtype=self.dtype, name="position_embedding")(sinusoidal_embedding(positions, c))  # (B, T, C)
-        x = constrain_images(x).reshape(b, t, h * w, c)
-        y = layer_norm(self.dtype, "norm1")(x) + time[:, :, None]
-        attention = Attention(self.heads, c // self.heads, zero_init=True, dtype=self.dtype, name="attn1")
-        # Where frames lie on several devices, each gets all frames of some positions, not all positions of all frames.
-        y = constrain(constrain(y, "batch", None, "positions").swapaxes(1, 2), "batch", "positions")
-        y = attention(y.reshape(b * h * w, t, c)).reshape(b, h * w, t, c)
-        x = x + constrain(constrain(y, "batch", "positions").swapaxes(1, 2), "batch", "frames")
-        x = x + FeedForward(zero_init=True, dtype=self.dtype, name="ff")(layer_norm(self.dtype, "norm2")(x))
-        return x.reshape(n, h, w, c)
+    def _project(self, name: str, y: jax.Array, init: nn.initializers.Initializer) -> jax.Array:
+        fields = {"dtype": self.dtype, "kernel_init": init, "name": name}
+        if self.use_linear_projection:
+            return nn.Dense(y.shape[-1], **fields)(y)
+        return nn.Conv(y.shape[-1], (1, 1), conv_general_dilated=convolve, padding=0, **fields)(y)
 
 
 class ReferenceAttention(nn.Module):

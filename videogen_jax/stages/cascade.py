@@ -65,7 +65,9 @@ class Conditioning(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CascadeStage(LatentDiffusion):
-    """One resolution of the cascade. The UNet's `in_channels` follow from the conditioning.
+    """One resolution of the cascade.
+
+    The UNet's `in_channels` follow from the conditioning; its `temporal` is "make_a_video" unless another kind is set.
 
     Attributes:
       resolution: side of the latents.
@@ -86,7 +88,7 @@ class CascadeStage(LatentDiffusion):
     """
 
     # Fields of the UNet that `__post_init__` works out; a config does not offer them.
-    derived_fields: ClassVar[Mapping[str, tuple[str, ...]]] = {"unet": ("in_channels", "out_channels", "temporal")}
+    derived_fields: ClassVar[Mapping[str, tuple[str, ...]]] = {"unet": ("in_channels", "out_channels")}
 
     resolution: int = 16
     lower_resolution: int | None = None
@@ -118,7 +120,9 @@ class CascadeStage(LatentDiffusion):
         # Noisy latents, reference, mask, latents of the stage below: see `unet_input`.
         in_channels = self.latent_channels * (3 if has_lower else 2) + 1
         fields = {"in_channels": in_channels, "out_channels": self.latent_channels}
-        fields |= {"temporal": True, "added_conditions": names}
+        # Configs from before there were several kinds of temporal layers have True.
+        temporal = self.unet.get("temporal")
+        fields |= {"temporal": temporal if isinstance(temporal, str) else "make_a_video", "added_conditions": names}
         object.__setattr__(self, "unet", {**self.unet, **fields})
 
     @property

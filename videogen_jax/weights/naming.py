@@ -25,8 +25,12 @@ from typing import Any
 import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
 
+from videogen_jax.models.temporal_layers import interleaved_sinusoids
+
 # `linear_1` and `linear_2` of a timestep embedding are names, not entries of a list called `linear`.
 _NAMES_WITH_DIGITS = frozenset({"linear"})
+# Stable Video Diffusion and Stable Diffusion XL have different layers of one name.
+_PUBLIC_MODULES = {"added_numbers_embedding": "add_embedding"}
 _INDEXED = re.compile(r"(?P<name>.*[^_\d])_(?P<index>\d+)")
 _LEAF_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 # The autoencoders of Stable Diffusion 1 and 2 were published with older names of the attention layers.
@@ -36,6 +40,9 @@ _ATTENTION_LAYER = re.compile(r"(?P<head>.*\.)(?P<layer>to_q|to_k|to_v|to_out\.0
 _OPTIONAL_PREFIX = "text_model."
 # Buffers of older checkpoints, which hold no learned values.
 _BUFFERS = re.compile(r"(.*\.)?(position_ids|num_batches_tracked)")
+# AnimateDiff's tables of positions `(1, frames, channels)`, which the network computes.
+_POSITION_TABLE = re.compile(r"(.*\.)?pos_embed\.pe")
+_POSITION_TOLERANCE = 5e-3  # bfloat16 rounds by up to 2e-3
 _MAX_NAMES = 5  # tensors named in each part of an error message
 _BLOCK = 64  # rows that are transposed at once
 
@@ -45,6 +52,7 @@ def public_name(path: tuple[str, ...]) -> str:
     *modules, leaf = path
     names = []
     for module in modules:
+        module = _PUBLIC_MODULES.get(module, module)
         match = _INDEXED.fullmatch(module)
         if match and match["name"] not in _NAMES_WITH_DIGITS:
             module = f"{match['name']}.{match['index']}"
@@ -73,21 +81,26 @@ def to_public(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return tensors
 
 
-def from_public(tensors: Mapping[str, np.ndarray], template: Mapping[str, Any]) -> dict[str, Any]:
+def from_public(
+    tensors: Mapping[str, np.ndarray], template: Mapping[str, Any], max_frames: int | None = None
+) -> dict[str, Any]:
     """Build the parameter tree of a network from the tensors of a public checkpoint.
 
     Args:
       tensors: public name -> array in PyTorch's layout, of any dtype. The older names of attention layers (`query`,
         `key`, `value`, `proj_attn`) are accepted, as is a text encoder with or without the prefix `text_model.`;
-        buffers without learned values (`position_ids`) are ignored.
+        buffers without learned values (`position_ids`) are ignored, and AnimateDiff's tables of positions
+        (`pos_embed.pe`) compared with what the network computes.
       template: nested mapping of `jax.ShapeDtypeStruct` (or arrays), as from `jax.eval_shape` of `init`, without an
         outer "params".
+      max_frames: the length that tables of positions must have; None: any.
 
     Returns: nested dicts like the template, of host arrays in its shapes and dtypes; place them on devices with
     `jax.device_put`.
 
     Raises:
-      ValueError: tensors are missing, surplus or of another shape; the message names the first of each and counts all.
+      ValueError: tensors are missing, surplus or of another shape, or a table of positions holds other values than the
+        formula's; the message names the first of each and counts all.
     """
     params: dict[str, Any] = {}
     missing, misshapen, used = [], [], set()
@@ -111,11 +124,20 @@ def from_public(tensors: Mapping[str, np.ndarray], template: Mapping[str, Any]) 
     surplus = [
         f"{name} {tuple(np.shape(tensors[name]))}"
         for name in sorted(set(tensors) - used)
-        if not _BUFFERS.fullmatch(name)
+        if not _BUFFERS.fullmatch(name) and not _POSITION_TABLE.fullmatch(name)
+    ]
+    tables = [name for name in sorted(tensors) if _POSITION_TABLE.fullmatch(name)]
+    other_positions = [
+        f"{name} {np.shape(tensors[name])}" for name in tables if not _is_position_table(tensors[name], max_frames)
     ]
     complaints = [
         _complaint(kind, found)
-        for kind, found in (("missing", missing), ("surplus", surplus), ("of another shape", misshapen))
+        for kind, found in (
+            ("missing", missing),
+            ("surplus", surplus),
+            ("of another shape", misshapen),
+            ("with other positions than the network's", other_positions),
+        )
         if found
     ]
     if complaints:
@@ -164,6 +186,14 @@ def _candidates(name: str) -> Iterator[str]:
     if match:
         yield f"{match['head']}{_ATTENTION_ALIASES[match['layer']]}.{match['leaf']}"
     yield name.removeprefix(_OPTIONAL_PREFIX) if name.startswith(_OPTIONAL_PREFIX) else _OPTIONAL_PREFIX + name
+
+
+def _is_position_table(table: np.ndarray, max_frames: int | None) -> bool:
+    """Whether a table `(1, frames, channels)` has the values of `interleaved_sinusoids` for `max_frames` frames."""
+    if table.ndim != 3 or table.shape[0] != 1 or table.shape[2] % 2 or max_frames not in (None, table.shape[1]):
+        return False
+    expected = interleaved_sinusoids(np.arange(table.shape[1]), table.shape[2])
+    return bool(np.abs(table[0].astype(np.float32) - np.asarray(expected)).max() < _POSITION_TOLERANCE)
 
 
 def _complaint(kind: str, found: list[str]) -> str:
