@@ -50,6 +50,17 @@ def test_needed_files_have_one_format_per_part_and_no_pickle():
     }
 
 
+def test_an_image_encoder_is_needed_where_nothing_reads_text():
+    parts = ("image_encoder", "unet", "vae")
+    files = [f"{part}/{name}" for part in parts for name in ("config.json", "model.fp16.safetensors")]
+    files += ["model_index.json", "feature_extractor/preprocessor_config.json", "svd_xt.safetensors"]
+    files = [name.replace("unet/model", "unet/diffusion_pytorch_model") for name in files]
+    needed = needed_files([*files, "scheduler/scheduler_config.json"])
+    assert {name.split("/")[0] for name in needed} == {*parts, "scheduler", "model_index.json"}
+    assert "image_encoder/model.fp16.safetensors" in needed
+    assert not any(name.startswith("image_encoder") for name in needed_files([*SD15, "image_encoder/config.json"]))
+
+
 def test_folders_and_paths_resolve_to_themselves(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: pytest.fail("the hub was called"))
     assert resolve(tmp_path) == tmp_path

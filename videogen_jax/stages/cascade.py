@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from videogen_jax.diffusion.augmentation import augment, random_level
 from videogen_jax.diffusion.guidance import GuidanceScales, check_passes, guidance_passes, guide
@@ -239,8 +240,23 @@ class CascadeStage(LatentDiffusion):
         """The guidance passes that the settings need: one, two or three applications of the UNet in every step."""
         return guidance_passes(settings.guidance_scale, settings.reference_guidance_scale)
 
+    def scales(self, settings: StageSettings, num_frames: int) -> GuidanceScales:
+        """The weights of text and reference, the same for all frames."""
+        del num_frames
+        return GuidanceScales(np.float32(settings.guidance_scale), np.float32(settings.reference_guidance_scale))
+
+    def scalars(self, settings: StageSettings) -> np.ndarray:
+        """The timestep to which the latents of the stage below are noised, `()` int32."""
+        return np.int32(self.noise_level if settings.noise_level is None else settings.noise_level)
+
     def start(
-        self, keys: jax.Array, inputs: CascadeInputs, num_frames: int, sampler: str, passes: tuple[str, ...]
+        self,
+        keys: jax.Array,
+        inputs: CascadeInputs,
+        num_frames: int,
+        sampler: str,
+        passes: tuple[str, ...],
+        noise: jax.Array | None = None,
     ) -> tuple[SamplerState, Conditioning]:
         """Make the sampler's state before its first step, and the conditioning of all steps.
 
@@ -249,6 +265,7 @@ class CascadeStage(LatentDiffusion):
           inputs: what the videos are sampled from.
           num_frames: T; static.
           sampler, passes: static.
+          noise: as in `start_sampler`.
 
         Raises:
           ValueError: `passes` cannot be combined, or an input that the UNet takes is None.
@@ -275,7 +292,8 @@ class CascadeStage(LatentDiffusion):
                 len(passes) * batch, None if level is None else repeat_batch(level, len(passes)), fps
             ),
         )
-        return self.start_sampler(sampler, noise_keys, (batch, num_frames, *size, self.latent_channels)), conditioning
+        shape = (batch, num_frames, *size, self.latent_channels)
+        return self.start_sampler(sampler, noise_keys, shape, noise), conditioning
 
     def augment_lower(self, keys: jax.Array, lower: jax.Array, size: tuple[int, int], level: jax.Array) -> jax.Array:
         """Upsample the latents of the stage below and noise them (noise conditioning augmentation).
@@ -342,7 +360,7 @@ class CascadeStage(LatentDiffusion):
         if inputs.noise_level is None:
             inputs = inputs._replace(noise_level=settings.noise_level)
         sampler, passes = settings.sampler, self.passes(settings)
-        scales = GuidanceScales(settings.guidance_scale, settings.reference_guidance_scale)
+        scales = self.scales(settings, num_frames)
         state, conditioning = self.start(keys, inputs, num_frames, sampler, passes)
 
         def step(state: SamplerState, coeffs: Mapping[str, jax.Array]) -> SamplerState:

@@ -18,45 +18,30 @@ from videogen_jax.stages.stage import Metrics, ModelReader, Params, Spec, Stage,
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentDiffusion(Stage):
-    """Settings of a latent diffusion model.
+class LatentSampling:
+    """A latent diffusion model as it is sampled.
 
     Attributes:
       unet: fields of `UNet`.
       schedule: arguments of `make_schedule`.
       prediction_type: "epsilon", "v_prediction" or "sample".
-      min_snr_gamma: min-SNR loss weighting (Hang et al. 2023), or None for uniform weights.
-      timestep_logit_normal: mean and standard deviation of the logit of t / N for the training timesteps t, which
-        concentrates training on them (Esser et al. 2024, section 3.1); None for uniform timesteps.
-      text_dropout: share of the training examples whose prompt is replaced by the empty one, for classifier-free
-        guidance, 0 to 1.
       timestep_spacing: of the sampling steps: "trailing", "leading" or "linspace" (`timesteps.timesteps_for`).
       steps_offset: of "leading" spacing.
       set_alpha_to_one: whether the last sampling step removes all noise, or ends at the first training timestep.
-      preview_steps, preview_guidance_scale: how `sample` samples during training; see `StageSettings`.
 
     Raises:
-      ValueError: a value is unknown or out of range.
+      ValueError: a value is unknown.
     """
 
     unet: Mapping[str, Any]
     schedule: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "scaled_linear"})
     prediction_type: str = "v_prediction"
-    min_snr_gamma: float | None = None
-    timestep_logit_normal: tuple[float, float] | None = None
-    text_dropout: float = 0.1
     timestep_spacing: str = "trailing"
     steps_offset: int = 0
     set_alpha_to_one: bool = True
-    preview_steps: int = 20
-    preview_guidance_scale: float = 3.0
 
     def __post_init__(self):
         check_prediction_type(self.prediction_type)
-        try:
-            self.preview_settings  # noqa: B018  (checks the fields)
-        except ValueError as error:
-            raise ValueError(f"config.model.preview_{error}") from error
 
     @functools.cached_property
     def network(self) -> UNet:
@@ -68,14 +53,80 @@ class LatentDiffusion(Stage):
         """The noise schedule."""
         return make_schedule(**self.schedule)
 
+    def predict(self, params: Params, *args, **kwargs) -> jax.Array:
+        """Apply the UNet with its parameters `params`; float32."""
+        return self.network.apply({"params": params}, *args, **kwargs).astype(jnp.float32)
+
+    def sampler(self, name: str) -> Sampler:
+        """The sampler of that name (a key of `samplers.SAMPLERS`) for this noise schedule and prediction type."""
+        return make_sampler(
+            name,
+            self.noise_schedule,
+            self.prediction_type,
+            spacing=self.timestep_spacing,
+            steps_offset=self.steps_offset,
+            set_alpha_to_one=self.set_alpha_to_one,
+        )
+
+    def step_coeffs(self, settings: StageSettings) -> list[dict[str, np.ndarray]]:
+        """The sampler's coefficients, one dict for each call of the network, in order; see `Sampler.coefficients`."""
+        coeffs = self.sampler(settings.sampler).coefficients(settings.steps)
+        return [{name: values[call] for name, values in coeffs.items()} for call in range(len(coeffs["t"]))]
+
+    def start_sampler(
+        self, name: str, keys: jax.Array, shape: tuple[int, ...], noise: jax.Array | None = None
+    ) -> SamplerState:
+        """The state before the first step, from noise of `shape`.
+
+        Args:
+          name: of the sampler.
+          keys: `(B,)`. Each example's noise comes from its own key, so its sample does not depend on the batch.
+          shape: `(B, T, h, w, C)`.
+          noise: standard normal noise of that shape to start from; None: drawn from `keys`.
+        """
+        if noise is None:
+            noise = jax.vmap(lambda key: jax.random.normal(key, shape[1:], jnp.float32))(keys)
+        return self.sampler(name).start(noise)
+
+    def diffusion_config(self) -> dict[str, Any]:
+        """The fields that sampling needs, for the part's config.json."""
+        names = ("schedule", "prediction_type", "timestep_spacing", "steps_offset", "set_alpha_to_one")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentDiffusion(LatentSampling, Stage):
+    """A latent diffusion model as it is trained, and sampled.
+
+    Attributes:
+      min_snr_gamma: min-SNR loss weighting (Hang et al. 2023), or None for uniform weights.
+      timestep_logit_normal: mean and standard deviation of the logit of t / N for the training timesteps t, which
+        concentrates training on them (Esser et al. 2024, section 3.1); None for uniform timesteps.
+      text_dropout: share of the training examples whose prompt is replaced by the empty one, for classifier-free
+        guidance, 0 to 1.
+      preview_steps, preview_guidance_scale: how `sample` samples during training; see `StageSettings`.
+
+    Raises:
+      ValueError: a value is unknown or out of range.
+    """
+
+    min_snr_gamma: float | None = None
+    timestep_logit_normal: tuple[float, float] | None = None
+    text_dropout: float = 0.1
+    preview_steps: int = 20
+    preview_guidance_scale: float = 3.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        try:
+            self.preview_settings  # noqa: B018  (checks the fields)
+        except ValueError as error:
+            raise ValueError(f"config.model.preview_{error}") from error
+
     @property
     def preview_settings(self) -> StageSettings:
         """How `sample` samples during training."""
         return StageSettings(guidance_scale=self.preview_guidance_scale, steps=self.preview_steps)
-
-    def predict(self, params: Params, *args, **kwargs) -> jax.Array:
-        """Apply the UNet with its parameters `params`; float32."""
-        return self.network.apply({"params": params}, *args, **kwargs).astype(jnp.float32)
 
     def drop_text(self, rng: jax.Array, context: jax.Array, null_context: jax.Array) -> jax.Array:
         """Replace the context `(B, L, D)` of a random share of the examples by the empty prompt's `(L, D)`."""
@@ -124,38 +175,6 @@ class LatentDiffusion(Stage):
         if half:
             metrics |= {"mse_low_noise": error[:half].mean(), "mse_high_noise": error[half:].mean()}
         return jnp.mean(weight * error), metrics
-
-    def sampler(self, name: str) -> Sampler:
-        """The sampler of that name (a key of `samplers.SAMPLERS`) for this noise schedule and prediction type."""
-        return make_sampler(
-            name,
-            self.noise_schedule,
-            self.prediction_type,
-            spacing=self.timestep_spacing,
-            steps_offset=self.steps_offset,
-            set_alpha_to_one=self.set_alpha_to_one,
-        )
-
-    def step_coeffs(self, settings: StageSettings) -> list[dict[str, np.ndarray]]:
-        """The sampler's coefficients, one dict for each call of the network, in order; see `Sampler.coefficients`."""
-        coeffs = self.sampler(settings.sampler).coefficients(settings.steps)
-        return [{name: values[call] for name, values in coeffs.items()} for call in range(len(coeffs["t"]))]
-
-    def start_sampler(self, name: str, keys: jax.Array, shape: tuple[int, ...]) -> SamplerState:
-        """The state before the first step, from noise of `shape`.
-
-        Args:
-          name: of the sampler.
-          keys: `(B,)`. Each example's noise comes from its own key, so its sample does not depend on the batch.
-          shape: `(B, T, h, w, C)`.
-        """
-        noise = jax.vmap(lambda key: jax.random.normal(key, shape[1:], jnp.float32))(keys)
-        return self.sampler(name).start(noise)
-
-    def diffusion_config(self) -> dict[str, Any]:
-        """The fields that sampling needs, for the part's config.json."""
-        names = ("schedule", "prediction_type", "timestep_spacing", "steps_offset", "set_alpha_to_one")
-        return {name: getattr(self, name) for name in names}
 
     def frozen_spec(self, inputs: Spec) -> Params:
         return {"null_context": jax.ShapeDtypeStruct(inputs["context"].shape, jnp.float32)}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from videogen_jax.diffusion.guidance import GuidanceScales, guide
 from videogen_jax.diffusion.samplers import SamplerState, sample_loop
@@ -62,6 +63,11 @@ class ReferenceStage(LatentDiffusion):
         """The guidance passes that the settings need; a text scale of 1 needs no "uncond", half of the work."""
         return ("full",) if settings.guidance_scale == 1.0 else ("uncond", "full")
 
+    def scales(self, settings: StageSettings, num_frames: int) -> GuidanceScales:
+        """The weight of the text."""
+        del num_frames
+        return GuidanceScales(np.float32(settings.guidance_scale), np.float32(1.0))
+
     def start(
         self,
         keys: jax.Array,
@@ -70,6 +76,7 @@ class ReferenceStage(LatentDiffusion):
         latent_size: tuple[int, int],
         sampler: str,
         passes: tuple[str, ...],
+        noise: jax.Array | None = None,
     ) -> tuple[SamplerState, Prompts]:
         """Make the sampler's state before its first step, and the conditioning of all steps.
 
@@ -79,12 +86,13 @@ class ReferenceStage(LatentDiffusion):
           empty: the empty prompt, B times or once.
           latent_size: (h, w) of the latents; static.
           sampler, passes: static.
+          noise: as in `start_sampler`.
         """
         conditioning = prompts
         if "uncond" in passes:
             conditioning = jax.tree.map(lambda e, p: jnp.concatenate([jnp.broadcast_to(e, p.shape), p]), empty, prompts)
         shape = (prompts.context.shape[0], 1, *latent_size, self.network.out_channels)
-        return self.start_sampler(sampler, keys, shape), conditioning
+        return self.start_sampler(sampler, keys, shape, noise), conditioning
 
     def step(
         self,
@@ -133,7 +141,7 @@ class ReferenceStage(LatentDiffusion):
           settings: static.
         """
         sampler, passes = settings.sampler, self.passes(settings)
-        scales = GuidanceScales(settings.guidance_scale, settings.reference_guidance_scale)
+        scales = self.scales(settings, 1)
         state, conditioning = self.start(keys, prompts, empty, latent_size, sampler, passes)
 
         def step(state: SamplerState, coeffs: Mapping[str, jax.Array]) -> SamplerState:

@@ -9,6 +9,8 @@ from typing import Any
 SAMPLERS = ("dpmpp_2m", "ddim", "euler", "pndm")
 NUM_TIMESTEPS = 1000
 CASCADE_ONLY = ("reference_guidance_scale", "noise_level")  # settings that the reference stage has no use for
+# Settings of Stable Video Diffusion alone; None for every other stage.
+IMAGE_TO_VIDEO_ONLY = ("min_guidance_scale", "motion_bucket_id", "noise_aug_strength", "conditioning_fps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +24,12 @@ class StageSettings:
       sampler: one of SAMPLERS.
       noise_level: timestep to which the latents of the stage below are noised, 0 (least noise) to NUM_TIMESTEPS - 1
         (cascade only); None: the stage's own.
+      min_guidance_scale: Stable Video Diffusion alone, as are the fields below: the weight of guidance in the first
+        frame, which rises to `guidance_scale` in the last.
+      motion_bucket_id: how much motion there is to be, 0 to 255.
+      noise_aug_strength: standard deviation of the noise that is added to the reference image, at least 0; pixels are
+        in [-1, 1].
+      conditioning_fps: frames a second that the network is told, at least 1; apart from the rate at which a file plays.
 
     Raises:
       ValueError: a value is of the wrong type or out of range.
@@ -32,6 +40,10 @@ class StageSettings:
     steps: int = 20
     sampler: str = "dpmpp_2m"
     noise_level: int | None = None
+    min_guidance_scale: float | None = None
+    motion_bucket_id: int | None = None
+    noise_aug_strength: float | None = None
+    conditioning_fps: float | None = None
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -39,16 +51,36 @@ class StageSettings:
                 object.__setattr__(self, field.name, value.item())
         for name in ("guidance_scale", "reference_guidance_scale"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+            if not _is_number(value):
                 raise ValueError(f"{name} is {value!r}, but must be a finite number")
         if not _is_int(self.steps) or not 1 <= self.steps <= NUM_TIMESTEPS:
             raise ValueError(f"steps is {self.steps!r}, but must be a whole number from 1 to {NUM_TIMESTEPS}")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler is {self.sampler!r}, but must be one of {', '.join(SAMPLERS)}")
+        for name, least, most in (
+            ("min_guidance_scale", -math.inf, math.inf),
+            ("motion_bucket_id", 0, 255),
+            ("noise_aug_strength", 0, math.inf),
+            ("conditioning_fps", 1, math.inf),
+        ):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and least <= value <= most):
+                bounds = "a finite number" if least == -math.inf else f"at least {least}"
+                bounds = f"a number from {least} to {most}" if most < math.inf else bounds
+                raise ValueError(f"{name} is {value!r}, but must be {bounds}")
         if self.noise_level is not None and (
             not _is_int(self.noise_level) or not 0 <= self.noise_level < NUM_TIMESTEPS
         ):
             raise ValueError(f"noise_level is {self.noise_level!r}, but must be from 0 to {NUM_TIMESTEPS - 1}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain values; those of other models alone are left out where they are None."""
+        values = dataclasses.asdict(self)
+        return {name: x for name, x in values.items() if x is not None or name not in IMAGE_TO_VIDEO_ONLY}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_int(value: Any) -> bool:

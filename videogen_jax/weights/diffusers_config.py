@@ -10,11 +10,12 @@ from typing import Any
 
 from videogen_jax.models.autoencoder import AutoencoderKL, TemporalDecoder
 from videogen_jax.models.text_encoder import ACTIVATIONS, CLIPTextEncoder
-from videogen_jax.models.unet import UNet
+from videogen_jax.models.unet import NUM_ADDED_NUMBERS, UNet
 
 UNET_CLASS = "UNet2DConditionModel"
 AUTOENCODER_CLASS = "AutoencoderKL"
 TEMPORAL_AUTOENCODER_CLASS = "AutoencoderKLTemporalDecoder"
+SPATIO_TEMPORAL_CLASS = "UNetSpatioTemporalConditionModel"
 NUM_SIZES = 6  # scalars of Stable Diffusion XL's size conditioning
 TEXT_CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
 VISION_CLASS = "CLIPVisionModelWithProjection"
@@ -74,6 +75,25 @@ _UNET_FIXED = {
     "cross_attention_norm": (None,),
 }
 _UNET_WITHOUT_EFFECT = ("sample_size", "dropout", "upcast_attention", "addition_embed_type_num_heads")
+
+_SPATIO_TEMPORAL_SAME = {
+    "in_channels": 8,
+    "out_channels": 4,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 1024,
+    "transformer_layers_per_block": 1,
+}
+_SPATIO_TEMPORAL_TRANSLATED = {
+    "down_block_types": ("CrossAttnDownBlockSpatioTemporal",) * 3 + ("DownBlockSpatioTemporal",),
+    "up_block_types": ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 3,
+    "num_attention_heads": (5, 10, 20, 20),
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 768,
+}
+_SPATIO_TEMPORAL_WITHOUT_EFFECT = ("sample_size", "num_frames")
+_SPATIO_TEMPORAL_DOWN = {"CrossAttnDownBlockSpatioTemporal": True, "DownBlockSpatioTemporal": False}
+_SPATIO_TEMPORAL_UP = {"CrossAttnUpBlockSpatioTemporal": True, "UpBlockSpatioTemporal": False}
 
 _AUTOENCODER_SAME = {
     "in_channels": 3,
@@ -178,6 +198,40 @@ def unet_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise ValueError(f"{where}: addition_embed_type is {kind!r}; supported are None and 'text_time'")
         fields["size_embedding_dim"] = full["addition_time_embed_dim"]
     return fields
+
+
+def spatio_temporal_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Translate the config of Stable Video Diffusion's UNet to fields of `UNet`.
+
+    Arguments and errors as for `unet_fields`.
+    """
+    _check_class(config, (SPATIO_TEMPORAL_CLASS,), where)
+    full = {**_SPATIO_TEMPORAL_SAME, **_SPATIO_TEMPORAL_TRANSLATED, **config}
+    known = (*_SPATIO_TEMPORAL_SAME, *_SPATIO_TEMPORAL_TRANSLATED, *_SPATIO_TEMPORAL_WITHOUT_EFFECT)
+    _check_fields(config, known, {}, where)
+    attention = _block_kinds(full["down_block_types"], _SPATIO_TEMPORAL_DOWN, "down_block_types", where)
+    if _block_kinds(full["up_block_types"], _SPATIO_TEMPORAL_UP, "up_block_types", where) != attention[::-1]:
+        raise ValueError(f"{where}: up_block_types must mirror down_block_types, but are {full['up_block_types']}")
+    for name in ("layers_per_block", "cross_attention_dim"):
+        if not isinstance(full[name], int):
+            raise ValueError(f"{where}: {name} is {full[name]!r}; it must be one number for all levels")
+    width = full["addition_time_embed_dim"]
+    if full["projection_class_embeddings_input_dim"] != NUM_ADDED_NUMBERS * width:
+        raise ValueError(
+            f"{where}: projection_class_embeddings_input_dim is {full['projection_class_embeddings_input_dim']!r}, but "
+            f"{NUM_ADDED_NUMBERS} numbers of addition_time_embed_dim {width} take {NUM_ADDED_NUMBERS * width}"
+        )
+    fields = {name: _to_tuple(full[name]) for name in _SPATIO_TEMPORAL_SAME}
+    return fields | {
+        "cross_attention": attention,
+        "num_heads": _to_tuple(full["num_attention_heads"]),
+        "added_numbers_dim": width,
+        "use_linear_projection": True,
+        # As diffusers builds them; the authors' own code has 1e-5 everywhere.
+        "down_norm_eps": tuple(1e-6 if has_attention else 1e-5 for has_attention in attention),
+        "up_norm_eps": 1e-6,
+        "temporal": "spatio_temporal",
+    }
 
 
 def public_config(config: Mapping[str, Any], sample_size: int | None = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ EMBEDDED_CLASSIFIER = "embedded/shapes_classifier"  # for the shapes Fréchet di
 _EMBEDDED_MODELS = (EMBEDDED, EMBEDDED_CLASSIFIER)
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ID = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
-_UNUSED_PARTS = ("safety_checker", "feature_extractor", "image_encoder", "vae_encoder", "vae_decoder", "vae_1_0")
+_UNUSED_PARTS = ("safety_checker", "feature_extractor", "vae_encoder", "vae_decoder", "vae_1_0")
 _SETTINGS = (".json", ".txt")
 _SHARD = re.compile(r"(?P<stem>.+)-\d+-of-\d+\.safetensors")
 
@@ -74,10 +74,16 @@ def resolve(model: str | os.PathLike) -> Path:
 
 
 def needed_files(files: Iterable[str]) -> set[str]:
-    """Select the files of a repository that a model is read from: settings, and each part's weights in one format."""
+    """Select the files of a repository that a model is read from: settings, and each part's weights in one format.
+
+    An image encoder is needed where there is no text encoder, as in Stable Video Diffusion.
+    """
     files = [PurePosixPath(name) for name in files]
+    unused = set(_UNUSED_PARTS)
+    if any(path.parts[0] == "text_encoder" for path in files):
+        unused.add("image_encoder")
     needed = {str(path) for path in files if len(path.parts) == 1 and path.name == "model_index.json"}
-    for part in {path.parts[0] for path in files if len(path.parts) == 2} - set(_UNUSED_PARTS):
+    for part in {path.parts[0] for path in files if len(path.parts) == 2} - unused:
         names = {path.name for path in files if len(path.parts) == 2 and path.parts[0] == part}
         needed |= {f"{part}/{name}" for name in names if name.endswith(_SETTINGS) and ".index" not in name}
         weights = next((name for name in WEIGHTS_NAMES if name in names), None)

@@ -11,18 +11,20 @@ import os
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from videogen_jax.stages.settings import StageSettings
+from videogen_jax.stages.settings import IMAGE_TO_VIDEO_ONLY, StageSettings
 from videogen_jax.weights.folder import CONFIG_NAME, INDEX_NAME, load_config, read_model_index
 
 CLASS_NAME = "VideoGenPipeline"
 UNET, VAE = "unet", "vae"  # folders of the reference stage's network and of the autoencoder, as in Stable Diffusion
 UPSAMPLER = "temporal_upsampler"  # the folder of the part that is needed for factors above 1
 DECODER = "video_decoder"  # the folder of the video decoder
+IMAGE_ENCODER = "image_encoder"  # the folder of the CLIP image encoder of public video models
 REFERENCE = "reference"  # the name of the reference stage among the stages; its folder is UNET
 CASCADE = "cascade"  # where settings are named by stage: all stages of the cascade
-_SETTINGS = tuple(field.name for field in dataclasses.fields(StageSettings))
+Size = tuple[int, int]
+_SETTINGS = tuple(f.name for f in dataclasses.fields(StageSettings) if f.name not in IMAGE_TO_VIDEO_ONLY)
 _DECODING = {"decode_chunk": 8, "decode_overlap": 2}
 
 
@@ -51,6 +53,8 @@ class ModelIndex:
     factors: tuple[int, ...] = (1,)
     sampling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     reference_folder: Path | None = None
+
+    reads_text: ClassVar[bool] = True  # whether the stages of the cascade read the prompt
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "ModelIndex":
@@ -100,6 +104,11 @@ class ModelIndex:
         """Whether there is a text-to-image model that draws reference images."""
         return self.reference_folder is not None or self.has(UNET)
 
+    @property
+    def no_reference(self) -> str:
+        """What to say where no reference image is given and none can be drawn."""
+        return f"the model has no {UNET} that could draw the reference image: give one"
+
     # How it is sampled by default.
 
     @property
@@ -117,10 +126,16 @@ class ModelIndex:
         resolved = {}
         for stage in self.stages:
             own = self.sampling.get(stage, {})
-            if unknown := sorted(set(own) - set(_SETTINGS)):
-                raise ValueError(f"{unknown[0]} is not a setting of a stage; the settings are {_listed(_SETTINGS)}")
+            known = self.settings_of(stage)
+            if unknown := sorted(set(own) - set(known)):
+                raise ValueError(f"{unknown[0]} is not a setting of a stage; the settings are {_listed(known)}")
             resolved[stage] = StageSettings(**{**for_all, **own})
         return resolved
+
+    def settings_of(self, stage: str) -> tuple[str, ...]:
+        """The names of the settings that a stage takes."""
+        del stage
+        return _SETTINGS
 
     @property
     def decode_chunk(self) -> int:
@@ -138,8 +153,13 @@ class ModelIndex:
     @functools.cached_property
     def resolution(self) -> int:
         """Side in pixels of the frames that the model was trained on. ValueError: a part is missing."""
-        halvings = _levels(self.folder / VAE, load_config(self.folder / VAE)) - 1
+        halvings = levels_of(self.folder / VAE, load_config(self.folder / VAE)) - 1
         return self._latents_and_levels(self.cascade[-1])[0] * 2**halvings
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the videos that the model was trained on, in pixels. ValueError: a part is missing."""
+        return self.resolution, self.resolution
 
     @functools.cached_property
     def size_multiple(self) -> int:
@@ -148,7 +168,7 @@ class ModelIndex:
         if self.draws_reference:
             folder = (self.reference_folder or self.folder) / UNET
             config = load_config(folder)
-            networks.append((config.get("sample_size") or networks[-1][0], _levels(folder, config)))
+            networks.append((config.get("sample_size") or networks[-1][0], levels_of(folder, config)))
         pixels = (Fraction(self.resolution * 2 ** (levels - 1), side) for side, levels in networks)
         return math.lcm(*(multiple.numerator for multiple in pixels))
 
@@ -158,7 +178,7 @@ class ModelIndex:
         config = load_config(folder)
         if not _is_int(config.get("resolution")) or not isinstance(config.get("unet"), Mapping):
             raise ValueError(f"{folder / CONFIG_NAME} needs the fields resolution and unet")
-        return config["resolution"], _levels(folder, config["unet"])
+        return config["resolution"], levels_of(folder, config["unet"])
 
 
 def check_decoding(chunk: Any, overlap: Any) -> None:
@@ -167,7 +187,7 @@ def check_decoding(chunk: Any, overlap: Any) -> None:
         raise ValueError(f"decode_chunk is {chunk!r}, but must be more than twice decode_overlap, {overlap!r}")
 
 
-def _levels(folder: Path, config: Mapping[str, Any]) -> int:
+def levels_of(folder: Path, config: Mapping[str, Any]) -> int:
     """The levels of a network, between which it halves height and width."""
     widths = config.get("block_out_channels")
     if not isinstance(widths, list) or not widths:

@@ -19,6 +19,7 @@ from videogen_jax.runtime.arrays import resize_antialiased
 from videogen_jax.runtime.files import load_json, plain, save_json
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
+from videogen_jax.stages.image_to_video import ImageToVideoStage
 from videogen_jax.stages.reference import ReferenceStage
 from videogen_jax.stages.stage import InputSizes, Params, Stage, batch_spec, build_network
 from videogen_jax.weights.diffusers_config import (
@@ -26,6 +27,7 @@ from videogen_jax.weights.diffusers_config import (
     TEMPORAL_AUTOENCODER_CLASS,
     autoencoder_fields,
     public_config,
+    spatio_temporal_fields,
     temporal_autoencoder_fields,
     temporal_decoder_config,
     temporal_decoder_fields,
@@ -261,6 +263,50 @@ def load_stage(
     params = _named(where, parameter_shapes, stage, stage.init, batch_spec(inputs))
     (part,) = stage.parts()
     return stage, load_part(folder, params[part], dtype, part_prefix(folder))
+
+
+def load_temporal_decoder_config(model_folder: str | Path, dtype: Any = None) -> DecoderStage:
+    """The video decoder in Stable Video Diffusion's `model_folder/vae`, as a stage, without its parameters.
+
+    They are those of `load_autoencoder` under "decoder". Arguments and errors as of `load_autoencoder_config`.
+    """
+    folder = Path(model_folder) / "vae"
+    fields = temporal_decoder_fields(load_config(folder), str(folder / CONFIG_NAME))
+    fields |= {} if dtype is None else {"dtype": dtype}
+    return DecoderStage(decoder=fields, **DecoderStage.inference_fields)
+
+
+def load_image_to_video(
+    model_folder: str | Path, embedding_size: int, dtype: Any = None
+) -> tuple[ImageToVideoStage, Params]:
+    """Stable Video Diffusion's UNet and scheduler in a folder of diffusers, and the UNet's parameters.
+
+    Args:
+      embedding_size: width of the image encoder's embeddings.
+      dtype: as in `load_reference`.
+
+    Raises:
+      ValueError: missing, of another kind, with a field that is not supported, or not fitting its weights.
+    """
+    folder = Path(model_folder) / "unet"
+    where = str(folder / CONFIG_NAME)
+    fields = spatio_temporal_fields(load_config(folder), where)
+    scheduler = load_scheduler(model_folder)
+    stage = ImageToVideoStage(
+        unet=fields | ({} if dtype is None else {"dtype": dtype}),
+        schedule=scheduler.schedule,
+        prediction_type=scheduler.prediction_type,
+        timestep_spacing=scheduler.timestep_spacing,
+        steps_offset=scheduler.steps_offset,
+    )
+    if fields["cross_attention_dim"] != embedding_size:
+        raise ValueError(
+            f"{where}: the UNet attends to embeddings of width {fields['cross_attention_dim']}, but those of the image "
+            f"encoder are {embedding_size} wide"
+        )
+    batch = batch_spec(_named(where, stage.input_spec, InputSizes(resolution=2 ** len(fields["block_out_channels"]))))
+    template = _named(where, parameter_shapes, stage, stage.init, batch)[stage.name]
+    return stage, load_part(folder, template, dtype)
 
 
 def save_public_part(

@@ -1,0 +1,98 @@
+"""Public video models in diffusers' layout, described as a `ModelIndex`. Nothing here reads weights or needs JAX."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from videogen_jax.stages.settings import IMAGE_TO_VIDEO_ONLY
+from videogen_jax.weights.folder import CONFIG_NAME, INDEX_NAME, load_config, read_model_index
+from videogen_jax.weights.model_index import CLASS_NAME, UNET, VAE, ModelIndex, Size, levels_of
+
+VIDEO = "video"  # the name of a public model's stage among the stages; its folder is UNET
+
+
+@dataclasses.dataclass(frozen=True)
+class StableVideoDiffusionIndex(ModelIndex):
+    """A folder of Stable Video Diffusion (img2vid, img2vid-xt) as diffusers writes it.
+
+    It reads no text, and has no temporal upsampler: videos stay at its own frame rate.
+    """
+
+    class_name: ClassVar[str] = "StableVideoDiffusionPipeline"
+    reads_text: ClassVar[bool] = False
+    # As diffusers and the authors sample it: 25 steps, guidance from 1 in the first frame to 3 in the last.
+    _DEFAULTS: ClassVar[Mapping[str, Any]] = {
+        "steps": 25,
+        "sampler": "euler",
+        "guidance_scale": 3.0,
+        "min_guidance_scale": 1.0,
+        "motion_bucket_id": 127,
+        "noise_aug_strength": 0.02,
+        "conditioning_fps": 7.0,
+    }
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike) -> "StableVideoDiffusionIndex":
+        """Read the index of a folder.
+
+        Raises:
+          ValueError: a part is missing, or its config lacks a field.
+        """
+        folder = Path(folder)
+        for part in (UNET, VAE, "image_encoder", "scheduler"):
+            if not (folder / part).is_dir():
+                raise ValueError(f"{folder} is a {cls.class_name} without its part {part}")
+        num_frames = load_config(folder / UNET).get("num_frames", 25)
+        if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 2:
+            raise ValueError(f"{folder / UNET / CONFIG_NAME}: num_frames is {num_frames!r}, but must be at least 2")
+        sampling = {VIDEO: dict(cls._DEFAULTS), "decode_chunk": 14, "decode_overlap": 0}
+        return cls(folder, (VIDEO,), num_frames, fps=cls._DEFAULTS["conditioning_fps"], sampling=sampling)
+
+    @property
+    def draws_reference(self) -> bool:
+        return self.reference_folder is not None  # its own UNet draws none
+
+    @property
+    def no_reference(self) -> str:
+        return "the model animates an image: give one as the reference, or a reference_model that draws it"
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the videos that it was trained on, in pixels."""
+        return 576, 1024
+
+    @functools.cached_property
+    def resolution(self) -> int:
+        return self.size[0]
+
+    @functools.cached_property
+    def size_multiple(self) -> int:
+        halvings = levels_of(self.folder / VAE, load_config(self.folder / VAE)) - 1
+        return 2 ** (halvings + levels_of(self.folder / UNET, load_config(self.folder / UNET)) - 1)
+
+    def settings_of(self, stage: str) -> tuple[str, ...]:
+        own = super().settings_of(stage)
+        return (*own, *IMAGE_TO_VIDEO_ONLY) if stage == VIDEO else own
+
+
+_KINDS = {kind.class_name: kind for kind in (StableVideoDiffusionIndex,)}
+
+
+def read_index(folder: str | os.PathLike) -> ModelIndex:
+    """Read the index of a model folder: one trained here, or a public video model.
+
+    Raises:
+      ValueError: the folder is missing, holds no model or one of a kind that is not known, or its index has a wrong
+        field.
+    """
+    name = read_model_index(folder).get("_class_name")
+    if name == CLASS_NAME:
+        return ModelIndex.read(folder)
+    if name not in _KINDS:
+        known = ", ".join([CLASS_NAME, *_KINDS])
+        hint = ": it draws images; name it with --reference_model" if str(name).startswith("StableDiffusion") else ""
+        raise ValueError(f"{Path(folder) / INDEX_NAME} describes a {name}{hint}; models of videos are {known}")
+    return _KINDS[name].read(folder)
