@@ -49,10 +49,26 @@ _FPS = flags.DEFINE_float("fps", None, "Frames a second at which the file is pla
 _GUIDANCE_SCALE = flags.DEFINE_float("guidance_scale", None, "Weight of the text, in all stages")
 _REFERENCE_GUIDANCE_SCALE = flags.DEFINE_float("reference_guidance_scale", None, "Weight of the reference image")
 _STEPS = flags.DEFINE_integer("steps", None, "Sampling steps of every stage")
+_MOTION_BUCKET_ID = flags.DEFINE_integer(
+    "motion_bucket_id", None, "How much motion there is to be, 0 to 255 (Stable Video Diffusion)"
+)
+_NOISE_AUG_STRENGTH = flags.DEFINE_float(
+    "noise_aug_strength", None, "How much noise the reference image gets (Stable Video Diffusion)"
+)
+_MIN_GUIDANCE_SCALE = flags.DEFINE_float(
+    "min_guidance_scale", None, "Weight of guidance in the first frame (Stable Video Diffusion)"
+)
+_CONDITIONING_FPS = flags.DEFINE_float(
+    "conditioning_fps", None, "Frames a second that the network is told (Stable Video Diffusion)"
+)
 _SAVE_REFERENCE = flags.DEFINE_boolean("save_reference", False, "Also write the reference image")
 _AOT_TOPOLOGY = flags.DEFINE_string("aot_topology", None, "Only compile the programs for this TPU pod, e.g. v5e:2x2")
 _AOT_OUTPUT = flags.DEFINE_string("aot_output", None, "With --aot_topology: a file for what was found, as JSON")
-_SETTINGS = (_SEED, _FRAMES, _FPS, _SIZE, _GUIDANCE_SCALE, _REFERENCE_GUIDANCE_SCALE, _STEPS)  # a recipe has them
+_IMAGE_TO_VIDEO = (_MOTION_BUCKET_ID, _NOISE_AUG_STRENGTH, _MIN_GUIDANCE_SCALE, _CONDITIONING_FPS)
+_SETTINGS = (  # a recipe has them
+    *(_SEED, _FRAMES, _FPS, _SIZE, _GUIDANCE_SCALE, _REFERENCE_GUIDANCE_SCALE, _STEPS),
+    *_IMAGE_TO_VIDEO,
+)
 _OVERRIDES = (_MODEL, _REFERENCE_MODEL, _AOT, *_SETTINGS)
 
 
@@ -61,7 +77,7 @@ def _config() -> ConfigDict:
     config = _CONFIG.value
     with config.unlocked():
         for flag in _OVERRIDES:
-            for section in (config, config.reference, config.cascade):
+            for section in (config, config.reference, config.cascade, config.get("video", {})):
                 if flag.value is not None and flag.name in section:
                     section[flag.name] = flag.value
     return config
@@ -88,14 +104,17 @@ def main(argv: list[str]) -> None:
             _compile_only(_AOT_TOPOLOGY.value)
             return
         config, common = _config(), (_OUTPUT.value, _REFERENCE.value, _SAVE_REFERENCE.value)
-        prompts = None if _RECIPE.value else read_prompts(_PROMPT.value, _PROMPTS_FILE.value)
+        animates = _REFERENCE.value and _PROMPT.value is None and _PROMPTS_FILE.value is None
+        prompts = [] if animates else None
+        if not (_RECIPE.value or animates):
+            prompts = read_prompts(_PROMPT.value, _PROMPTS_FILE.value)
         in_recipe = [flag.name for flag in (_PROMPT, _PROMPTS_FILE, *_SETTINGS) if flag.present]
         if _RECIPE.value and in_recipe:
             raise ValueError(f"--{in_recipe[0]} is part of the recipe: leave it out")
 
         from videogen_jax.sampling.command import remake, sample  # after what needs no JAX
 
-        if prompts is None:
+        if _RECIPE.value:
             remake(config, _RECIPE.value, *common)
         else:
             sample(config, prompts, *common)

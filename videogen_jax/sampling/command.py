@@ -28,6 +28,7 @@ from videogen_jax.video_io import (
     write_image,
     write_video,
 )
+from videogen_jax.weights.model_index import Size
 
 DEFAULT_FOLDER = Path("out")
 
@@ -89,15 +90,18 @@ def sample(
 ) -> list[Target]:
     """Make a video of each prompt, write it and print where; what is written stays if a later prompt fails.
 
+    There may be no prompt where there is a reference image and the model reads no text.
+
     Raises:
       ValueError: for input that cannot work, before any program is compiled.
     """
     source = find_model(config, drawn=reference is None)
     image = None if reference is None else read_image(reference)
-    request = SamplingRequest.from_config(config, prompts, reference=image, batch_size=len(prompts))
+    request = SamplingRequest.from_config(config, prompts, reference=image, batch_size=len(prompts) or None)
     request = request.resolve(source.index)
-    warn_of_size(request, source.index.resolution)
-    targets = plan_targets(prompts, output, config.seed, save_reference)
+    warn_of_size(request, source.index.size)
+    names = request.prompts if prompts else (Path(reference).stem,)
+    targets = plan_targets(names, output, config.seed, save_reference)
     check_rate(targets, request.fps)
     pipeline = load(config, source)
     first = 0
@@ -215,10 +219,11 @@ def load(config: ConfigDict, source: ModelSource) -> VideoGenPipeline:
     return VideoGenPipeline.load(source, config.dtype or None)
 
 
-def warn_of_size(request: SamplingRequest, side: int) -> None:
+def warn_of_size(request: SamplingRequest, trained: Size) -> None:
     """Warn of a size that the model was not trained on."""
-    if request.size != (side, side):
-        warnings.warn(f"the model was trained on {side}x{side} pixels; other sizes come out worse", stacklevel=2)
+    if request.size != trained:
+        height, width = trained
+        warnings.warn(f"the model was trained on {height}x{width} pixels; other sizes come out worse", stacklevel=2)
 
 
 def _warn_of_differences(recipe: Recipe, recipe_file: str, pipeline: VideoGenPipeline) -> None:

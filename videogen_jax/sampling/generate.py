@@ -7,8 +7,9 @@ prompt -> text states -> reference latents -> reference image -> its latents at 
 each program, in order, to a function that compiles it, for this machine or for another topology (`ShapeExecutor`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -16,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from videogen_jax.diffusion.guidance import GuidanceScales
 from videogen_jax.sampling.model import VideoGenModel
 from videogen_jax.sampling.programs import Programs
 from videogen_jax.sampling.request import SamplingRequest, Size
@@ -24,7 +24,7 @@ from videogen_jax.sampling.text_to_image import TEXT
 from videogen_jax.stages.latent_diffusion import LatentDiffusion
 from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.stage import Params
-from videogen_jax.weights.model_index import DECODER, REFERENCE, UNET, UPSAMPLER, VAE
+from videogen_jax.weights.model_index import DECODER, IMAGE_ENCODER, REFERENCE, UNET, UPSAMPLER, VAE
 
 Callback = Callable[[str, int, int, np.ndarray | None], None]
 
@@ -37,11 +37,14 @@ class Inputs(NamedTuple):
         text encoder of a reference model that has its own.
       seeds: uint32 `(B,)`.
       images: the reference images, uint8 `(B, H, W, 3)`, or None where they are drawn.
+      noise: for some stages the standard normal noise that sampling starts from, float32 `(B, T, h, w, C)`, by the
+        stage's name; that of the others is drawn from the seeds.
     """
 
     tokens: tuple[np.ndarray, ...]
     seeds: np.ndarray
     images: np.ndarray | None
+    noise: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Executor(Protocol):
@@ -120,10 +123,13 @@ def generate(
         settings = request.stages[name]
         passes, step_coeffs = stage.passes(settings), stage.step_coeffs(settings)
         static = {"sampler": settings.sampler, "passes": passes}
-        scales = GuidanceScales(np.float32(settings.guidance_scale), np.float32(settings.reference_guidance_scale))
+        scales, noise = stage.scales(settings, index.num_frames), inputs.noise.get(name)
         steps = len(step_coeffs)
         run.report(name, 0, steps)
-        state, conditioning = run(key(f"{name}_start", *static.values()), partial(start, **static), *args)
+        given = () if noise is None else ("noise",)
+        state, conditioning = run(
+            key(f"{name}_start", *static.values(), *given), partial(start, **static), *args, noise
+        )
         for done, coeffs in enumerate(step_coeffs, 1):
             step = partial(stage.step, **static)
             state = run(key(name, *static.values()), step, params, state, conditioning, coeffs, scales, donate=(1,))
@@ -140,14 +146,20 @@ def generate(
         pieces = decode_in_windows(run, decode, latents, count, chunk, overlap=0)
         return join_pieces(run, list(pieces))
 
-    # The text: states of the prompts and, for guidance, of the empty prompt.
-    run.report("text", 0, 1)
-    context, null_context = run(key("text"), model.encode_text, params[TEXT[0]], inputs.tokens[0])
-    prompts, empty = Prompts(context), Prompts(null_context)
-    if inputs.images is None and len(inputs.tokens) > 1:  # the reference model has text encoders of its own
-        encode = (model.encode_reference_text, params[REFERENCE], inputs.tokens[1:])
-        prompts, empty = run(key("reference_text"), *encode)
-    run.report("text", 1, 1, after=context)
+    # The text: states of the prompts and, for guidance, of the empty prompt; none where nothing reads them.
+    context, null_context = None, None
+    if inputs.tokens:
+        run.report("text", 0, 1)
+        own, *others = inputs.tokens
+        if model.text is not None:
+            context, null_context = run(key("text"), model.encode_text, params[TEXT[0]], own)
+            prompts, empty = Prompts(context), Prompts(null_context)
+        else:
+            others = inputs.tokens
+        if inputs.images is None and others:  # the reference model has text encoders of its own
+            encode = (model.encode_reference_text, params[REFERENCE], tuple(others))
+            prompts, empty = run(key("reference_text"), *encode)
+        run.report("text", 1, 1, after=prompts.context)
 
     # The reference image: drawn by the text-to-image model, unless there is one.
     images = inputs.images
@@ -160,16 +172,18 @@ def generate(
         images = run.on_host(lambda images: fit_references(images, batch, size), images, like=shape)
         run.report(REFERENCE, steps, steps, images)
 
-    # The latents of the reference image at each resolution of the cascade.
-    references = run(key("encode"), model.encode_reference, params[VAE], images)
+    # What the stages of the cascade take of the reference image: its latents at their resolutions.
+    scalars = tuple(
+        stage.scalars(request.stages[name]) for name, stage in zip(index.cascade, model.cascade, strict=True)
+    )
+    encoders = {part: params[part] for part in (VAE, IMAGE_ENCODER) if part in params}
+    references = run(key("encode"), model.encode_reference, encoders, images, inputs.seeds, scalars)
 
     # The cascade, from the lowest resolution up: each stage sees the text, the reference and the stage below.
     latents = None
     for number, (name, stage) in enumerate(zip(index.cascade, model.cascade, strict=True)):
         start = partial(model.start_cascade, number)
-        noise_level = request.stages[name].noise_level
-        level = np.int32(stage.noise_level if noise_level is None else noise_level)
-        args = (inputs.seeds, context, null_context, references[number], latents, level)
+        args = (inputs.seeds, context, null_context, references[number], latents, scalars[number])
         latents, steps = sample_stage(name, stage, params[name], start, *args)
         latents = run(key(f"{name}_finish"), stage.finish, latents, references[number])
         run.report(name, steps, steps, preview(latents, index.num_frames), after=latents)

@@ -20,12 +20,22 @@ from videogen_jax.sampling.text_to_image import TEXT, TextToImage
 from videogen_jax.stages.cascade import CascadeInputs, CascadeStage, Conditioning
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
+from videogen_jax.stages.image_to_video import ImageInputs, ImageToVideoStage
 from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.stage import Params
 from videogen_jax.stages.temporal import TemporalStage
 from videogen_jax.weights.fingerprint import model_fingerprint
-from videogen_jax.weights.model_index import DECODER, REFERENCE, UNET, UPSAMPLER, VAE, ModelIndex
-from videogen_jax.weights.parts import TextPart, load_autoencoder, load_stage, load_text_encoder
+from videogen_jax.weights.model_index import DECODER, IMAGE_ENCODER, REFERENCE, UNET, UPSAMPLER, VAE, ModelIndex
+from videogen_jax.weights.parts import (
+    ImagePart,
+    TextPart,
+    load_autoencoder,
+    load_image_encoder,
+    load_image_to_video,
+    load_stage,
+    load_temporal_decoder_config,
+    load_text_encoder,
+)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -37,8 +47,8 @@ class VideoGenModel:
     Attributes:
       index: what the model folder says of itself.
       name: what recipes call the model: the folder or hub id by which it can be found again.
-      text, autoencoder, reference, cascade, temporal, decoder: the parts; `reference`, `temporal` and `decoder` are
-        None where the model lacks them.
+      text, autoencoder, reference, cascade, temporal, decoder, image_encoder: the parts; those that the model lacks are
+        None. A model with an `image_encoder` is Stable Video Diffusion, which reads no text.
       params: the parameters of each part, on the device, by the part's folder; under "reference" those of all parts of
         the text-to-image model.
       dtype: in which the networks compute.
@@ -46,14 +56,15 @@ class VideoGenModel:
 
     index: ModelIndex
     name: str
-    text: TextPart
+    text: TextPart | None
     autoencoder: FrozenAutoencoder
     reference: TextToImage | None
-    cascade: tuple[CascadeStage, ...]
+    cascade: tuple[CascadeStage | ImageToVideoStage, ...]
     temporal: TemporalStage | None
     decoder: DecoderStage | None
     params: Mapping[str, Params]
     dtype: str = "float32"
+    image_encoder: ImagePart | None = None
 
     @classmethod
     def load(cls, source: ModelSource, dtype: str | None = None) -> Self:
@@ -71,6 +82,8 @@ class VideoGenModel:
           ValueError: a part is missing, of another kind, or does not fit its weights or its neighbours.
         """
         index, dtype = source.index, dtype or default_dtype()
+        if not index.reads_text:
+            return cls._load_image_to_video(source, dtype)
         text = load_text_encoder(index.folder, dtype)
         autoencoder, vae_params = load_autoencoder(index.folder, dtype)
         channels, width = autoencoder.network.latent_channels, text.network.hidden_size
@@ -101,6 +114,34 @@ class VideoGenModel:
             params[REFERENCE] |= {part: params[part] for part in (TEXT[0], VAE)}
         text = text._replace(params=None)
         return cls(index, source.name, text, autoencoder, reference, cascade, temporal, decoder, params, dtype)
+
+    @classmethod
+    def _load_image_to_video(cls, source: ModelSource, dtype: str) -> Self:
+        """Load Stable Video Diffusion; errors as of `load`."""
+        index, params, reference = source.index, {}, None
+        if index.reference_folder is not None:
+            reference, params[REFERENCE] = TextToImage.from_pretrained(index.reference_folder, dtype)
+        image_encoder = load_image_encoder(index.folder, dtype)
+        autoencoder, params[VAE] = load_autoencoder(index.folder, dtype)
+        (name,) = index.cascade
+        stage, params[name] = load_image_to_video(index.folder, image_encoder.network.projection_dim, dtype)
+        params[IMAGE_ENCODER] = image_encoder.params
+        image_encoder = image_encoder._replace(params=None)
+        params = jax.device_put(params)
+        params[DECODER] = params[VAE]["decoder"]
+        return cls(
+            index,
+            source.name,
+            text=None,
+            autoencoder=autoencoder,
+            reference=reference,
+            cascade=(stage,),
+            temporal=None,
+            decoder=load_temporal_decoder_config(index.folder, dtype),
+            params=params,
+            dtype=dtype,
+            image_encoder=image_encoder,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, cascade={self.index.cascade}, dtype={self.dtype!r})"
@@ -140,24 +181,55 @@ class VideoGenModel:
     @property
     def _reference_side(self) -> int:
         """Side of the reference latents when they are drawn, for videos of the side that the model was trained on."""
-        return self.reference.sample_size or self.cascade[-1].resolution
+        own = 64 if self.image_encoder is not None else self.cascade[-1].resolution
+        return self.reference.sample_size or own
+
+    def reference_latent_size(self, size: Size) -> Size:
+        """(h, w) of the reference latents when they are drawn, for videos of `size` pixels.
+
+        With an image encoder the video's size says nothing of the text-to-image model's: as many pixels as that model
+        was trained for, in the video's shape.
+        """
+        if self.image_encoder is None:
+            return self.latent_size(self._reference_side, size)
+        multiple = 2 ** (len(self.reference.stage.network.block_out_channels) - 1)
+        scale = self._reference_side / (size[0] * size[1]) ** 0.5
+        return tuple(max(multiple, round(scale * length / multiple) * multiple) for length in size)
 
     def start_reference(
-        self, size: Size, seeds: jax.Array, prompts: Prompts, empty: Prompts, **static: Any
+        self, size: Size, seeds: jax.Array, prompts: Prompts, empty: Prompts, noise: jax.Array | None, **static: Any
     ) -> tuple[SamplerState, Prompts]:
         """`ReferenceStage.start` for seeds uint32 `(B,)` and videos of `size` pixels; static: sampler and passes."""
-        latents = self.latent_size(self._reference_side, size)
-        return self.reference.stage.start(stage_keys(seeds, 0), prompts, empty, latents, **static)
+        latents = self.reference_latent_size(size)
+        return self.reference.stage.start(stage_keys(seeds, 0), prompts, empty, latents, noise=noise, **static)
 
     def decode_reference(self, params: Params, latents: jax.Array) -> jax.Array:
         """Latents `(B, 1, h, w, C)` -> images uint8 `(B, H, W, 3)`."""
         return to_uint8(self.reference.decode(params, latents))
 
-    def encode_reference(self, params: Params, images: jax.Array) -> tuple[jax.Array, ...]:
-        """Images uint8 `(B, H, W, 3)` of the video's size -> their latents `(B, 1, h, w, C)` for each cascade stage."""
+    def encode_reference(
+        self, params: Mapping[str, Params], images: jax.Array, seeds: jax.Array, scalars: tuple[jax.Array, ...]
+    ) -> tuple[Any, ...]:
+        """What each stage of the cascade takes of the reference images.
+
+        Args:
+          params: of the autoencoder and, where there is one, of the image encoder.
+          images: uint8 `(B, H, W, 3)`, of the video's size.
+          seeds: uint32 `(B,)`.
+          scalars: of each stage, from its `scalars`.
+
+        Returns: latents `(B, 1, h, w, C)` for each stage; of a model with an image encoder `ImageInputs`.
+        """
         frames, size = to_unit(images)[:, None], images.shape[1:3]
-        sizes = [self.latent_size(stage.resolution, size) for stage in self.cascade]
-        return tuple(self.autoencoder.encode(params, frames, latents) for latents in sizes)
+        if self.image_encoder is None:
+            sizes = [self.latent_size(stage.resolution, size) for stage in self.cascade]
+            return tuple(self.autoencoder.encode(params[VAE], frames, latents) for latents in sizes)
+        (numbers,) = scalars  # of Stable Video Diffusion's only stage
+        embedding = self.image_encoder.encode(params[IMAGE_ENCODER], frames[:, 0])
+        draw = jax.vmap(lambda key: jax.random.normal(key, frames.shape[1:]))
+        noisy = frames + numbers[-1] * draw(stage_keys(seeds, _IMAGE_NOISE))
+        latents = self.autoencoder.encode_unscaled(params[VAE], noisy)
+        return (ImageInputs(embedding, latents, jnp.broadcast_to(numbers, (len(images), len(numbers)))),)
 
     # The cascade.
 
@@ -165,19 +237,36 @@ class VideoGenModel:
         self,
         number: int,
         seeds: jax.Array,
-        context: jax.Array,
-        null_context: jax.Array,
-        reference: jax.Array,
+        context: jax.Array | None,
+        null_context: jax.Array | None,
+        reference: Any,
         lower: jax.Array | None,
-        noise_level: jax.Array,
+        scalars: jax.Array,
+        noise: jax.Array | None,
         **static: Any,
-    ) -> tuple[SamplerState, Conditioning]:
-        """`CascadeStage.start` of stage `number`.
+    ) -> tuple[SamplerState, Conditioning | ImageInputs]:
+        """`start` of stage `number`.
 
-        Args: seeds uint32 `(B,)`, null_context `(1, L, D)`, the others as `CascadeInputs`; static: sampler and passes.
+        Args:
+          seeds: uint32 `(B,)`.
+          context, null_context: text states `(B, L, D)` and `(1, L, D)`; None for a model that reads no text.
+          reference, scalars: what `encode_reference` gave for this stage, and what its `scalars` gave.
+          lower, noise: as in `CascadeInputs` and `LatentDiffusion.start_sampler`.
+          **static: sampler and passes.
         """
-        inputs = CascadeInputs(context, null_context[0], reference, lower, noise_level, self.index.fps)
-        return self.cascade[number].start(stage_keys(seeds, number + 1), inputs, self.index.num_frames, **static)
+        stage, inputs = self.cascade[number], reference
+        if self.image_encoder is None:
+            inputs = CascadeInputs(context, null_context[0], reference, lower, scalars, self.index.fps)
+        return stage.start(stage_keys(seeds, number + 1), inputs, self.index.num_frames, noise=noise, **static)
+
+    def noise_shape(self, number: int, batch: int, size: Size) -> tuple[int, ...]:
+        """The shape `(B, T, h, w, C)` of the noise that stage `number` starts from."""
+        stage = self.cascade[number]
+        if self.image_encoder is None:
+            latents = self.latent_size(stage.resolution, size)
+        else:
+            latents = tuple(side // self.autoencoder.network.downsampling for side in size)
+        return (batch, self.index.num_frames, *latents, stage.latent_channels)
 
     # From latents to frames.
 
@@ -199,6 +288,9 @@ class VideoGenModel:
     def decode_images(self, params: Params, latents: jax.Array) -> jax.Array:
         """Latents `(B, n, h, w, C)` -> frames uint8 `(B, n, H, W, 3)`, each by itself, by the image decoder."""
         return to_uint8(self.autoencoder.decode(params, latents))
+
+
+_IMAGE_NOISE = 2**16  # the number under which the noise on a reference image is drawn; stages have small ones
 
 
 def default_dtype() -> str:

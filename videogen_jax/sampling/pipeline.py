@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -79,7 +79,7 @@ class VideoGenPipeline(VideoGenModel):
 
     def __call__(
         self,
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[str] | None = None,
         *,
         callback: Callback | None = None,
         previews: bool = False,
@@ -88,7 +88,7 @@ class VideoGenPipeline(VideoGenModel):
         """Make one video of each prompt.
 
         Args:
-          prompts: one sentence, or B of them.
+          prompts: one sentence, or B of them; None where references are given to a model that reads no text.
           callback, previews: see `sample`.
           **settings: fields of `SamplingRequest` (seed, reference, size, num_frames, fps, ...), and of `StageSettings`
             (guidance_scale, steps, ...), these each a value for all stages or a mapping from the names of stages. What
@@ -143,18 +143,25 @@ class VideoGenPipeline(VideoGenModel):
         Raises:
           ValueError: for anything that cannot work.
         """
-        size = min(request.batch_size or len(request.prompts), len(request.prompts))
         whole = dataclasses.replace(request, batch_size=None).resolve(self.index)
+        size = min(request.batch_size or len(whole.prompts), len(whole.prompts))
         inputs = self.inputs(whole)
         for first in range(0, len(whole.prompts), size):
             part = slice(first, first + size)
             reference = None if inputs.images is None else inputs.images[part]
-            fields = {"prompts": whole.prompts[part], "seed": whole.seed[part], "reference": reference}
+            noise = {name: array[part] for name, array in inputs.noise.items()} or None
+            fields = {
+                "prompts": whole.prompts[part],
+                "seed": whole.seed[part],
+                "reference": reference,
+                "latents": noise,
+            }
             batch = dataclasses.replace(whole, **fields, batch_size=size)
             fill = first + np.arange(size) % len(batch.prompts)
             images = None if inputs.images is None else inputs.images[fill]
             tokens = tuple(ids[[*fill, -1]] for ids in inputs.tokens)
-            yield batch, Inputs(tokens, inputs.seeds[fill], images)
+            noise = {name: array[fill] for name, array in inputs.noise.items()}
+            yield batch, Inputs(tokens, inputs.seeds[fill], images, noise)
 
     def inputs(self, request: SamplingRequest) -> Inputs:
         """The arrays of a resolved request.
@@ -162,31 +169,62 @@ class VideoGenPipeline(VideoGenModel):
         Warns of words that the model's vocabulary was not trained on, and of prompts that are too long.
 
         Raises:
-          ValueError: reference images of another type or number.
+          ValueError: reference images of another type or number, noise of another shape, or a sampler that does not fit
+            its stage.
         """
         prompts, count = list(request.prompts), len(request.prompts)
         images = None if request.reference is None else fit_references(request.reference, count, request.size)
+        drawn = {} if images is not None else {REFERENCE: self.reference.stage}
+        for name, stage in {**drawn, **dict(zip(self.index.cascade, self.cascade, strict=True))}.items():
+            stage.step_coeffs(request.stages[name])  # raises what a sampler has against its schedule
+        fill = np.arange(request.batch_size) % count
+        tokens = tuple(ids[[*fill, count]] for ids in self._tokens(prompts, drawn=images is None))
+        noise = {name: array[fill] for name, array in self._noise(request).items()}
+        seeds = np.asarray(request.seed, np.uint32)[fill]
+        return Inputs(tokens, seeds, None if images is None else images[fill], noise)
+
+    def _tokens(self, prompts: list[str], drawn: bool) -> list[np.ndarray]:
+        """Tokens of the prompts and the empty prompt for each text encoder that reads them, `(count + 1, L)`."""
+        if self.text is None:
+            if not drawn and any(prompts):
+                warnings.warn("the model reads no prompt: the video follows from the reference image", stacklevel=4)
+            return list(self.reference.tokenize(prompts)) if drawn else []
         unknown = dict.fromkeys(word for prompt in prompts for word in unknown_words(self.text.tokenizer, prompt))
         if unknown:
             warnings.warn(
                 f"the model does not know {', '.join(map(repr, unknown))}; the words it knows are "
                 f"{', '.join(self.known_words)}",
-                stacklevel=2,
+                stacklevel=4,
             )
         tokens = [tokenize(self.text.tokenizer, [*prompts, ""])]
-        if images is None and not self.shares_text:
+        if drawn and not self.shares_text:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of long prompts there has been a warning
                 tokens += self.reference.tokenize(prompts)
-        fill = np.arange(request.batch_size) % count
-        tokens = tuple(ids[[*fill, count]] for ids in tokens)
-        seeds = np.asarray(request.seed, np.uint32)[fill]
-        return Inputs(tokens, seeds, None if images is None else images[fill])
+        return tokens
+
+    def _noise(self, request: SamplingRequest) -> dict[str, np.ndarray]:
+        """The noise that a request gives, checked, by the name of its stage."""
+        if request.latents is None:
+            return {}
+        names = self.index.cascade
+        if not isinstance(request.latents, Mapping) and len(names) > 1:
+            raise ValueError(f"latents must be a mapping from stages, which are {', '.join(names)}")
+        given = request.latents if isinstance(request.latents, Mapping) else {names[0]: request.latents}
+        noise = {}
+        for name, array in given.items():
+            if name not in names:
+                raise ValueError(f"latents names the stage {name!r}, but the stages are {', '.join(names)}")
+            shape = self.noise_shape(names.index(name), len(request.prompts), request.size)
+            noise[name] = np.asarray(array, np.float32)
+            if noise[name].shape != shape:
+                raise ValueError(f"latents of {name} are {noise[name].shape}, but must be {shape}")
+        return noise
 
     @property
     def known_words(self) -> list[str]:
         """The words that the vocabulary was trained on, sorted; empty where it was learned from open text."""
-        return known_words(self.text.tokenizer)
+        return [] if self.text is None else known_words(self.text.tokenizer)
 
     def _recipe(self, request: SamplingRequest, inputs: Inputs, slot: int) -> Recipe:
         """What the video in a slot of the batch is made from."""

@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from videogen_jax.stages.settings import StageSettings
-from videogen_jax.weights.model_index import CASCADE, UNET, UPSAMPLER, ModelIndex, check_decoding
+from videogen_jax.weights.model_index import CASCADE, UPSAMPLER, ModelIndex, Size, check_decoding
 
 if TYPE_CHECKING:
     import numpy as np
 
-Size = tuple[int, int]
 STAGE_SETTINGS = tuple(field.name for field in dataclasses.fields(StageSettings))
 MAX_SEED = 2**32 - 1
 
@@ -27,11 +26,13 @@ class SamplingRequest:
     """One call of a pipeline. None stands for the model's default, which `resolve` fills in.
 
     Attributes:
-      prompts: B sentences.
+      prompts: B sentences; none for a model that reads no text, where reference images are given.
       seed: 0 to 2**32 - 1, one for all prompts or B of them. An example depends on its own seed alone, so that a batch
         gives what single prompts give.
       reference: uint8 `(H, W, 3)` of any size, one for all prompts or B of them, instead of the images that the
         reference stage would draw. The largest central part in the video's shape is taken. None: they are drawn.
+      latents: the standard normal noise that sampling starts from, float `(B, T, h, w, C)`, of the only stage of the
+        cascade, or a mapping from the names of stages to such arrays. None: it is drawn from the seeds.
       size: (height, width) in pixels, multiples of `ModelIndex.size_multiple`; by default the size that the model was
         trained on, which it does best.
       num_frames: 2 to (F - 1) * factor + 1 with F base frames. The smallest factor that yields enough frames is used,
@@ -49,6 +50,7 @@ class SamplingRequest:
     prompts: tuple[str, ...] = ()
     seed: int | tuple[int, ...] = 0
     reference: "np.ndarray | Sequence[np.ndarray] | None" = dataclasses.field(default=None, compare=False)
+    latents: "np.ndarray | Mapping[str, np.ndarray] | None" = dataclasses.field(default=None, compare=False)
     size: Size | None = None
     num_frames: int | None = None
     temporal_factor: int | None = None
@@ -62,7 +64,7 @@ class SamplingRequest:
     # Ways to make one.
 
     @classmethod
-    def from_keywords(cls, prompts: str | Iterable[str], **keywords: Any) -> Self:
+    def from_keywords(cls, prompts: str | Iterable[str] | None = None, **keywords: Any) -> Self:
         """Make a request from the keyword arguments of a pipeline: fields of this class and of `StageSettings`.
 
         Raises:
@@ -75,7 +77,8 @@ class SamplingRequest:
             raise TypeError(f"unknown setting {unknown[0]!r}; the settings are {known}")
         overrides = {name: keywords[name] for name in STAGE_SETTINGS if keywords.get(name) is not None}
         fields = {name: value for name, value in keywords.items() if name in own and value is not None}
-        return cls((prompts,) if isinstance(prompts, str) else tuple(prompts), overrides=overrides, **fields)
+        prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts or ())
+        return cls(prompts, overrides=overrides, **fields)
 
     @classmethod
     def from_config(cls, config: Any, prompts: Sequence[str], **fields: Any) -> Self:
@@ -129,7 +132,7 @@ class SamplingRequest:
         (prompt,), (seed,) = self.prompts, self.seed
         own = ("num_frames", "fps", "temporal_factor", "size", "decode_chunk", "decode_overlap", "batch_size")
         values = {name: getattr(self, name) for name in own} | {"size": list(self.size)}
-        stages = {name: dataclasses.asdict(settings) for name, settings in self.stages.items()}
+        stages = {name: settings.to_json() for name, settings in self.stages.items()}
         return {"prompt": prompt, "seed": seed, **values, "settings": stages}
 
     # Completing it.
@@ -140,20 +143,17 @@ class SamplingRequest:
         Raises:
           ValueError: naming the field that cannot work with this model.
         """
-        count = len(self.prompts)
+        if self.reference is None and not index.draws_reference:
+            raise ValueError(index.no_reference)
+        prompts = self._prompts(index)
+        count = len(prompts)
         batch_size = count if self.batch_size is None else self.batch_size
-        if not count:
-            raise ValueError("there are no prompts: give at least one")
         if not _is_int(batch_size) or batch_size < count:
             raise ValueError(f"batch_size is {batch_size!r}, but must be at least {count}, the number of prompts")
-        for prompt in self.prompts:
-            if not isinstance(prompt, str) or not prompt.strip():
-                raise ValueError(f"a prompt must be a string that is not empty, but one is {prompt!r}")
-        if self.reference is None and not index.draws_reference:
-            raise ValueError(f"the model has no {UNET} that could draw the reference image: give one")
         return dataclasses.replace(
             self,
-            seed=self._seeds(),
+            prompts=prompts,
+            seed=self._seeds(count),
             size=self._size(index),
             batch_size=int(batch_size),
             overrides={},
@@ -162,18 +162,30 @@ class SamplingRequest:
             **self._decoding(index),
         )
 
-    def _seeds(self) -> tuple[int, ...]:
+    def _prompts(self, index: ModelIndex) -> tuple[str, ...]:
+        """B sentences; empty ones where nothing reads them and none are given."""
+        if not self.prompts and self.reference is not None and not index.reads_text:
+            return ("",) * (1 if getattr(self.reference, "ndim", None) == 3 else len(self.reference))
+        if not self.prompts:
+            raise ValueError("there are no prompts: give at least one")
+        unread = self.reference is not None and not index.reads_text
+        for prompt in self.prompts:
+            if not isinstance(prompt, str) or not (prompt.strip() or unread):
+                raise ValueError(f"a prompt must be a string that is not empty, but one is {prompt!r}")
+        return self.prompts
+
+    def _seeds(self, count: int) -> tuple[int, ...]:
         """B seeds."""
-        seeds = tuple(self.seed) if isinstance(self.seed, Iterable) else (self.seed,) * len(self.prompts)
-        if len(seeds) != len(self.prompts):
-            raise ValueError(f"{len(seeds)} seeds were given for {len(self.prompts)} prompts")
+        seeds = tuple(self.seed) if isinstance(self.seed, Iterable) else (self.seed,) * count
+        if len(seeds) != count:
+            raise ValueError(f"{len(seeds)} seeds were given for {count} prompts")
         for seed in seeds:
             if not _is_int(seed) or not 0 <= seed <= MAX_SEED:
                 raise ValueError(f"seed is {seed!r}, but must be a whole number from 0 to {MAX_SEED}")
         return tuple(map(int, seeds))  # a recipe is JSON, which knows no numbers of NumPy
 
     def _size(self, index: ModelIndex) -> Size:
-        size = (index.resolution,) * 2 if self.size is None else tuple(self.size)
+        size = index.size if self.size is None else tuple(self.size)
         multiple = index.size_multiple
         if len(size) != 2 or any(not _is_int(side) or side < 1 or side % multiple for side in size):
             raise ValueError(
@@ -208,7 +220,10 @@ class SamplingRequest:
         """The settings of each stage: the index's, or those of this request, with its overrides."""
         overrides: dict[str, dict[str, Any]] = {stage: {} for stage in index.stages}
         for name, value in self.overrides.items():
-            by_stage = dict(value) if isinstance(value, Mapping) else dict.fromkeys(index.stages, value)
+            takers = [stage for stage in index.stages if name in index.settings_of(stage)]
+            if not takers:
+                raise ValueError(f"{name} is not a setting of this model")
+            by_stage = dict(value) if isinstance(value, Mapping) else dict.fromkeys(takers, value)
             in_cascade = by_stage.pop(CASCADE, None)
             by_stage = {**dict.fromkeys(index.cascade, in_cascade), **by_stage}
             for stage, one in by_stage.items():

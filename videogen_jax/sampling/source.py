@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from videogen_jax.weights.hub import EMBEDDED, resolve
 from videogen_jax.weights.model_index import ModelIndex
+from videogen_jax.weights.public_video import read_index
 
 if TYPE_CHECKING:
     from videogen_jax.sampling.exported import StoredPrograms
@@ -49,7 +50,7 @@ class ModelSource:
 
             stored = StoredPrograms.read(exported)
         name = str(model or EMBEDDED)
-        index = ModelIndex.read(resolve(name))
+        index = read_index(resolve(name))
         if reference_model:
             from videogen_jax.sampling.text_to_image import TextToImage
 
