@@ -75,6 +75,8 @@ class FolderSource:
         return self._source.index
 
     def vocabulary(self) -> Vocabulary:
+        if not self._source.index.reads_text:
+            return Vocabulary([], lambda prompt: [])
         from videogen_jax.weights.tokenizer import known_words, load_tokenizer, unknown_words
 
         # Not the pipeline's own tokenizer, which the worker's thread may be using at the same time.
@@ -163,7 +165,8 @@ class Model:
         """
         reference = [REFERENCE] if draws_reference else []
         temporal = ["temporal"] if factor > 1 else []
-        return ["text", *reference, *self.index.cascade, *temporal, "decode"]
+        text = ["text"] if draws_reference or self.index.reads_text else []
+        return [*text, *reference, *self.index.cascade, *temporal, "decode"]
 
     def view(self, limits: Limits) -> ModelView:
         """Return what the HTTP interface reports of the model; fields that are not known yet are null."""
@@ -209,7 +212,7 @@ class Model:
                 fps=index.fps * factor,
                 **{name: common(name) for name in ("guidance_scale", "reference_guidance_scale", "steps")},
             ),
-            stage_defaults={name: dataclasses.asdict(stage) for name, stage in settings.items()},
+            stage_defaults={name: stage.to_json() for name, stage in settings.items()},
             limits=Bounds(
                 prompt=(1, limits.prompt),
                 seed=(0, 2**32 - 1),
