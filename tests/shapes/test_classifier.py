@@ -1,11 +1,11 @@
 """The classifier of the shapes world: sizes, and that it learns to tell clips apart by what they show."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from tests.tiny_model import random_params
 from videogen_jax.metrics.frechet import BlockMoments, frechet_distance
 from videogen_jax.runtime.arrays import to_unit
 from videogen_jax.shapes.classifier import ClassifierStage, ShapesClassifier
@@ -32,40 +32,55 @@ def test_labels_say_what_the_caption_says():
         assert " ".join(["" if said[5] == "plain" else said[5], said[4]]).strip() == clip.background
 
 
-def test_logits_features_and_sizes():
+@pytest.fixture(scope="module")
+def untrained():
+    """A network and a function that gives its output, and the output of its first layer, for three clips."""
     network = ShapesClassifier(**FIELDS)
-    video = jax.random.normal(jax.random.key(0), (3, 4, 16, 16, 3))
-    params = network.init(jax.random.key(1), video)
-    logits, features = network.apply(params, video)
+    shapes = jax.eval_shape(network.init, jax.random.key(1), np.zeros((3, 4, 16, 16, 3), np.float32))
+    params = random_params(shapes, seed=0)
+
+    @jax.jit
+    def run(video):
+        output, state = network.apply(params, video, capture_intermediates=lambda module, _: module.name == "patches")
+        return output, state["intermediates"]["patches"]["__call__"][0]
+
+    return network, params, run
+
+
+@pytest.fixture(scope="module")
+def video():
+    return np.random.default_rng(0).normal(size=(3, 4, 16, 16, 3)).astype(np.float32)
+
+
+def test_logits_features_and_sizes(untrained, video):
+    network, params, run = untrained
+    (logits, features), _ = run(video)
     assert [of_one.shape for of_one in logits] == [(3, len(values)) for values in LABELS.values()]
     assert features.shape == (3, 32)
     with pytest.raises(ValueError, match="takes clips of"):
-        network.apply(params, video[:, :2])
+        jax.eval_shape(network.apply, params, video[:, :2])
     with pytest.raises(ValueError, match="num_frames divisible by 4"):
-        ShapesClassifier(**{**FIELDS, "num_frames": 6}).init(jax.random.key(0), video)
+        jax.eval_shape(ShapesClassifier(**{**FIELDS, "num_frames": 6}).init, jax.random.key(0), video)
 
 
-def test_a_patch_is_one_place():
+def test_a_patch_is_one_place(untrained, video):
     """Moving the picture by a patch moves the first layer's output by a place: pixels are not mixed up."""
-    network = ShapesClassifier(**FIELDS)
-    video = jax.random.normal(jax.random.key(0), (1, 4, 16, 16, 3))
-    params = network.init(jax.random.key(1), video)
+    *_, run = untrained
 
     def patches(x):
-        found = network.apply(params, x, capture_intermediates=lambda module, _: module.name == "patches")[1]
-        return found["intermediates"]["patches"]["__call__"][0]
+        return run(x)[1]
 
-    moved = patches(jnp.roll(video, (4, 8), axis=(2, 3)))
-    np.testing.assert_allclose(moved, jnp.roll(patches(video), (1, 2), axis=(2, 3)), atol=1e-5)
+    moved = patches(np.roll(video, (4, 8), axis=(2, 3)))
+    np.testing.assert_allclose(moved, np.roll(patches(video), (1, 2), axis=(2, 3)), atol=1e-5)
 
 
 def test_it_learns_a_few_clips_by_heart():
     stage = ClassifierStage(FIELDS, noise=0.0)
     source = ShapesLabelledClips("all", 0, 16, 4, 16)
     examples = [source[i] for i in range(16)]
-    batch = {name: jnp.stack([example[name] for example in examples]) for name in ("video", "labels")}
+    batch = {name: np.stack([example[name] for example in examples]) for name in ("video", "labels")}
     rng = jax.random.key(0)
-    params = stage.init(rng, batch)
+    params = jax.jit(stage.init)(rng, batch)
     optimizer = optax.adam(1e-2)
 
     @jax.jit
@@ -85,8 +100,10 @@ def test_the_embedded_one_tells_fresh_clips_apart():
     network, params = load_shapes_classifier(resolve(EMBEDDED_CLASSIFIER))
     run = jax.jit(lambda video: network.apply({"params": params}, to_unit(video)))
     source = ShapesLabelledClips("all", 77, 96, network.num_frames, network.resolution)
-    video, labels = (np.stack([source[i][name] for i in range(96)]) for name in ("video", "labels"))
-    logits, features = run(video)
+    examples = [source[i] for i in range(96)]
+    video, labels = (np.stack([example[name] for example in examples]) for name in ("video", "labels"))
+    halves = [run(half) for half in np.split(video, 2)]
+    logits, features = jax.tree.map(lambda *parts: np.concatenate(parts), *halves)
     guessed = np.stack([of_one.argmax(axis=-1) for of_one in logits], axis=-1)
     assert (guessed != labels).any(axis=-1).sum() <= 2
 

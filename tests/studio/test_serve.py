@@ -51,9 +51,10 @@ def run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedPro
         (["--host=no.such.name.invalid", f"--token={TOKEN}"], "--host no.such.name.invalid is no"),
     ],
 )
-def test_bad_input_is_one_sentence_and_status_2(tmp_path, arguments, message):
+def test_bad_input_is_one_sentence_and_status_2(tmp_path, run_command, monkeypatch, arguments, message):
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     (tmp_path / "file").write_text("")
-    result = run("-m", "videogen_jax.serve", *arguments, cwd=tmp_path)
+    result = run_command("videogen_jax.serve", *arguments, cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
@@ -61,10 +62,11 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, arguments, message):
     assert not result.stdout
 
 
-def test_a_port_in_use_is_reported(tmp_path):
+def test_a_port_in_use_is_reported(tmp_path, run_command, monkeypatch):
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        result = run("-m", "videogen_jax.serve", f"--port={port}", cwd=tmp_path)
+        result = run_command("videogen_jax.serve", f"--port={port}", cwd=tmp_path)
     assert result.returncode == 2
     assert (
         result.stderr

@@ -34,7 +34,7 @@ def finish(url: str, job: dict) -> dict:
         job = call(url, f"/api/v1/jobs/{job['id']}")
         if job["state"] not in ("queued", "running"):
             return job
-        time.sleep(0.005)
+        time.sleep(0.02)
     raise AssertionError(job)
 
 
@@ -168,11 +168,11 @@ def test_the_server_stops_on_a_signal_despite_open_streams(tmp_path, stop):
 
 
 def test_memory_stays_flat(tmp_path):
-    """Over 200 jobs with their previews, events and files, memory grows by at most 10% after the first 20."""
+    """Over 90 jobs with their previews, events and files, memory grows by at most 5%; 20 jobs before them warm up."""
     options = (f"--gallery={tmp_path}", "--gallery_limit=16", "--step_seconds=0", "--load_seconds=0")
     with process(*options) as (running, url):
         memory = psutil.Process(running.pid).memory_info
-        for number in range(1, 201):
+        for number in range(1, 111):
             job = call(url, "/api/v1/jobs", {"prompt": PROMPT, "seed": number})
             if number % 10 == 0:
                 connection, response = stream(url, job)
@@ -187,5 +187,5 @@ def test_memory_stays_flat(tmp_path):
             if number == 20:
                 before = memory().rss
         after = memory().rss
-        assert after <= 1.1 * before, f"{before / 2**20:.1f} MiB after 20 jobs, {after / 2**20:.1f} MiB after 200"
+        assert after <= 1.05 * before, f"{before / 2**20:.1f} MiB after 20 jobs, {after / 2**20:.1f} MiB after 110"
         assert len(list(tmp_path.iterdir())) == 16

@@ -16,14 +16,9 @@ def draw(seed, shape, dtype=np.float32):
 
 
 def output_and_gradients(loss, function, *args):
-    """Compile `function`, with the gradients of the loss of its output by both arguments."""
-
-    def with_output(*args):
-        output = function(*args)
-        return loss(output), output
-
-    (_, output), gradients = jax.jit(jax.value_and_grad(with_output, (0, 1), has_aux=True))(*args)
-    return output, *gradients
+    """Compile `function` together with the gradients of the loss of its output by both arguments."""
+    gradients = jax.grad(lambda *args: loss(function(*args)), (0, 1))
+    return jax.jit(lambda *args: (function(*args), *gradients(*args)))(*args)
 
 
 def assert_same(ours, plain, x, kernel):
