@@ -5,10 +5,11 @@ layers do not know which kind they are part of. What a kind adds to a 2D UNet st
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from videogen_jax.models.layers import ResnetBlock
 from videogen_jax.models.temporal_layers import (
@@ -22,12 +23,36 @@ from videogen_jax.models.temporal_layers import (
 )
 from videogen_jax.models.transformers import SpatialTransformer
 
-if TYPE_CHECKING:
-    from videogen_jax.models.unet import UNet, UNetBlock
-
 HEADS = 8  # of every motion module and of ModelScope's first transformer over frames, whatever the level
 SPATIAL_HALF = "spatial_res_block"  # the 2D residual block inside one of Stable Video Diffusion's
 MOTION_NORMS = ("frame", "video")
+
+
+class Network(Protocol):
+    """What a kind reads of a UNet: some of the fields of `unet.UNet`."""
+
+    block_out_channels: tuple[int, ...]
+    num_heads: int | tuple[int, ...]
+    norm_num_groups: int
+    motion_norm: str
+    motion_max_frames: int
+    motion_mid_block: bool
+    remat: bool
+    dtype: jnp.dtype
+
+
+class Block(Protocol):
+    """What a kind reads of a level of a UNet: some of the fields of `unet.UNetBlock`."""
+
+    features: int
+    heads: int
+    depth: int
+    groups: int
+    eps: float
+    use_linear_projection: bool
+    dtype: jnp.dtype
+
+    def rematted(self, module: type[nn.Module], static_argnums: tuple[int, ...] = ()) -> type[nn.Module]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,31 +66,31 @@ class TemporalLayers:
     """How the names of the layers begin that this kind adds to the 2D UNet's."""
 
     @classmethod
-    def of(cls, unet: "UNet") -> "TemporalLayers":
+    def of(cls, unet: Network) -> "TemporalLayers":
         """Return the kind with the settings that it has in this UNet."""
         del unet
         return cls()
 
-    def check(self, unet: "UNet", num_frames: int) -> None:
+    def check(self, unet: Network, num_frames: int) -> None:
         """Raise ValueError if a UNet of these fields cannot have such layers, or so many frames."""
 
-    def after_conv_in(self, unet: "UNet", x: jax.Array, positions: jax.Array) -> jax.Array:
+    def after_conv_in(self, unet: Network, x: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply the layers that follow the UNet's first convolution. x: `(B*T, H, W, C)`; returns the same shape."""
         del unet, positions
         return x
 
-    def resnet(self, block: "UNetBlock", j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
+    def resnet(self, block: Block, j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply residual block j. x: `(B*T, H, W, C)`; temb: `(B*T, D)`; returns `(B*T, H, W, features)`."""
         del positions
         module = block.rematted(ResnetBlock)
         return module(block.features, block.groups, block.eps, block.dtype, name=f"resnets_{j}")(x, temb)
 
-    def attend(self, block: "UNetBlock", j: int, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
+    def attend(self, block: Block, j: int, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply transformer j within frames. x: `(B*T, H, W, C)`; context: `(B, L, D)`; returns x's shape."""
         del positions
         return block.rematted(SpatialTransformer)(**self.transformer_fields(block, j))(x, context)
 
-    def attend_frames(self, block: "UNetBlock", j: int, x: jax.Array, positions: jax.Array) -> jax.Array:
+    def attend_frames(self, block: Block, j: int, x: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply what comes after the transformers of layer j, in levels without these too. Returns x's shape."""
         del block, j, positions
         return x
@@ -75,7 +100,7 @@ class TemporalLayers:
         return self
 
     @staticmethod
-    def transformer_fields(block: "UNetBlock", j: int) -> dict:
+    def transformer_fields(block: Block, j: int) -> dict:
         """Fields of the `SpatialTransformer` number j of a block."""
         return {
             "heads": block.heads,
@@ -92,17 +117,17 @@ class MakeAVideo(TemporalLayers):
 
     added = ("temporal_",)
 
-    def after_conv_in(self, unet: "UNet", x: jax.Array, positions: jax.Array) -> jax.Array:
+    def after_conv_in(self, unet: Network, x: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply the 1D convolution that follows the first 2D convolution."""
         return ResidualTemporalConv(unet.dtype, name="temporal_conv_in")(x, positions.shape[1])
 
-    def resnet(self, block: "UNetBlock", j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
+    def resnet(self, block: Block, j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply residual block j with its convolutions over frames."""
         module = block.rematted(PseudoResnetBlock)
         fields = (block.features, block.groups, block.eps, block.dtype, positions.shape[1])
         return module(*fields, name=f"resnets_{j}")(x, temb)
 
-    def attend_frames(self, block: "UNetBlock", j: int, x: jax.Array, positions: jax.Array) -> jax.Array:
+    def attend_frames(self, block: Block, j: int, x: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply attention over frames, in levels with transformers."""
         if not block.heads:
             return x
@@ -116,13 +141,13 @@ class SpatioTemporal(TemporalLayers):
 
     added = ("temporal_", "time_mixer", "time_pos_embed")
 
-    def resnet(self, block: "UNetBlock", j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
+    def resnet(self, block: Block, j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply residual block j within frames and over frames."""
         fields = (block.features, block.groups, block.eps, block.eps, positions.shape[1])
         module = block.rematted(SpatioTemporalResBlock)
         return module(*fields, share_of="spatial", dtype=block.dtype, name=f"resnets_{j}")(x, temb)
 
-    def attend(self, block: "UNetBlock", j: int, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
+    def attend(self, block: Block, j: int, x: jax.Array, context: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply transformer j within frames and over frames."""
         module = block.rematted(SpatioTemporalTransformer)
         return module(**self.transformer_fields(block, j))(x, context, positions)
@@ -136,7 +161,7 @@ class TemporalTransformers(TemporalLayers):
 
     added = ("temp_convs_", "temp_attentions_", "transformer_in")
 
-    def after_conv_in(self, unet: "UNet", x: jax.Array, positions: jax.Array) -> jax.Array:
+    def after_conv_in(self, unet: Network, x: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply the transformer over frames that follows the first convolution."""
         heads = unet.num_heads if isinstance(unet.num_heads, int) else unet.num_heads[0]
         fields = {"norm": "video", "embed_positions": False, "dtype": unet.dtype, "name": "transformer_in"}
@@ -144,12 +169,12 @@ class TemporalTransformers(TemporalLayers):
         module = nn.remat(FrameTransformer) if unet.remat else FrameTransformer
         return module(HEADS, head_dim, unet.norm_num_groups, **fields)(x, positions)
 
-    def resnet(self, block: "UNetBlock", j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
+    def resnet(self, block: Block, j: int, x: jax.Array, temb: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply residual block j and the convolutions over frames that follow it."""
         x = super().resnet(block, j, x, temb, positions)
         return block.rematted(TemporalConvs)(block.groups, block.dtype, name=f"temp_convs_{j}")(x, positions)
 
-    def attend_frames(self, block: "UNetBlock", j: int, x: jax.Array, positions: jax.Array) -> jax.Array:
+    def attend_frames(self, block: Block, j: int, x: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply the transformer over frames, in levels with transformers."""
         if not block.heads:
             return x
@@ -177,11 +202,11 @@ class MotionModules(TemporalLayers):
     mid_block: bool = True
 
     @classmethod
-    def of(cls, unet: "UNet") -> "MotionModules":
+    def of(cls, unet: Network) -> "MotionModules":
         """Return the kind with the UNet's `motion_norm`, `motion_max_frames` and `motion_mid_block`."""
         return cls(unet.motion_norm, unet.motion_max_frames, unet.motion_mid_block)
 
-    def check(self, unet: "UNet", num_frames: int) -> None:
+    def check(self, unet: Network, num_frames: int) -> None:
         """Raise ValueError for an unknown norm, channels that the heads do not divide, or too many frames."""
         if self.norm not in MOTION_NORMS:
             raise ValueError(f"motion_norm is {self.norm!r}; it may be {' or '.join(MOTION_NORMS)}")
@@ -193,7 +218,7 @@ class MotionModules(TemporalLayers):
         if num_frames > self.max_frames:
             raise ValueError(f"a video of {num_frames} frames is longer than motion_max_frames, {self.max_frames}")
 
-    def attend_frames(self, block: "UNetBlock", j: int, x: jax.Array, positions: jax.Array) -> jax.Array:
+    def attend_frames(self, block: Block, j: int, x: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply motion module j."""
         head_dim = block.features // HEADS
         fields = {"norm": self.norm, "embed_positions": True, "dtype": block.dtype, "name": f"motion_modules_{j}"}
