@@ -208,14 +208,18 @@ class VideoGenModel:
         return to_uint8(self.reference.decode(params, latents))
 
     def encode_reference(
-        self, params: Mapping[str, Params], images: jax.Array, seeds: jax.Array, scalars: tuple[jax.Array, ...]
+        self,
+        params: Mapping[str, Params],
+        images: jax.Array,
+        seeds: jax.Array | None = None,
+        scalars: tuple[jax.Array, ...] = (),
     ) -> tuple[Any, ...]:
         """What each stage of the cascade takes of the reference images.
 
         Args:
           params: of the autoencoder and, where there is one, of the image encoder.
           images: uint8 `(B, H, W, 3)`, of the video's size.
-          seeds: uint32 `(B,)`.
+          seeds: uint32 `(B,)`. They and `scalars` are read by a model with an image encoder alone.
           scalars: of each stage, from its `scalars`.
 
         Returns: latents `(B, 1, h, w, C)` for each stage; of a model with an image encoder `ImageInputs`.

@@ -25,8 +25,6 @@ from typing import Any
 import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
 
-from videogen_jax.models.temporal_layers import interleaved_sinusoids
-
 # `linear_1` and `linear_2` of a timestep embedding are names, not entries of a list called `linear`.
 _NAMES_WITH_DIGITS = frozenset({"linear"})
 # Stable Video Diffusion and Stable Diffusion XL have different layers of one name.
@@ -192,6 +190,8 @@ def _is_position_table(table: np.ndarray, max_frames: int | None) -> bool:
     """Whether a table `(1, frames, channels)` has the values of `interleaved_sinusoids` for `max_frames` frames."""
     if table.ndim != 3 or table.shape[0] != 1 or table.shape[2] % 2 or max_frames not in (None, table.shape[1]):
         return False
+    from videogen_jax.models.temporal_layers import interleaved_sinusoids  # here: a request is made without JAX
+
     expected = interleaved_sinusoids(np.arange(table.shape[1]), table.shape[2])
     return bool(np.abs(table[0].astype(np.float32) - np.asarray(expected)).max() < _POSITION_TOLERANCE)
 
