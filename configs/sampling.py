@@ -6,7 +6,7 @@ import typing
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from videogen_jax.stages.settings import CASCADE_ONLY, IMAGE_TO_VIDEO_ONLY, StageSettings
+from videogen_jax.stages.settings import CASCADE_ONLY, PUBLIC_ONLY, StageSettings
 
 
 def set_stage_settings(config: ConfigDict) -> None:
@@ -18,7 +18,7 @@ def set_stage_settings(config: ConfigDict) -> None:
     config.reference, config.cascade, config.video = ConfigDict(), ConfigDict(), ConfigDict()
     for field in dataclasses.fields(StageSettings):
         kind = field.type if isinstance(field.type, type) else typing.get_args(field.type)[0]  # of `int | None`
-        if field.name in IMAGE_TO_VIDEO_ONLY:
+        if field.name in PUBLIC_ONLY:
             config.video[field.name] = placeholder(kind)
             continue
         config.cascade[field.name] = placeholder(kind)

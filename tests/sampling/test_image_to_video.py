@@ -14,9 +14,12 @@ import transformers  # noqa: E402
 from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as theirs_module  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from configs.shapes.sample import get_config as sample_config  # noqa: E402
 from videogen_jax.sampling import model as model_module  # noqa: E402
+from videogen_jax.sampling.command import remake  # noqa: E402
 from videogen_jax.sampling.pipeline import VideoGenPipeline  # noqa: E402
-from videogen_jax.sampling.recipe import Recipe  # noqa: E402
+from videogen_jax.sampling.recipe import Recipe, array_digest  # noqa: E402
+from videogen_jax.sampling.request import SamplingRequest  # noqa: E402
 from videogen_jax.video_io import read_video, write_image  # noqa: E402
 from videogen_jax.weights.public_video import read_index  # noqa: E402
 
@@ -126,6 +129,8 @@ def test_the_video_is_that_of_diffusers(theirs, pipeline, images, monkeypatch):
     )
     assert ours.frames.shape == (2, FRAMES, *SIZE, 3)
     np.testing.assert_array_equal(ours.reference, images)
+    first, second = (recipe.noise["video"] for recipe in ours.recipes)
+    assert first == array_digest(noise(2)[0]) != second
     keys = model_module.stage_keys(np.array([5, 6], np.uint32), model_module._IMAGE_NOISE)
     on_images = np.array(jax.vmap(lambda key: jax.random.normal(key, (1, *SIZE, 3)))(keys))[:, 0]
     monkeypatch.setattr(theirs_module, "randn_tensor", lambda *_, **__: torch.from_numpy(on_images).movedim(-1, 1))
@@ -165,10 +170,20 @@ def test_a_recipe_holds_the_settings_of_its_kind(pipeline, images, compilations)
     settings = json.loads(recipe.to_json())["settings"]["video"]
     assert settings["motion_bucket_id"] == 40
     assert Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe.noise is None
     compilations.clear()
     other = pipeline(reference=images[0], size=SIZE, steps=3, motion_bucket_id=200, decode_chunk=FRAMES)
     assert not compilations
     assert not np.array_equal(output.frames, other.frames)
+
+
+def test_a_recipe_of_given_noise_is_not_made_again_with_other_noise(pipeline, images, tmp_path):
+    request = SamplingRequest.from_keywords(reference=images[0], latents=noise(1), size=SIZE).resolve(pipeline.index)
+    recipe = pipeline._recipe(request, pipeline.inputs(request), 0)
+    assert Recipe.from_json(recipe.to_json()).noise == {"video": array_digest(noise(1)[0])}
+    write_image(tmp_path / "sheet.png", images[0], recipe.metadata())
+    with pytest.raises(ValueError, match=r"sheet.png was made from noise that was given for video.*latents="):
+        remake(sample_config(), str(tmp_path / "sheet.png"))
 
 
 def test_a_text_to_image_model_draws_the_reference(folder, tiny_model):

@@ -9,7 +9,8 @@ import pytest
 
 from videogen_jax.sampling.text_to_image import TextToImage
 from videogen_jax.stages.settings import StageSettings
-from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer
+from videogen_jax.weights.parts import load_model_tokenizer
+from videogen_jax.weights.tokenizer import load_tokenizer, tokenize, train_tokenizer
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -123,6 +124,23 @@ def family(request, tokenizers, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     pipeline.save_pretrained(folder)
     return request.param, pipeline, folder
+
+
+@pytest.mark.parametrize("files", [("tokenizer.json",), ("vocab.json", "merges.txt")])
+def test_a_tokenizer_is_read_by_its_documented_files(tokenizers, tmp_path, files):
+    """Without tokenizer_config.json, which holds the length: it is then the text encoder's."""
+    whole = load_tokenizer(tokenizers)
+    whole.save_pretrained(tmp_path / "saved")
+    (tmp_path / "tokenizer").mkdir()
+    for name in files:
+        source = tokenizers if (tokenizers / name).exists() else tmp_path / "saved"
+        shutil.copy(source / name, tmp_path / "tokenizer")
+    (tmp_path / "text_encoder").mkdir()
+    config = {"architectures": ["CLIPTextModel"], "max_position_embeddings": LENGTH}
+    (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(config))
+    ids = tokenize(load_model_tokenizer(tmp_path), PROMPTS)
+    np.testing.assert_array_equal(ids, tokenize(whole, PROMPTS))
+    assert ids.shape[1] == LENGTH
 
 
 def test_images_of_twenty_guided_steps_are_those_of_diffusers(family):

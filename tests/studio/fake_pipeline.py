@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from videogen_jax.sampling.recipe import Recipe, pixel_digest
+from videogen_jax.sampling.recipe import Recipe, array_digest
 from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.studio.vocabulary import Vocabulary
 from videogen_jax.weights.model_index import ModelIndex
@@ -108,7 +108,7 @@ class FakePipeline:
         callback("decode", 2, 2, frames[None, half:])
         recipe = Recipe(
             request=dataclasses.replace(request, reference=None, decode_overlap=0),
-            reference=None if reference is None else pixel_digest(reference),
+            reference=None if reference is None else array_digest(reference),
             model=self.name,
             fingerprint=self.fingerprint,
             reference_model=None,

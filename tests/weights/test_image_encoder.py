@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from videogen_jax.weights.diffusers_config import VISION_NAMES, vision_encoder_fields
-from videogen_jax.weights.parts import load_image_encoder
+from videogen_jax.weights.public_parts import load_image_encoder
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -103,6 +103,12 @@ def test_a_vocabulary_without_a_word_list_knows_no_unknown_words(folder, tmp_pat
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     public = tokenizer_lib.load_tokenizer(tmp_path)
     assert tokenizer_lib.known_words(public) == []
+    # There is no tokenizer_config.json either, which holds the length: it is CLIP's, or that of the text encoder.
+    for length, expected in ((77, {}), (12, {"max_length": 12})):
+        named = tokenizer_lib.load_tokenizer(tmp_path, **expected)
+        ids = tokenizer_lib.tokenize(named, "a star")
+        assert ids.shape == (1, length)
+        assert ids[0, -1] == named.convert_tokens_to_ids(tokenizer_lib.END)
     assert tokenizer_lib.unknown_words(public, "pink dog") == []
 
 

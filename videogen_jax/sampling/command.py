@@ -15,7 +15,7 @@ from videogen_jax.runtime import compilation_cache, host_memory
 from videogen_jax.sampling.exported import ExportingPrograms, platform
 from videogen_jax.sampling.generate import ShapeExecutor, fit_references, generate
 from videogen_jax.sampling.pipeline import VideoGenOutput, VideoGenPipeline
-from videogen_jax.sampling.recipe import Recipe, pixel_digest, software
+from videogen_jax.sampling.recipe import Recipe, array_digest, software
 from videogen_jax.sampling.request import MAX_SEED, SamplingRequest
 from videogen_jax.sampling.source import ModelSource
 from videogen_jax.video_io import (
@@ -130,6 +130,11 @@ def remake(
       ValueError: the file holds no recipe, or something that it needs is missing or another one.
     """
     recipe = Recipe.read(recipe_file)
+    if recipe.noise:
+        raise ValueError(
+            f"{recipe_file} was made from noise that was given for {', '.join(recipe.noise)}, which a recipe does not "
+            "hold: make it again in Python, with latents=..."
+        )
     if (recipe.reference is None) != (reference is None):
         wants = "drawn by the model: leave --reference out" if reference else "given: say with --reference where it is"
         raise ValueError(f"the reference image of {recipe_file} was {wants}")
@@ -141,7 +146,7 @@ def remake(
     request, image = recipe.whole_batch(), None
     if reference is not None:
         (image,) = fit_references(read_image(reference), 1, request.size)
-        if pixel_digest(image) != recipe.reference:
+        if array_digest(image) != recipe.reference:
             raise ValueError(f"--reference {reference} is not the image that {recipe_file} was made from")
     request = dataclasses.replace(request, reference=image).resolve(source.index)
     path = Path(recipe_file)

@@ -21,7 +21,7 @@ from videogen_jax.sampling.model import VideoGenModel
 from videogen_jax.sampling.programs import Programs
 from videogen_jax.sampling.request import SamplingRequest, Size
 from videogen_jax.sampling.text_to_image import TEXT
-from videogen_jax.stages.latent_diffusion import LatentDiffusion
+from videogen_jax.stages.latent_diffusion import LatentSampling
 from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.stage import Params
 from videogen_jax.weights.model_index import DECODER, IMAGE_ENCODER, REFERENCE, UNET, UPSAMPLER, VAE
@@ -36,7 +36,7 @@ class Inputs(NamedTuple):
       tokens: int32 `(B + 1, L)`, the last row the empty prompt, for the cascade's text encoder; then as many for each
         text encoder of a reference model that has its own.
       seeds: uint32 `(B,)`.
-      images: the reference images, uint8 `(B, H, W, 3)`, or None where they are drawn.
+      images: the reference images, uint8 `(B, H, W, 3)`, or None where they are drawn, or nothing reads them.
       noise: for some stages the standard normal noise that sampling starts from, float32 `(B, T, h, w, C)`, by the
         stage's name; that of the others is drawn from the seeds.
     """
@@ -109,21 +109,23 @@ def generate(
       run: the executor.
       previews: also decode the video so far, frame by frame, after each stage of the cascade and after upsampling.
 
-    Returns: reference images uint8 `(B, H, W, 3)` and frames uint8 `(B, T, H, W, 3)`.
+    Returns: reference images uint8 `(B, H, W, 3)`, or None, and frames uint8 `(B, T, H, W, 3)`.
     """
     index, params = model.index, model.params
     batch, size, num_frames = request.batch_size, request.size, request.num_frames
+    base_frames = index.base_frames(num_frames, request.temporal_factor)
+    length = () if base_frames == index.num_frames else (base_frames,)
 
     def key(program: str, *variant: Any) -> tuple:
-        """What a program depends on besides the model; most shapes follow from batch and size."""
-        return (program, batch, size, *variant)
+        """What a program depends on besides the model; most shapes follow from batch, size and base frames."""
+        return (program, batch, size, *length, *variant)
 
-    def sample_stage(name: str, stage: LatentDiffusion, params: Params, start: Callable, *args: Any) -> tuple[Any, int]:
+    def sample_stage(name: str, stage: LatentSampling, params: Params, start: Callable, *args: Any) -> tuple[Any, int]:
         """All sampling steps of one stage: its latents, and how many steps there were."""
         settings = request.stages[name]
         passes, step_coeffs = stage.passes(settings), stage.step_coeffs(settings)
         static = {"sampler": settings.sampler, "passes": passes}
-        scales, noise = stage.scales(settings, index.num_frames), inputs.noise.get(name)
+        scales, noise = stage.scales(settings, base_frames), inputs.noise.get(name)
         steps = len(step_coeffs)
         run.report(name, 0, steps)
         given = () if noise is None else ("noise",)
@@ -141,32 +143,32 @@ def generate(
         """The first `count` frames so far, decoded by the image decoder; None without `previews`."""
         if not previews:
             return None
-        chunk = min(request.decode_chunk, index.num_frames)
+        chunk = min(request.decode_chunk, base_frames)
         decode = partial(run, key("preview", (batch, chunk, *latents.shape[2:])), model.decode_images, params[VAE])
         pieces = decode_in_windows(run, decode, latents, count, chunk, overlap=0)
         return join_pieces(run, list(pieces))
 
     # The text: states of the prompts and, for guidance, of the empty prompt; none where nothing reads them.
-    context, null_context = None, None
+    prompts, empty, others = None, None, inputs.tokens
     if inputs.tokens:
         run.report("text", 0, 1)
-        own, *others = inputs.tokens
         if model.text is not None:
-            context, null_context = run(key("text"), model.encode_text, params[TEXT[0]], own)
-            prompts, empty = Prompts(context), Prompts(null_context)
-        else:
-            others = inputs.tokens
-        if inputs.images is None and others:  # the reference model has text encoders of its own
+            own, *others = inputs.tokens
+            prompts, empty = map(Prompts, run(key("text"), model.encode_text, params[TEXT[0]], own))
+        drawn_from = prompts, empty
+        if others:  # the reference model has text encoders of its own
             encode = (model.encode_reference_text, params[REFERENCE], tuple(others))
-            prompts, empty = run(key("reference_text"), *encode)
-        run.report("text", 1, 1, after=prompts.context)
+            drawn_from = run(key("reference_text"), *encode)
+            if index.reads_text and model.text is None:  # and the video's network reads what they encode
+                prompts, empty = drawn_from
+        run.report("text", 1, 1, after=drawn_from[0].context)
 
-    # The reference image: drawn by the text-to-image model, unless there is one.
+    # The reference image: drawn by the text-to-image model, unless there is one, or nothing reads it.
     images = inputs.images
-    if images is None:
+    if images is None and index.reads_reference:
         start = partial(model.start_reference, size)
         unet = params[REFERENCE][UNET]
-        latents, steps = sample_stage(REFERENCE, model.reference.stage, unet, start, inputs.seeds, prompts, empty)
+        latents, steps = sample_stage(REFERENCE, model.reference.stage, unet, start, inputs.seeds, *drawn_from)
         images = run(key("image"), model.decode_reference, params[REFERENCE], latents)
         shape = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
         images = run.on_host(lambda images: fit_references(images, batch, size), images, like=shape)
@@ -176,17 +178,19 @@ def generate(
     scalars = tuple(
         stage.scalars(request.stages[name]) for name, stage in zip(index.cascade, model.cascade, strict=True)
     )
-    encoders = {part: params[part] for part in (VAE, IMAGE_ENCODER) if part in params}
-    references = run(key("encode"), model.encode_reference, encoders, images, inputs.seeds, scalars)
+    references = (None,) * len(scalars)
+    if images is not None:
+        encoders = {part: params[part] for part in (VAE, IMAGE_ENCODER) if part in params}
+        references = run(key("encode"), model.encode_reference, encoders, images, inputs.seeds, scalars)
 
     # The cascade, from the lowest resolution up: each stage sees the text, the reference and the stage below.
     latents = None
     for number, (name, stage) in enumerate(zip(index.cascade, model.cascade, strict=True)):
-        start = partial(model.start_cascade, number)
-        args = (inputs.seeds, context, null_context, references[number], latents, scalars[number])
+        start = partial(model.start_cascade, number, num_frames=base_frames, size=size)
+        args = (inputs.seeds, prompts, empty, references[number], latents, scalars[number])
         latents, steps = sample_stage(name, stage, params[name], start, *args)
         latents = run(key(f"{name}_finish"), stage.finish, latents, references[number])
-        run.report(name, steps, steps, preview(latents, index.num_frames), after=latents)
+        run.report(name, steps, steps, preview(latents, base_frames), after=latents)
 
     # Frames between the base frames.
     factor = request.temporal_factor

@@ -10,32 +10,23 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 
 from videogen_jax.diffusion.samplers import SamplerState
 from videogen_jax.runtime.arrays import to_uint8, to_unit
+from videogen_jax.sampling.loading import load_parts
 from videogen_jax.sampling.request import Size
 from videogen_jax.sampling.source import ModelSource
-from videogen_jax.sampling.text_to_image import TEXT, TextToImage
-from videogen_jax.stages.cascade import CascadeInputs, CascadeStage, Conditioning
+from videogen_jax.sampling.text_to_image import TextToImage
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
-from videogen_jax.stages.image_to_video import ImageInputs, ImageToVideoStage
 from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.stage import Params
 from videogen_jax.stages.temporal import TemporalStage
+from videogen_jax.stages.video_sampling import Encoders, VideoSampling
 from videogen_jax.weights.fingerprint import model_fingerprint
-from videogen_jax.weights.model_index import DECODER, IMAGE_ENCODER, REFERENCE, UNET, UPSAMPLER, VAE, ModelIndex
-from videogen_jax.weights.parts import (
-    ImagePart,
-    TextPart,
-    load_autoencoder,
-    load_image_encoder,
-    load_image_to_video,
-    load_stage,
-    load_temporal_decoder_config,
-    load_text_encoder,
-)
+from videogen_jax.weights.model_index import IMAGE_ENCODER, VAE, ModelIndex
+from videogen_jax.weights.parts import TextPart
+from videogen_jax.weights.public_parts import ImagePart
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -47,10 +38,7 @@ class VideoGenModel:
     Attributes:
       index: what the model folder says of itself.
       name: what recipes call the model: the folder or hub id by which it can be found again.
-      text, autoencoder, reference, cascade, temporal, decoder, image_encoder: the parts; those that the model lacks are
-        None. A model with an `image_encoder` is Stable Video Diffusion, which reads no text.
-      params: the parameters of each part, on the device, by the part's folder; under "reference" those of all parts of
-        the text-to-image model.
+      text, autoencoder, reference, cascade, temporal, decoder, params, image_encoder: see `loading.Parts`.
       dtype: in which the networks compute.
     """
 
@@ -59,12 +47,12 @@ class VideoGenModel:
     text: TextPart | None
     autoencoder: FrozenAutoencoder
     reference: TextToImage | None
-    cascade: tuple[CascadeStage | ImageToVideoStage, ...]
+    cascade: tuple[VideoSampling, ...]
     temporal: TemporalStage | None
     decoder: DecoderStage | None
     params: Mapping[str, Params]
-    dtype: str = "float32"
     image_encoder: ImagePart | None = None
+    dtype: str = "float32"
 
     @classmethod
     def load(cls, source: ModelSource, dtype: str | None = None) -> Self:
@@ -81,67 +69,11 @@ class VideoGenModel:
         Raises:
           ValueError: a part is missing, of another kind, or does not fit its weights or its neighbours.
         """
-        index, dtype = source.index, dtype or default_dtype()
-        if not index.reads_text:
-            return cls._load_image_to_video(source, dtype)
-        text = load_text_encoder(index.folder, dtype)
-        autoencoder, vae_params = load_autoencoder(index.folder, dtype)
-        channels, width = autoencoder.network.latent_channels, text.network.hidden_size
-        params = {TEXT[0]: text.params, VAE: vae_params}
-
-        def load(part: str, kind: type, without: str = "") -> Any:
-            if without and not index.has(part):
-                logging.warning("The model has no %s: %s", part, without)
-                return None
-            stage, params[part] = load_stage(index.folder / part, kind, channels, width, dtype)
-            return stage
-
-        reference = None
-        if index.reference_folder is not None:
-            reference, params[REFERENCE] = TextToImage.from_pretrained(index.reference_folder, dtype)
-        elif index.has(UNET):
-            shared = {"text": text, "autoencoder": (autoencoder, vae_params)}
-            reference, parts = TextToImage.from_pretrained(index.folder, dtype, **shared)
-            params[REFERENCE] = {UNET: parts[UNET]}
-        else:
-            logging.warning("The model has no %s: a reference image has to be given", UNET)
-        cascade = tuple(load(part, CascadeStage) for part in index.cascade)
-        temporal = load(UPSAMPLER, TemporalStage, "videos stay at the base frame rate")
-        decoder = load(DECODER, DecoderStage, "frames are decoded one by one, by the image decoder")
-        _check_cascade(index, cascade)
-        params = jax.device_put(params)
-        if reference is not None and index.reference_folder is None:
-            params[REFERENCE] |= {part: params[part] for part in (TEXT[0], VAE)}
-        text = text._replace(params=None)
-        return cls(index, source.name, text, autoencoder, reference, cascade, temporal, decoder, params, dtype)
-
-    @classmethod
-    def _load_image_to_video(cls, source: ModelSource, dtype: str) -> Self:
-        """Load Stable Video Diffusion; errors as of `load`."""
-        index, params, reference = source.index, {}, None
-        if index.reference_folder is not None:
-            reference, params[REFERENCE] = TextToImage.from_pretrained(index.reference_folder, dtype)
-        image_encoder = load_image_encoder(index.folder, dtype)
-        autoencoder, params[VAE] = load_autoencoder(index.folder, dtype)
-        (name,) = index.cascade
-        stage, params[name] = load_image_to_video(index.folder, image_encoder.network.projection_dim, dtype)
-        params[IMAGE_ENCODER] = image_encoder.params
-        image_encoder = image_encoder._replace(params=None)
-        params = jax.device_put(params)
-        params[DECODER] = params[VAE]["decoder"]
-        return cls(
-            index,
-            source.name,
-            text=None,
-            autoencoder=autoencoder,
-            reference=reference,
-            cascade=(stage,),
-            temporal=None,
-            decoder=load_temporal_decoder_config(index.folder, dtype),
-            params=params,
-            dtype=dtype,
-            image_encoder=image_encoder,
-        )
+        dtype = dtype or default_dtype()
+        parts = load_parts(source.index, dtype)
+        for stage in parts.cascade:
+            stage.noise_schedule  # noqa: B018  (worked out here: it must be no part of a program that is traced)
+        return cls(source.index, source.name, dtype=dtype, **parts._asdict())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, cascade={self.index.cascade}, dtype={self.dtype!r})"
@@ -181,16 +113,15 @@ class VideoGenModel:
     @property
     def _reference_side(self) -> int:
         """Side of the reference latents when they are drawn, for videos of the side that the model was trained on."""
-        own = 64 if self.image_encoder is not None else self.cascade[-1].resolution
-        return self.reference.sample_size or own
+        return self.reference.sample_size or (self.cascade[-1].resolution if self.index.scales_reference else 64)
 
     def reference_latent_size(self, size: Size) -> Size:
         """(h, w) of the reference latents when they are drawn, for videos of `size` pixels.
 
-        With an image encoder the video's size says nothing of the text-to-image model's: as many pixels as that model
-        was trained for, in the video's shape.
+        Where the video's size says nothing of the text-to-image model's, as many pixels as that model was trained for,
+        in the video's shape.
         """
-        if self.image_encoder is None:
+        if self.index.scales_reference:
             return self.latent_size(self._reference_side, size)
         multiple = 2 ** (len(self.reference.stage.network.block_out_channels) - 1)
         scale = self._reference_side / (size[0] * size[1]) ** 0.5
@@ -219,21 +150,18 @@ class VideoGenModel:
         Args:
           params: of the autoencoder and, where there is one, of the image encoder.
           images: uint8 `(B, H, W, 3)`, of the video's size.
-          seeds: uint32 `(B,)`. They and `scalars` are read by a model with an image encoder alone.
-          scalars: of each stage, from its `scalars`.
+          seeds: uint32 `(B,)`, and
+          scalars: of each stage, from its `scalars`; both for stages that add noise to the images.
 
-        Returns: latents `(B, 1, h, w, C)` for each stage; of a model with an image encoder `ImageInputs`.
+        Returns: of each stage, what its `encode_reference` gives: of the cascade latents `(B, 1, h, w, C)`.
         """
-        frames, size = to_unit(images)[:, None], images.shape[1:3]
-        if self.image_encoder is None:
-            sizes = [self.latent_size(stage.resolution, size) for stage in self.cascade]
-            return tuple(self.autoencoder.encode(params[VAE], frames, latents) for latents in sizes)
-        (numbers,) = scalars  # of Stable Video Diffusion's only stage
-        embedding = self.image_encoder.encode(params[IMAGE_ENCODER], frames[:, 0])
-        draw = jax.vmap(lambda key: jax.random.normal(key, frames.shape[1:]))
-        noisy = frames + numbers[-1] * draw(stage_keys(seeds, _IMAGE_NOISE))
-        latents = self.autoencoder.encode_unscaled(params[VAE], noisy)
-        return (ImageInputs(embedding, latents, jnp.broadcast_to(numbers, (len(images), len(numbers)))),)
+        encoders = Encoders(self.autoencoder, params[VAE], self.image_encoder, params.get(IMAGE_ENCODER))
+        keys = None if seeds is None else stage_keys(seeds, _IMAGE_NOISE)
+        frames, scalars = to_unit(images)[:, None], scalars or (None,) * len(self.cascade)
+        return tuple(
+            stage.encode_reference(encoders, frames, self.latent_size(stage.resolution, images.shape[1:3]), keys, own)
+            for stage, own in zip(self.cascade, scalars, strict=True)
+        )
 
     # The cascade.
 
@@ -241,36 +169,37 @@ class VideoGenModel:
         self,
         number: int,
         seeds: jax.Array,
-        context: jax.Array | None,
-        null_context: jax.Array | None,
+        prompts: Prompts | None,
+        empty: Prompts | None,
         reference: Any,
         lower: jax.Array | None,
         scalars: jax.Array,
         noise: jax.Array | None,
+        *,
+        num_frames: int,
+        size: Size,
         **static: Any,
-    ) -> tuple[SamplerState, Conditioning | ImageInputs]:
+    ) -> tuple[SamplerState, Any]:
         """`start` of stage `number`.
 
         Args:
           seeds: uint32 `(B,)`.
-          context, null_context: text states `(B, L, D)` and `(1, L, D)`; None for a model that reads no text.
+          prompts, empty, lower: as in `VideoSampling.inputs`.
           reference, scalars: what `encode_reference` gave for this stage, and what its `scalars` gave.
-          lower, noise: as in `CascadeInputs` and `LatentDiffusion.start_sampler`.
+          noise: as in `LatentSampling.start_sampler`.
+          num_frames: base frames.
+          size: (height, width) of the video in pixels.
           **static: sampler and passes.
         """
-        stage, inputs = self.cascade[number], reference
-        if self.image_encoder is None:
-            inputs = CascadeInputs(context, null_context[0], reference, lower, scalars, self.index.fps)
-        return stage.start(stage_keys(seeds, number + 1), inputs, self.index.num_frames, noise=noise, **static)
-
-    def noise_shape(self, number: int, batch: int, size: Size) -> tuple[int, ...]:
-        """The shape `(B, T, h, w, C)` of the noise that stage `number` starts from."""
         stage = self.cascade[number]
-        if self.image_encoder is None:
-            latents = self.latent_size(stage.resolution, size)
-        else:
-            latents = tuple(side // self.autoencoder.network.downsampling for side in size)
-        return (batch, self.index.num_frames, *latents, stage.latent_channels)
+        inputs = stage.inputs(prompts, empty, reference, lower, scalars, self.index.fps)
+        static |= {"noise": noise, "size": self.latent_size(stage.resolution, size)}
+        return stage.start(stage_keys(seeds, number + 1), inputs, num_frames, **static)
+
+    def noise_shape(self, number: int, batch: int, num_frames: int, size: Size) -> tuple[int, ...]:
+        """The shape `(B, T, h, w, C)` of the noise that stage `number` starts from, for T base frames."""
+        stage = self.cascade[number]
+        return (batch, num_frames, *self.latent_size(stage.resolution, size), stage.latent_channels)
 
     # From latents to frames.
 
@@ -305,16 +234,3 @@ def default_dtype() -> str:
 def stage_keys(seeds: jax.Array, stage: int) -> jax.Array:
     """One key an example and stage, `(B,)`, from uint32 seeds `(B,)`."""
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), stage))(seeds)
-
-
-def _check_cascade(index: ModelIndex, cascade: tuple[CascadeStage, ...]) -> None:
-    """Raise ValueError unless each stage takes the latents that the one below it makes."""
-    below = None
-    for part, stage in zip(index.cascade, cascade, strict=True):
-        if stage.lower_resolution != below:
-            raise ValueError(
-                f"{index.folder / part} takes latents of side {stage.lower_resolution}, "
-                f"but the stage below it in the cascade makes {below}"
-            )
-        below = stage.resolution
-        stage.noise_schedule  # noqa: B018  (worked out here, since it must be no part of a program that is traced)

@@ -11,7 +11,7 @@ import numpy as np
 from videogen_jax.sampling.generate import ArrayExecutor, Callback, Inputs, ShapeExecutor, fit_references, generate
 from videogen_jax.sampling.model import VideoGenModel
 from videogen_jax.sampling.programs import Programs
-from videogen_jax.sampling.recipe import Recipe, pixel_digest, software
+from videogen_jax.sampling.recipe import Recipe, array_digest, software
 from videogen_jax.sampling.request import SamplingRequest
 from videogen_jax.sampling.source import ModelSource
 from videogen_jax.weights.model_index import REFERENCE
@@ -24,7 +24,8 @@ class VideoGenOutput:
 
     Attributes:
       frames: uint8 `(B, T, H, W, 3)`, sRGB.
-      reference: the reference images, drawn or given, uint8 `(B, H, W, 3)`.
+      reference: the reference images, drawn or given, uint8 `(B, H, W, 3)`; of a model that reads none, the videos'
+        first frames.
       fps: frames a second at which the video is to be played.
       recipes: what each video was made from.
     """
@@ -133,6 +134,7 @@ class VideoGenPipeline(VideoGenModel):
             images, frames = generate(self, request, inputs, ArrayExecutor(self.programs, callback), previews)
         count = len(request.prompts)
         recipes = tuple(self._recipe(request, inputs, slot) for slot in range(count))
+        images = frames[:, 0] if images is None else images
         return VideoGenOutput(frames[:count], images[:count], request.fps, recipes)
 
     def batches(self, request: SamplingRequest) -> Iterator[tuple[SamplingRequest, Inputs]]:
@@ -174,11 +176,12 @@ class VideoGenPipeline(VideoGenModel):
         """
         prompts, count = list(request.prompts), len(request.prompts)
         images = None if request.reference is None else fit_references(request.reference, count, request.size)
-        drawn = {} if images is not None else {REFERENCE: self.reference.stage}
-        for name, stage in {**drawn, **dict(zip(self.index.cascade, self.cascade, strict=True))}.items():
+        drawn = images is None and self.index.reads_reference
+        stages = {REFERENCE: self.reference.stage} if drawn else {}
+        for name, stage in {**stages, **dict(zip(self.index.cascade, self.cascade, strict=True))}.items():
             stage.step_coeffs(request.stages[name])  # raises what a sampler has against its schedule
         fill = np.arange(request.batch_size) % count
-        tokens = tuple(ids[[*fill, count]] for ids in self._tokens(prompts, drawn=images is None))
+        tokens = tuple(ids[[*fill, count]] for ids in self._tokens(prompts, drawn))
         noise = {name: array[fill] for name, array in self._noise(request).items()}
         seeds = np.asarray(request.seed, np.uint32)[fill]
         return Inputs(tokens, seeds, None if images is None else images[fill], noise)
@@ -186,9 +189,10 @@ class VideoGenPipeline(VideoGenModel):
     def _tokens(self, prompts: list[str], drawn: bool) -> list[np.ndarray]:
         """Tokens of the prompts and the empty prompt for each text encoder that reads them, `(count + 1, L)`."""
         if self.text is None:
-            if not drawn and any(prompts):
+            read = drawn or self.index.reads_text
+            if not read and any(prompts):
                 warnings.warn("the model reads no prompt: the video follows from the reference image", stacklevel=4)
-            return list(self.reference.tokenize(prompts)) if drawn else []
+            return list(self.reference.tokenize(prompts)) if read else []
         unknown = dict.fromkeys(word for prompt in prompts for word in unknown_words(self.text.tokenizer, prompt))
         if unknown:
             warnings.warn(
@@ -215,7 +219,8 @@ class VideoGenPipeline(VideoGenModel):
         for name, array in given.items():
             if name not in names:
                 raise ValueError(f"latents names the stage {name!r}, but the stages are {', '.join(names)}")
-            shape = self.noise_shape(names.index(name), len(request.prompts), request.size)
+            frames = self.index.base_frames(request.num_frames, request.temporal_factor)
+            shape = self.noise_shape(names.index(name), len(request.prompts), frames, request.size)
             noise[name] = np.asarray(array, np.float32)
             if noise[name].shape != shape:
                 raise ValueError(f"latents of {name} are {noise[name].shape}, but must be {shape}")
@@ -229,15 +234,19 @@ class VideoGenPipeline(VideoGenModel):
     def _recipe(self, request: SamplingRequest, inputs: Inputs, slot: int) -> Recipe:
         """What the video in a slot of the batch is made from."""
         drawn = inputs.images is None
-        stages = {name: settings for name, settings in request.stages.items() if drawn or name != REFERENCE}
+        sampled = drawn and self.index.reads_reference
+        stages = {name: settings for name, settings in request.stages.items() if sampled or name != REFERENCE}
         prompts, seed = request.prompts[slot : slot + 1], request.seed[slot : slot + 1]
         return Recipe(
-            request=dataclasses.replace(request, prompts=prompts, seed=seed, reference=None, stages=stages),
-            reference=None if drawn else pixel_digest(inputs.images[slot]),
+            request=dataclasses.replace(
+                request, prompts=prompts, seed=seed, reference=None, latents=None, stages=stages
+            ),
+            reference=None if drawn else array_digest(inputs.images[slot]),
             model=self.name,
             fingerprint=self.fingerprint,
             reference_model=None if self.index.reference_folder is None else str(self.index.reference_folder),
             slot=slot,
             dtype=self.dtype,
             software=software(),
+            noise={name: array_digest(array[slot]) for name, array in inputs.noise.items()} or None,
         )

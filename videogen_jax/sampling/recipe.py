@@ -19,6 +19,7 @@ _FIELDS = (  # of the JSON, in their order
     *("prompt", "seed", "num_frames", "fps", "temporal_factor", "size", "settings", "decode_chunk", "decode_overlap"),
     *("reference", "model", "fingerprint", "reference_model", "batch_size", "slot", "dtype", "software"),
 )
+_OPTIONAL = ("noise",)  # there only where it is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +30,14 @@ class Recipe:
 
     Attributes:
       request: what was asked for, completed: the prompt, its seed, the settings of each stage that was sampled.
-      reference: `pixel_digest` of a reference image that was not drawn, else None.
+      reference: `array_digest` of a reference image that was not drawn, else None.
       model: name of the model, a folder or hub id.
       fingerprint: `weights.fingerprint.model_fingerprint` of the model.
       reference_model: folder of the model that drew the reference image, where it was another one.
       slot: the video's place in the batch: sums may be taken in another order elsewhere.
       dtype: in which the networks computed.
       software: versions and device, for a note where they differ: videogen_jax, jax, device.
+      noise: `array_digest` of the noise that was given to a stage, by the stage's name; None: all was drawn.
     """
 
     request: SamplingRequest
@@ -46,6 +48,7 @@ class Recipe:
     slot: int
     dtype: str
     software: Mapping[str, str]
+    noise: Mapping[str, str] | None = None
 
     @property
     def prompt(self) -> str:
@@ -61,7 +64,8 @@ class Recipe:
         """As plain JSON values, the request's fields among those of its provenance."""
         provenance = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[1:]}
         values = {**self.request.to_json(), **provenance, "software": dict(self.software)}
-        return {name: values[name] for name in _FIELDS}
+        optional = [name for name in _OPTIONAL if values[name] is not None]
+        return {name: values[name] for name in (*_FIELDS, *optional)}
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -74,10 +78,10 @@ class Recipe:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"a recipe must be JSON: {error}") from error
-        if not isinstance(values, dict) or set(values) != set(_FIELDS):
-            wrong = sorted(set(values) ^ set(_FIELDS)) if isinstance(values, dict) else ["an object"]
+        if not isinstance(values, dict) or set(values) - set(_OPTIONAL) != set(_FIELDS):
+            wrong = sorted((set(values) - set(_OPTIONAL)) ^ set(_FIELDS)) if isinstance(values, dict) else ["an object"]
             raise ValueError(f"a recipe has the fields {', '.join(_FIELDS)}; missing or unknown: {', '.join(wrong)}")
-        provenance = {field.name: values.pop(field.name) for field in dataclasses.fields(cls)[1:]}
+        provenance = {field.name: values.pop(field.name, None) for field in dataclasses.fields(cls)[1:]}
         try:
             request = SamplingRequest.from_json({**values, "seed": (values["seed"],)})
             provenance["software"] = dict(provenance["software"])
@@ -111,9 +115,9 @@ class Recipe:
             raise ValueError(f"{path}: {error}") from error
 
 
-def pixel_digest(image: np.ndarray) -> str:
-    """SHA-256, in hex, of an image's size and pixels, uint8 `(H, W, 3)`."""
-    return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+def array_digest(array: np.ndarray) -> str:
+    """SHA-256, in hex, of an array's shape and values: of an image uint8 `(H, W, 3)`, of noise float32."""
+    return hashlib.sha256(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def software() -> dict[str, str]:

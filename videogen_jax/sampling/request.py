@@ -143,8 +143,10 @@ class SamplingRequest:
         Raises:
           ValueError: naming the field that cannot work with this model.
         """
-        if self.reference is None and not index.draws_reference:
+        if self.reference is None and index.reads_reference and not index.draws_reference:
             raise ValueError(index.no_reference)
+        if self.reference is not None and not index.reads_reference:
+            raise ValueError("the model makes videos of text alone: it has no use for a reference image")
         prompts = self._prompts(index)
         count = len(prompts)
         batch_size = count if self.batch_size is None else self.batch_size

@@ -17,13 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from videogen_jax.diffusion.augmentation import augment, random_level
-from videogen_jax.diffusion.guidance import GuidanceScales, check_passes, guidance_passes, guide
-from videogen_jax.diffusion.samplers import SamplerState, sample_loop
+from videogen_jax.diffusion.guidance import GuidanceScales, check_passes, guidance_passes
+from videogen_jax.diffusion.samplers import SamplerState
 from videogen_jax.models.unet import image_part, inflate_unet
 from videogen_jax.runtime.arrays import resize
 from videogen_jax.stages.latent_diffusion import LatentDiffusion, repeat_batch
+from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.settings import StageSettings
 from videogen_jax.stages.stage import Batch, InputSizes, Metrics, ModelReader, Params, Spec
+from videogen_jax.stages.video_sampling import VideoSampling
 
 
 class CascadeInputs(NamedTuple):
@@ -65,15 +67,13 @@ class Conditioning(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class CascadeStage(LatentDiffusion):
+class CascadeStage(VideoSampling, LatentDiffusion):
     """One resolution of the cascade.
 
     The UNet's `in_channels` follow from the conditioning; its `temporal` is "make_a_video" unless another kind is set.
 
     Attributes:
-      resolution: side of the latents.
       lower_resolution: side of the latents of the stage below, or None for the first stage.
-      latent_channels: C.
       reference_frames: which frames the reference's latents are joined to. "all": every frame; "first": the first
         frame, zeros to the others; "clean": as "first", and they also replace that frame's noisy latents, so that the
         first frame is fixed and the others follow from it; "none": no frame, an ablation. A mask channel marks them.
@@ -91,9 +91,7 @@ class CascadeStage(LatentDiffusion):
     # Fields of the UNet that `__post_init__` works out; a config does not offer them.
     derived_fields: ClassVar[Mapping[str, tuple[str, ...]]] = {"unet": ("in_channels", "out_channels")}
 
-    resolution: int = 16
     lower_resolution: int | None = None
-    latent_channels: int = 4
     reference_frames: str = "all"
     text: bool = True
     reference_init: float = 0.0
@@ -249,6 +247,17 @@ class CascadeStage(LatentDiffusion):
         """The timestep to which the latents of the stage below are noised, `()` int32."""
         return np.int32(self.noise_level if settings.noise_level is None else settings.noise_level)
 
+    def inputs(
+        self,
+        prompts: Prompts,
+        empty: Prompts,
+        reference: jax.Array,
+        lower: jax.Array | None,
+        scalars: jax.Array,
+        fps: float,
+    ) -> CascadeInputs:
+        return CascadeInputs(prompts.context, empty.context[0], reference, lower, scalars, fps)
+
     def start(
         self,
         keys: jax.Array,
@@ -257,21 +266,11 @@ class CascadeStage(LatentDiffusion):
         sampler: str,
         passes: tuple[str, ...],
         noise: jax.Array | None = None,
+        size: tuple[int, int] | None = None,
     ) -> tuple[SamplerState, Conditioning]:
-        """Make the sampler's state before its first step, and the conditioning of all steps.
-
-        Args:
-          keys: `(B,)`, one a video.
-          inputs: what the videos are sampled from.
-          num_frames: T; static.
-          sampler, passes: static.
-          noise: as in `start_sampler`.
-
-        Raises:
-          ValueError: `passes` cannot be combined, or an input that the UNet takes is None.
-        """
+        """See `VideoSampling`. ValueError: `passes` cannot be combined, or an input that the UNet takes is None."""
         check_passes(passes)
-        batch, size = inputs.context.shape[0], inputs.reference.shape[2:4]
+        batch, size = inputs.context.shape[0], size or inputs.reference.shape[2:4]
         noise_keys, augment_keys = jax.vmap(jax.random.split, out_axes=1)(keys)  # (B,) each
         lower, level = inputs.lower, None
         if lower is not None:
@@ -312,33 +311,9 @@ class CascadeStage(LatentDiffusion):
             keys, upsampled, level
         )
 
-    def step(
-        self,
-        params: Params,
-        state: SamplerState,
-        conditioning: Conditioning,
-        coeffs: Mapping[str, jax.Array],
-        scales: GuidanceScales,
-        sampler: str,
-        passes: tuple[str, ...],
-    ) -> SamplerState:
-        """Take one sampling step: the UNet in every guidance pass, guidance, the sampler's update.
-
-        Args:
-          params: the UNet's parameters.
-          state, conditioning: from `start`, or the state from the step before.
-          coeffs: one of `step_coeffs`; may be traced.
-          scales: weights of text and reference that `passes` belong to; may be traced.
-          sampler, passes: as in `start`.
-        """
-
-        def denoise(x_t: jax.Array, t: jax.Array) -> jax.Array:
-            x_t, t = repeat_batch(x_t, len(passes)), repeat_batch(t, len(passes))  # (P * B, ...)
-            x = self.unet_input(x_t, conditioning.reference, conditioning.reference_mask, conditioning.lower)
-            outputs = self.predict(params, x, t, conditioning.context, conditioning.scalar_conditions)
-            return guide(outputs, passes, scales)  # (B, T, h, w, C)
-
-        return self.sampler(sampler).step(denoise, state, coeffs)
+    def outputs(self, params: Params, x_t: jax.Array, t: jax.Array, conditioning: Conditioning) -> jax.Array:
+        x = self.unet_input(x_t, conditioning.reference, conditioning.reference_mask, conditioning.lower)
+        return self.predict(params, x, t, conditioning.context, conditioning.scalar_conditions)
 
     def finish(self, x: jax.Array, reference: jax.Array) -> jax.Array:
         """The video latents `(B, T, h, w, C)` of unit variance, from `x` of the last state and the reference."""
@@ -347,27 +322,19 @@ class CascadeStage(LatentDiffusion):
         return x
 
     def sample_latents(
-        self, params: Params, keys: jax.Array, inputs: CascadeInputs, num_frames: int, settings: StageSettings
+        self,
+        params: Params,
+        keys: jax.Array,
+        inputs: CascadeInputs,
+        num_frames: int,
+        settings: StageSettings,
+        size: tuple[int, int] | None = None,
     ) -> jax.Array:
-        """Sample video latents `(B, T, h, w, C)` of unit variance, all steps in one program.
-
-        Args:
-          params: the UNet's parameters.
-          keys, inputs: as in `start`. Where `inputs.noise_level` is None, that of the settings counts.
-          num_frames: T; static.
-          settings: static.
-        """
+        """See `VideoSampling`. Where `inputs.noise_level` is None, that of the settings counts."""
         if inputs.noise_level is None:
             inputs = inputs._replace(noise_level=settings.noise_level)
-        sampler, passes = settings.sampler, self.passes(settings)
-        scales = self.scales(settings, num_frames)
-        state, conditioning = self.start(keys, inputs, num_frames, sampler, passes)
-
-        def step(state: SamplerState, coeffs: Mapping[str, jax.Array]) -> SamplerState:
-            return self.step(params, state, conditioning, coeffs, scales, sampler, passes)
-
-        state = sample_loop(step, state, self.sampler(sampler).coefficients(settings.steps))
-        return self.finish(state.x, inputs.reference)
+        x = super().sample_latents(params, keys, inputs, num_frames, settings, size)
+        return self.finish(x, inputs.reference)
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
         """Sample videos from a training batch's text, references and true latents of the stage below.

@@ -8,19 +8,20 @@ Shapes: B videos, T frames, latents of h x w with C channels; CLIP embeddings of
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from videogen_jax.diffusion.guidance import GuidanceScales, guide
-from videogen_jax.diffusion.samplers import SamplerState, sample_loop
+from videogen_jax.diffusion.guidance import GuidanceScales
+from videogen_jax.diffusion.samplers import SamplerState
 from videogen_jax.models.unet import NUM_ADDED_NUMBERS
-from videogen_jax.stages.latent_diffusion import LatentSampling, repeat_batch
+from videogen_jax.stages.latent_diffusion import repeat_batch
+from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.settings import StageSettings
 from videogen_jax.stages.stage import Batch, InputSizes, Params, Spec
+from videogen_jax.stages.video_sampling import Encoders, VideoSampling
 
 
 class ImageInputs(NamedTuple):
@@ -39,20 +40,16 @@ class ImageInputs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageToVideoStage(LatentSampling):
+class ImageToVideoStage(VideoSampling):
     """Stable Video Diffusion's UNet with its sampling.
 
     Its schedule is continuous (`schedules.KarrasSchedule`), its prediction the velocity.
 
     Attributes:
-      latent_channels: C; the UNet's input has twice as many.
+      resolution: of the shorter side of the latents of 576x1024 pixels.
     """
 
-    latent_channels: int = 4
-
-    @property
-    def name(self) -> str:
-        return "video"
+    resolution: int = 72
 
     # Sampling: `start`, then `step` for each of `step_coeffs`.
 
@@ -74,6 +71,28 @@ class ImageToVideoStage(LatentSampling):
         values = (settings.conditioning_fps - 1.0, settings.motion_bucket_id, settings.noise_aug_strength)
         return np.asarray(values, np.float32)
 
+    def encode_reference(
+        self, encoders: Encoders, frames: jax.Array, size: tuple[int, int], keys: jax.Array, scalars: jax.Array
+    ) -> ImageInputs:
+        """The images' embeddings, and their latents with the noise that the settings ask for."""
+        del size  # the latents have the video's size
+        embedding = encoders.image.encode(encoders.image_params, frames[:, 0])
+        noise = jax.vmap(lambda key: jax.random.normal(key, frames.shape[1:]))(keys)
+        latents = encoders.autoencoder.encode_unscaled(encoders.params, frames + scalars[-1] * noise)
+        return ImageInputs(embedding, latents, jnp.broadcast_to(scalars, (len(frames), len(scalars))))
+
+    def inputs(
+        self,
+        prompts: Prompts | None,
+        empty: Prompts | None,
+        reference: ImageInputs,
+        lower: jax.Array | None,
+        scalars: jax.Array,
+        fps: float,
+    ) -> ImageInputs:
+        del prompts, empty, lower, scalars, fps  # the reference image says it all
+        return reference
+
     def start(
         self,
         keys: jax.Array,
@@ -82,16 +101,10 @@ class ImageToVideoStage(LatentSampling):
         sampler: str,
         passes: tuple[str, ...],
         noise: jax.Array | None = None,
+        size: tuple[int, int] | None = None,
     ) -> tuple[SamplerState, ImageInputs]:
-        """Make the sampler's state before its first step, and the conditioning of all steps, N = P * B.
-
-        Args:
-          keys: `(B,)`, one a video.
-          inputs: what the videos are sampled from.
-          num_frames: T; static.
-          sampler, passes: static.
-          noise: as in `start_sampler`.
-        """
+        """See `VideoSampling`; the conditioning has N = P * B examples."""
+        del size  # the image's
         shape = (inputs.latents.shape[0], num_frames, *inputs.latents.shape[2:])
         shown = jnp.repeat(jnp.array([float(name == "full") for name in passes]), shape[0])  # (N,)
         conditioning = ImageInputs(
@@ -101,63 +114,14 @@ class ImageToVideoStage(LatentSampling):
         )
         return self.start_sampler(sampler, keys, shape, noise), conditioning
 
-    def step(
-        self,
-        params: Params,
-        state: SamplerState,
-        conditioning: ImageInputs,
-        coeffs: Mapping[str, jax.Array],
-        scales: GuidanceScales,
-        sampler: str,
-        passes: tuple[str, ...],
-    ) -> SamplerState:
-        """Take one sampling step.
-
-        Args:
-          params: the UNet's parameters.
-          state, conditioning: from `start`, or the state from the step before.
-          coeffs: one of `step_coeffs`; may be traced.
-          scales: from `scales`; may be traced.
-          sampler, passes: as in `start`.
-        """
-
-        def denoise(x_t: jax.Array, t: jax.Array) -> jax.Array:
-            x_t, t = repeat_batch(x_t, len(passes)), repeat_batch(t, len(passes))  # (N, ...)
-            x = self.unet_input(x_t, conditioning.latents)
-            tokens = conditioning.embedding[:, None]  # (N, 1, D)
-            outputs = self.predict(params, x, t, tokens, added_numbers=conditioning.scalars)
-            return guide(outputs, passes, scales)  # (B, T, h, w, C)
-
-        return self.sampler(sampler).step(denoise, state, coeffs)
+    def outputs(self, params: Params, x_t: jax.Array, t: jax.Array, conditioning: ImageInputs) -> jax.Array:
+        x = self.unet_input(x_t, conditioning.latents)
+        tokens = conditioning.embedding[:, None]  # (N, 1, D)
+        return self.predict(params, x, t, tokens, added_numbers=conditioning.scalars)
 
     def unet_input(self, x: jax.Array, latents: jax.Array) -> jax.Array:
         """Noisy latents `(B, T, h, w, C)` and those of the image `(B, 1, h, w, C)` -> `(B, T, h, w, 2 C)`."""
         return jnp.concatenate([x, jnp.broadcast_to(latents, x.shape)], axis=-1)
-
-    def finish(self, x: jax.Array, inputs: ImageInputs) -> jax.Array:
-        """The video latents `(B, T, h, w, C)` of unit variance, from `x` of the last state."""
-        del inputs
-        return x
-
-    def sample_latents(
-        self, params: Params, keys: jax.Array, inputs: ImageInputs, num_frames: int, settings: StageSettings
-    ) -> jax.Array:
-        """Sample video latents `(B, T, h, w, C)` of unit variance, all steps in one program.
-
-        Args:
-          params: the UNet's parameters.
-          keys, inputs: as in `start`.
-          num_frames: T; static.
-          settings: static.
-        """
-        sampler, passes = settings.sampler, self.passes(settings)
-        scales = self.scales(settings, num_frames)
-        state, conditioning = self.start(keys, inputs, num_frames, sampler, passes)
-
-        def step(state: SamplerState, coeffs: Mapping[str, jax.Array]) -> SamplerState:
-            return self.step(params, state, conditioning, coeffs, scales, sampler, passes)
-
-        return sample_loop(step, state, self.sampler(sampler).coefficients(settings.steps)).x
 
     # The stage as a part of a model.
 

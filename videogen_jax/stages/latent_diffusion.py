@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from videogen_jax.diffusion.guidance import GuidanceScales, guide
 from videogen_jax.diffusion.predictions import check_prediction_type, loss_weight, target
-from videogen_jax.diffusion.samplers import Sampler, SamplerState, make_sampler
+from videogen_jax.diffusion.samplers import Sampler, SamplerState, make_sampler, sample_loop
 from videogen_jax.diffusion.schedules import Schedule, make_schedule
 from videogen_jax.models.unet import UNet
 from videogen_jax.stages.settings import StageSettings
@@ -87,6 +88,67 @@ class LatentSampling:
         if noise is None:
             noise = jax.vmap(lambda key: jax.random.normal(key, shape[1:], jnp.float32))(keys)
         return self.sampler(name).start(noise)
+
+    def passes(self, settings: StageSettings) -> tuple[str, ...]:
+        """The guidance passes that the settings need: applications of the UNet in every step."""
+        raise NotImplementedError
+
+    def scales(self, settings: StageSettings, num_frames: int) -> GuidanceScales:
+        """The weights of guidance, which may differ from frame to frame."""
+        raise NotImplementedError
+
+    def outputs(self, params: Params, x_t: jax.Array, t: jax.Array, conditioning: Any) -> jax.Array:
+        """Apply the UNet in all guidance passes at once.
+
+        Args:
+          params: the UNet's parameters.
+          x_t: noisy latents `(N, T, h, w, C)`, the same B in each of P passes, N = P * B.
+          t: timesteps `(N,)`.
+          conditioning: of all passes, from `start`.
+
+        Returns: what the UNet predicts, `(N, T, h, w, C)`.
+        """
+        raise NotImplementedError
+
+    def step(
+        self,
+        params: Params,
+        state: SamplerState,
+        conditioning: Any,
+        coeffs: Mapping[str, jax.Array],
+        scales: GuidanceScales,
+        sampler: str,
+        passes: tuple[str, ...],
+    ) -> SamplerState:
+        """Take one sampling step: the UNet in every guidance pass, guidance, the sampler's update.
+
+        Args:
+          params: the UNet's parameters.
+          state, conditioning: from `start`, or the state from the step before.
+          coeffs: one of `step_coeffs`; may be traced.
+          scales: weights of guidance that `passes` belong to; may be traced.
+          sampler, passes: as in `start`.
+
+        Returns:
+          The next state. After the last step its `x` are latents of unit variance.
+        """
+
+        def predict(x_t: jax.Array, t: jax.Array) -> jax.Array:
+            x_t, t = repeat_batch(x_t, len(passes)), repeat_batch(t, len(passes))  # the batch once for each pass
+            return guide(self.outputs(params, x_t, t, conditioning), passes, scales)
+
+        return self.sampler(sampler).step(predict, state, coeffs)
+
+    def run_steps(
+        self, params: Params, state: SamplerState, conditioning: Any, settings: StageSettings, num_frames: int
+    ) -> jax.Array:
+        """Take all sampling steps in one program; `settings` and `num_frames` are static. Returns the last `x`."""
+        sampler, passes, scales = settings.sampler, self.passes(settings), self.scales(settings, num_frames)
+
+        def step(state: SamplerState, coeffs: Mapping[str, jax.Array]) -> SamplerState:
+            return self.step(params, state, conditioning, coeffs, scales, sampler, passes)
+
+        return sample_loop(step, state, self.sampler(sampler).coefficients(settings.steps)).x
 
     def diffusion_config(self) -> dict[str, Any]:
         """The fields that sampling needs, for the part's config.json."""

@@ -1,16 +1,15 @@
 """The reference stage: text to image latents, Stable Diffusion's part in VideoGen (Li et al. 2023, section 3.1)."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from videogen_jax.diffusion.guidance import GuidanceScales, guide
-from videogen_jax.diffusion.samplers import SamplerState, sample_loop
-from videogen_jax.stages.latent_diffusion import LatentDiffusion, repeat_batch
+from videogen_jax.diffusion.guidance import GuidanceScales
+from videogen_jax.diffusion.samplers import SamplerState
+from videogen_jax.stages.latent_diffusion import LatentDiffusion
 from videogen_jax.stages.settings import StageSettings
 from videogen_jax.stages.stage import Batch, InputSizes, Metrics, ModelWriter, Params, Spec
 
@@ -64,7 +63,7 @@ class ReferenceStage(LatentDiffusion):
         return ("full",) if settings.guidance_scale == 1.0 else ("uncond", "full")
 
     def scales(self, settings: StageSettings, num_frames: int) -> GuidanceScales:
-        """The weight of the text."""
+        """The weight of the text; there is no reference image yet."""
         del num_frames
         return GuidanceScales(np.float32(settings.guidance_scale), np.float32(1.0))
 
@@ -94,35 +93,9 @@ class ReferenceStage(LatentDiffusion):
         shape = (prompts.context.shape[0], 1, *latent_size, self.network.out_channels)
         return self.start_sampler(sampler, keys, shape, noise), conditioning
 
-    def step(
-        self,
-        params: Params,
-        state: SamplerState,
-        prompts: Prompts,
-        coeffs: Mapping[str, jax.Array],
-        scales: GuidanceScales,
-        sampler: str,
-        passes: tuple[str, ...],
-    ) -> SamplerState:
-        """Take one sampling step.
-
-        Args:
-          params: the UNet's parameters.
-          state, prompts: from `start`, or the state from the step before.
-          coeffs: one of `step_coeffs`; may be traced.
-          scales: the text's weight; may be traced. There is no reference image yet, so `scales.reference` is not used.
-          sampler, passes: as in `start`.
-
-        Returns:
-          The next state. After the last step its `x` are image latents `(B, 1, h, w, C)` of unit variance.
-        """
-
-        def denoise(x: jax.Array, t: jax.Array) -> jax.Array:
-            x, t = repeat_batch(x, len(passes)), repeat_batch(t, len(passes))  # the batch once for each pass
-            outputs = self.predict(params, x, t, prompts.context, pooled_text=prompts.pooled, sizes=prompts.sizes)
-            return guide(outputs, passes, scales)
-
-        return self.sampler(sampler).step(denoise, state, coeffs)
+    def outputs(self, params: Params, x_t: jax.Array, t: jax.Array, conditioning: Prompts) -> jax.Array:
+        added = {"pooled_text": conditioning.pooled, "sizes": conditioning.sizes}
+        return self.predict(params, x_t, t, conditioning.context, **added)
 
     def sample_latents(
         self,
@@ -140,14 +113,9 @@ class ReferenceStage(LatentDiffusion):
           keys, prompts, empty, latent_size: as in `start`.
           settings: static.
         """
-        sampler, passes = settings.sampler, self.passes(settings)
-        scales = self.scales(settings, 1)
-        state, conditioning = self.start(keys, prompts, empty, latent_size, sampler, passes)
-
-        def step(state: SamplerState, coeffs: Mapping[str, jax.Array]) -> SamplerState:
-            return self.step(params, state, conditioning, coeffs, scales, sampler, passes)
-
-        return sample_loop(step, state, self.sampler(sampler).coefficients(settings.steps)).x
+        static = {"sampler": settings.sampler, "passes": self.passes(settings)}
+        state, conditioning = self.start(keys, prompts, empty, latent_size, **static)
+        return self.run_steps(params, state, conditioning, settings, num_frames=1)
 
     def sample(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
         """Sample the images of a training batch's prompts: `drawn` beside `truth`, latents `(B, 1, h, w, C)`."""

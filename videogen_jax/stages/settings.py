@@ -9,8 +9,9 @@ from typing import Any
 SAMPLERS = ("dpmpp_2m", "ddim", "euler", "pndm")
 NUM_TIMESTEPS = 1000
 CASCADE_ONLY = ("reference_guidance_scale", "noise_level")  # settings that the reference stage has no use for
-# Settings of Stable Video Diffusion alone; None for every other stage.
+# Settings of Stable Video Diffusion alone.
 IMAGE_TO_VIDEO_ONLY = ("min_guidance_scale", "motion_bucket_id", "noise_aug_strength", "conditioning_fps")
+PUBLIC_ONLY = IMAGE_TO_VIDEO_ONLY  # settings of public video models; None for a stage that has no such setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,7 @@ class StageSettings:
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values; those of other models alone are left out where they are None."""
         values = dataclasses.asdict(self)
-        return {name: x for name, x in values.items() if x is not None or name not in IMAGE_TO_VIDEO_ONLY}
+        return {name: x for name, x in values.items() if x is not None or name not in PUBLIC_ONLY}
 
 
 def _is_number(value: Any) -> bool:

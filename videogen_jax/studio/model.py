@@ -163,7 +163,7 @@ class Model:
           factor: of temporal upsampling; 1 skips that stage.
           draws_reference: whether the reference image is generated rather than provided.
         """
-        reference = [REFERENCE] if draws_reference else []
+        reference = [REFERENCE] if draws_reference and self.index.reads_reference else []
         temporal = ["temporal"] if factor > 1 else []
         text = ["text"] if draws_reference or self.index.reads_text else []
         return [*text, *reference, *self.index.cascade, *temporal, "decode"]

@@ -17,10 +17,11 @@ from videogen_jax.weights.parts import (
     TextPart,
     load_autoencoder,
     load_autoencoder_config,
+    load_model_tokenizer,
     load_text_encoder,
     part_prefix,
 )
-from videogen_jax.weights.tokenizer import load_tokenizer, single_tokens, tokenize
+from videogen_jax.weights.tokenizer import single_tokens, tokenize
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -70,7 +71,7 @@ class ModelFolder:
     @property
     def tokenizer(self) -> "CLIPTokenizer":
         """The tokenizer of the text encoder."""
-        return load_tokenizer(self.path / "tokenizer")
+        return load_model_tokenizer(self.path)
 
     def text_encoder(self, dtype: Any = None) -> TextPart:
         """The tokenizer and the text encoder. dtype: as in `load_text_encoder`."""

@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
-from videogen_jax.stages.settings import IMAGE_TO_VIDEO_ONLY, StageSettings
+from videogen_jax.stages.settings import PUBLIC_ONLY, StageSettings
 from videogen_jax.weights.folder import CONFIG_NAME, INDEX_NAME, load_config, read_model_index
 
 CLASS_NAME = "VideoGenPipeline"
@@ -24,7 +24,7 @@ IMAGE_ENCODER = "image_encoder"  # the folder of the CLIP image encoder of publi
 REFERENCE = "reference"  # the name of the reference stage among the stages; its folder is UNET
 CASCADE = "cascade"  # where settings are named by stage: all stages of the cascade
 Size = tuple[int, int]
-_SETTINGS = tuple(f.name for f in dataclasses.fields(StageSettings) if f.name not in IMAGE_TO_VIDEO_ONLY)
+_SETTINGS = tuple(f.name for f in dataclasses.fields(StageSettings) if f.name not in PUBLIC_ONLY)
 _DECODING = {"decode_chunk": 8, "decode_overlap": 2}
 
 
@@ -55,6 +55,9 @@ class ModelIndex:
     reference_folder: Path | None = None
 
     reads_text: ClassVar[bool] = True  # whether the stages of the cascade read the prompt
+    reads_reference: ClassVar[bool] = True  # whether the stages of the cascade read a reference image
+    # Whether reference images are drawn at a size in proportion to the video's, or always at their model's own.
+    scales_reference: ClassVar[bool] = True
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "ModelIndex":
@@ -108,6 +111,11 @@ class ModelIndex:
     def no_reference(self) -> str:
         """What to say where no reference image is given and none can be drawn."""
         return f"the model has no {UNET} that could draw the reference image: give one"
+
+    def base_frames(self, num_frames: int, factor: int) -> int:
+        """How many frames the cascade makes, for a video of `num_frames` with `factor` times the base frame rate."""
+        del num_frames, factor
+        return self.num_frames  # what it was trained on; the rest is dropped
 
     # How it is sampled by default.
 

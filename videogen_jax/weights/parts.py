@@ -14,12 +14,9 @@ import numpy as np
 
 from videogen_jax.models.autoencoder import AutoencoderKL, AutoencoderKLTemporalDecoder, TemporalDecoder
 from videogen_jax.models.text_encoder import CLIPTextEncoder
-from videogen_jax.models.vision_encoder import MEAN, STD, CLIPVisionEncoder
-from videogen_jax.runtime.arrays import resize_antialiased
 from videogen_jax.runtime.files import load_json, plain, save_json
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
-from videogen_jax.stages.image_to_video import ImageToVideoStage
 from videogen_jax.stages.reference import ReferenceStage
 from videogen_jax.stages.stage import InputSizes, Params, Stage, batch_spec, build_network
 from videogen_jax.weights.diffusers_config import (
@@ -27,13 +24,11 @@ from videogen_jax.weights.diffusers_config import (
     TEMPORAL_AUTOENCODER_CLASS,
     autoencoder_fields,
     public_config,
-    spatio_temporal_fields,
     temporal_autoencoder_fields,
     temporal_decoder_config,
     temporal_decoder_fields,
     text_encoder_fields,
     unet_fields,
-    vision_encoder_fields,
 )
 from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_part, save_part
 from videogen_jax.weights.scheduler_config import Scheduler
@@ -98,6 +93,17 @@ class TextPart(NamedTuple):
         return self.network.apply({"params": params}, tokens).last_hidden_state.astype(jnp.float32)
 
 
+def load_model_tokenizer(model_folder: str | Path, number: int = 1) -> "CLIPTokenizer":
+    """The tokenizer of a text encoder, with the length that this takes where the tokenizer's folder gives none.
+
+    Arguments and errors as of `load_text_encoder`.
+    """
+    ending = "" if number == 1 else f"_{number}"
+    folder = Path(model_folder) / f"text_encoder{ending}"
+    fields = text_encoder_fields(load_config(folder), str(folder / CONFIG_NAME))
+    return load_tokenizer(Path(model_folder) / f"tokenizer{ending}", fields["max_positions"])
+
+
 def load_text_encoder(model_folder: str | Path, dtype: Any = None, number: int = 1) -> TextPart:
     """The tokenizer and the text encoder of a model folder.
 
@@ -112,49 +118,10 @@ def load_text_encoder(model_folder: str | Path, dtype: Any = None, number: int =
     where = str(folder / CONFIG_NAME)
     fields = text_encoder_fields(load_config(folder), where)
     network = build_network(CLIPTextEncoder, fields | ({} if dtype is None else {"dtype": dtype}), where)
-    tokenizer = load_tokenizer(Path(model_folder) / f"tokenizer{ending}")
+    tokenizer = load_model_tokenizer(model_folder, number)
     tokens = jax.ShapeDtypeStruct((1, tokenizer.model_max_length), jnp.int32)
     template = parameter_shapes(network, network.init, tokens)["params"]
     return TextPart(tokenizer, network, load_part(folder, template))
-
-
-class ImagePart(NamedTuple):
-    """An image encoder and its parameters."""
-
-    network: CLIPVisionEncoder
-    params: Params
-
-    def encode(self, params: Params, images: jax.Array) -> jax.Array:
-        """Embed images as Stable Video Diffusion does for its cross-attention.
-
-        Args:
-          params: of the network.
-          images: `(B, H, W, 3)` in [-1, 1], of any size; their shape is squeezed to a square, nothing is cut off.
-
-        Returns:
-          `(B, P)` float32, CLIP's projected embeddings, not of unit norm.
-        """
-        resized = resize_antialiased(images, self.network.image_size)
-        normalised = ((resized + 1.0) / 2.0 - jnp.asarray(MEAN)) / jnp.asarray(STD)
-        return self.network.apply({"params": params}, normalised).astype(jnp.float32)
-
-
-def load_image_encoder(model_folder: str | Path, dtype: Any = None) -> ImagePart:
-    """The CLIP image encoder in `model_folder/image_encoder` and its parameters (float32).
-
-    Args:
-      dtype: name of the compute type of the network; None: float32.
-
-    Raises:
-      ValueError: missing, with a field that is not supported, or not fitting its weights.
-    """
-    folder = Path(model_folder) / "image_encoder"
-    where = str(folder / CONFIG_NAME)
-    fields = vision_encoder_fields(load_config(folder), where)
-    network = build_network(CLIPVisionEncoder, fields | ({} if dtype is None else {"dtype": dtype}), where)
-    images = _floats(1, network.image_size, network.image_size, 3)
-    template = _named(where, parameter_shapes, network, network.init, images)["params"]
-    return ImagePart(network, load_part(folder, template))
 
 
 class ReferencePart(NamedTuple):
@@ -196,14 +163,14 @@ def load_reference(model_folder: str | Path, dtype: Any = None) -> ReferencePart
         set_alpha_to_one=scheduler.set_alpha_to_one,
     )
     side = 2 ** (len(fields["block_out_channels"]) - 1)
-    batch = batch_spec(_named(where, stage.input_spec, InputSizes(resolution=side)))
+    batch = batch_spec(named(where, stage.input_spec, InputSizes(resolution=side)))
     if fields.get("size_embedding_dim"):
         total = config.get("projection_class_embeddings_input_dim")
         if not isinstance(total, int) or total <= NUM_SIZES * fields["size_embedding_dim"]:
             raise ValueError(f"{where}: projection_class_embeddings_input_dim is {total!r}, too small for the sizes")
-        batch["pooled"] = _floats(1, total - NUM_SIZES * fields["size_embedding_dim"])
-        batch["sizes"] = _floats(1, NUM_SIZES)
-    template = _named(where, parameter_shapes, stage, stage.init, batch)["unet"]
+        batch["pooled"] = floats(1, total - NUM_SIZES * fields["size_embedding_dim"])
+        batch["sizes"] = floats(1, NUM_SIZES)
+    template = named(where, parameter_shapes, stage, stage.init, batch)["unet"]
     return ReferencePart(stage, load_part(folder, template, dtype), scheduler.sampler, config.get("sample_size"))
 
 
@@ -253,60 +220,16 @@ def load_stage(
         networks = {k: v for k, v in settings.items() if isinstance(v, Mapping) and k != "schedule"}
         settings |= {k: {**v, "dtype": dtype} for k, v in networks.items()}
     stage = build_network(kind, settings, where)
-    inputs = _named(where, stage.input_spec, InputSizes(latent_channels=latent_channels))
+    inputs = named(where, stage.input_spec, InputSizes(latent_channels=latent_channels))
     for array, channels in (("latents", latent_channels), ("context", context_size)):
         if array in inputs and inputs[array].shape[-1] != channels:
             raise ValueError(
                 f"{where}: the stage reads {array} with {inputs[array].shape[-1]} channels, but the model's have "
                 f"{channels}"
             )
-    params = _named(where, parameter_shapes, stage, stage.init, batch_spec(inputs))
+    params = named(where, parameter_shapes, stage, stage.init, batch_spec(inputs))
     (part,) = stage.parts()
     return stage, load_part(folder, params[part], dtype, part_prefix(folder))
-
-
-def load_temporal_decoder_config(model_folder: str | Path, dtype: Any = None) -> DecoderStage:
-    """The video decoder in Stable Video Diffusion's `model_folder/vae`, as a stage, without its parameters.
-
-    They are those of `load_autoencoder` under "decoder". Arguments and errors as of `load_autoencoder_config`.
-    """
-    folder = Path(model_folder) / "vae"
-    fields = temporal_decoder_fields(load_config(folder), str(folder / CONFIG_NAME))
-    fields |= {} if dtype is None else {"dtype": dtype}
-    return DecoderStage(decoder=fields, **DecoderStage.inference_fields)
-
-
-def load_image_to_video(
-    model_folder: str | Path, embedding_size: int, dtype: Any = None
-) -> tuple[ImageToVideoStage, Params]:
-    """Stable Video Diffusion's UNet and scheduler in a folder of diffusers, and the UNet's parameters.
-
-    Args:
-      embedding_size: width of the image encoder's embeddings.
-      dtype: as in `load_reference`.
-
-    Raises:
-      ValueError: missing, of another kind, with a field that is not supported, or not fitting its weights.
-    """
-    folder = Path(model_folder) / "unet"
-    where = str(folder / CONFIG_NAME)
-    fields = spatio_temporal_fields(load_config(folder), where)
-    scheduler = load_scheduler(model_folder)
-    stage = ImageToVideoStage(
-        unet=fields | ({} if dtype is None else {"dtype": dtype}),
-        schedule=scheduler.schedule,
-        prediction_type=scheduler.prediction_type,
-        timestep_spacing=scheduler.timestep_spacing,
-        steps_offset=scheduler.steps_offset,
-    )
-    if fields["cross_attention_dim"] != embedding_size:
-        raise ValueError(
-            f"{where}: the UNet attends to embeddings of width {fields['cross_attention_dim']}, but those of the image "
-            f"encoder are {embedding_size} wide"
-        )
-    batch = batch_spec(_named(where, stage.input_spec, InputSizes(resolution=2 ** len(fields["block_out_channels"]))))
-    template = _named(where, parameter_shapes, stage, stage.init, batch)[stage.name]
-    return stage, load_part(folder, template, dtype)
 
 
 def save_public_part(
@@ -360,7 +283,7 @@ def temporal_autoencoder_part(
     return config, {"encoder": vae["encoder"], "quant_conv": vae.get("quant_conv", identity), "decoder": params}
 
 
-def _named(where: str, function: Callable, *args: Any) -> Any:
+def named(where: str, function: Callable, *args: Any) -> Any:
     """`function(*args)`, whose errors, of fields that do not fit each other, begin with the config that holds them."""
     try:
         return function(*args)
@@ -368,5 +291,5 @@ def _named(where: str, function: Callable, *args: Any) -> Any:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _floats(*shape: int) -> jax.ShapeDtypeStruct:
+def floats(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -15,13 +15,67 @@ VIDEO = "video"  # the name of a public model's stage among the stages; its fold
 
 
 @dataclasses.dataclass(frozen=True)
-class StableVideoDiffusionIndex(ModelIndex):
+class PublicVideoIndex(ModelIndex):
+    """A public video model: one stage, which makes as many frames as are asked for, and no temporal upsampler.
+
+    Subclasses say which folders there must be and which settings there are.
+    """
+
+    class_name: ClassVar[str]  # in model_index.json, as diffusers writes it
+    parts: ClassVar[tuple[str, ...]]  # folders that are needed
+    own_settings: ClassVar[tuple[str, ...]] = ()  # of PUBLIC_ONLY, those that it has
+    trained_size: ClassVar[Size]  # (height, width) of the videos that it was trained on, in pixels
+    scales_reference: ClassVar[bool] = False
+
+    @classmethod
+    def check_parts(cls, folder: Path) -> None:
+        """Raise ValueError for a part that is missing."""
+        for part in cls.parts:
+            if not (folder / part).is_dir():
+                raise ValueError(f"{folder} is a {cls.class_name} without its part {part}")
+
+    @property
+    def draws_reference(self) -> bool:
+        return self.reference_folder is not None  # its own UNet draws none
+
+    @property
+    def no_reference(self) -> str:
+        return "the model animates an image: give one as the reference, or a reference_model that draws it"
+
+    def base_frames(self, num_frames: int, factor: int) -> int:
+        """As many as are asked for."""
+        return -(-(num_frames - 1) // factor) + 1
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the videos that it was trained on, in pixels."""
+        return self.trained_size
+
+    @functools.cached_property
+    def resolution(self) -> int:
+        return min(self.size)
+
+    @functools.cached_property
+    def size_multiple(self) -> int:
+        halvings = levels_of(self.folder / VAE, load_config(self.folder / VAE)) - 1
+        return 2 ** (halvings + levels_of(self.folder / UNET, load_config(self.folder / UNET)) - 1)
+
+    def settings_of(self, stage: str) -> tuple[str, ...]:
+        own = super().settings_of(stage)
+        return (*own, *self.own_settings) if stage == VIDEO else own
+
+
+@dataclasses.dataclass(frozen=True)
+class StableVideoDiffusionIndex(PublicVideoIndex):
     """A folder of Stable Video Diffusion (img2vid, img2vid-xt) as diffusers writes it.
 
-    It reads no text, and has no temporal upsampler: videos stay at its own frame rate.
+    It reads no text.
     """
 
     class_name: ClassVar[str] = "StableVideoDiffusionPipeline"
+    parts: ClassVar[tuple[str, ...]] = (UNET, VAE, "image_encoder", "scheduler")
+    own_settings: ClassVar[tuple[str, ...]] = IMAGE_TO_VIDEO_ONLY
+    trained_size: ClassVar[Size] = (576, 1024)
     reads_text: ClassVar[bool] = False
     # As diffusers and the authors sample it: 25 steps, guidance from 1 in the first frame to 3 in the last.
     _DEFAULTS: ClassVar[Mapping[str, Any]] = {
@@ -42,40 +96,12 @@ class StableVideoDiffusionIndex(ModelIndex):
           ValueError: a part is missing, or its config lacks a field.
         """
         folder = Path(folder)
-        for part in (UNET, VAE, "image_encoder", "scheduler"):
-            if not (folder / part).is_dir():
-                raise ValueError(f"{folder} is a {cls.class_name} without its part {part}")
+        cls.check_parts(folder)
         num_frames = load_config(folder / UNET).get("num_frames", 25)
         if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 2:
             raise ValueError(f"{folder / UNET / CONFIG_NAME}: num_frames is {num_frames!r}, but must be at least 2")
         sampling = {VIDEO: dict(cls._DEFAULTS), "decode_chunk": 14, "decode_overlap": 0}
         return cls(folder, (VIDEO,), num_frames, fps=cls._DEFAULTS["conditioning_fps"], sampling=sampling)
-
-    @property
-    def draws_reference(self) -> bool:
-        return self.reference_folder is not None  # its own UNet draws none
-
-    @property
-    def no_reference(self) -> str:
-        return "the model animates an image: give one as the reference, or a reference_model that draws it"
-
-    @property
-    def size(self) -> Size:
-        """(height, width) of the videos that it was trained on, in pixels."""
-        return 576, 1024
-
-    @functools.cached_property
-    def resolution(self) -> int:
-        return self.size[0]
-
-    @functools.cached_property
-    def size_multiple(self) -> int:
-        halvings = levels_of(self.folder / VAE, load_config(self.folder / VAE)) - 1
-        return 2 ** (halvings + levels_of(self.folder / UNET, load_config(self.folder / UNET)) - 1)
-
-    def settings_of(self, stage: str) -> tuple[str, ...]:
-        own = super().settings_of(stage)
-        return (*own, *IMAGE_TO_VIDEO_ONLY) if stage == VIDEO else own
 
 
 _KINDS = {kind.class_name: kind for kind in (StableVideoDiffusionIndex,)}

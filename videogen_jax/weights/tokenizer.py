@@ -25,6 +25,7 @@ START = "<|startoftext|>"
 END = "<|endoftext|>"
 END_OF_WORD = "</w>"
 MAX_LENGTH = 77
+_NO_LENGTH = 10**9  # transformers' tokenizers of no known length have one far above
 _KNOWN_WORDS = "known_words"  # our own key in tokenizer_config.json: the words that the vocabulary was trained on
 
 
@@ -109,8 +110,12 @@ def train_tokenizer(captions: Iterable[str], folder: str | pathlib.Path, model_m
     (folder / "merges.txt").write_text("\n".join(merge_lines) + "\n", encoding="utf-8")
 
 
-def load_tokenizer(folder: str | pathlib.Path) -> CLIPTokenizer:
+def load_tokenizer(folder: str | pathlib.Path, max_length: int = MAX_LENGTH) -> CLIPTokenizer:
     """Load a tokenizer, trained here or of a public checkpoint.
+
+    Args:
+      folder: has vocab.json and merges.txt, or tokenizer.json.
+      max_length: length of a token sequence where no tokenizer_config.json gives it.
 
     Raises:
       ValueError: the folder or a file is missing.
@@ -126,7 +131,10 @@ def load_tokenizer(folder: str | pathlib.Path) -> CLIPTokenizer:
                 raise ValueError(
                     f"tokenizer folder {str(folder)!r} has no {name}; CLIP's vocab.json and merges.txt are needed"
                 )
-    return CLIPTokenizer.from_pretrained(str(folder))
+    tokenizer = CLIPTokenizer.from_pretrained(str(folder))
+    if tokenizer.model_max_length > _NO_LENGTH:
+        tokenizer.model_max_length = max_length
+    return tokenizer
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], warn: bool = True) -> np.ndarray:

@@ -114,5 +114,5 @@ def load_clip(folder: str | Path) -> CLIP:
         {name: params[name] for name in ("text_model", "text_projection")},
         {name: params[name] for name in ("vision_model", "visual_projection")},
         size,
-        load_tokenizer(folder),
+        load_tokenizer(folder, text.max_positions),
     )

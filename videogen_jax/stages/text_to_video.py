@@ -1,0 +1,108 @@
+"""Text to video by the networks of public models that are guided by a prompt: a public cascade of one stage.
+
+Shapes: B videos, T frames, latents of h x w with C channels; text of L tokens with D features; P guidance passes.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from videogen_jax.diffusion.guidance import GuidanceScales
+from videogen_jax.diffusion.samplers import SamplerState
+from videogen_jax.stages.reference import Prompts
+from videogen_jax.stages.settings import StageSettings
+from videogen_jax.stages.stage import Batch, InputSizes, Params, Spec
+from videogen_jax.stages.video_sampling import VideoSampling
+
+
+class TextInputs(NamedTuple):
+    """What a batch of videos is sampled from.
+
+    Attributes:
+      prompts: the conditioning of B prompts.
+      empty: that of the empty prompt, B times or once.
+    """
+
+    prompts: Prompts
+    empty: Prompts
+
+    def of_passes(self, passes: tuple[str, ...]) -> Prompts:
+        """The conditioning of all guidance passes, N = P * B: in "uncond" the empty prompt's."""
+        parts = {"uncond": self.empty, "full": self.prompts}
+        return jax.tree.map(
+            lambda prompt, *ones: jnp.concatenate([jnp.broadcast_to(one, prompt.shape) for one in ones]),
+            self.prompts,
+            *(parts[name] for name in passes),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TextToVideoStage(VideoSampling):
+    """A video UNet that reads the prompt, and nothing else."""
+
+    resolution: int = 64
+
+    # Sampling: `start`, then `step` for each of `step_coeffs`.
+
+    def passes(self, settings: StageSettings) -> tuple[str, ...]:
+        """The guidance passes: without the prompt and with it; with it alone where its weight is 1."""
+        return ("full",) if settings.guidance_scale == 1.0 else ("uncond", "full")
+
+    def scales(self, settings: StageSettings, num_frames: int) -> GuidanceScales:
+        """The weight of the text, the same for all frames."""
+        del num_frames
+        return GuidanceScales(np.float32(settings.guidance_scale), np.float32(1.0))
+
+    def scalars(self, settings: StageSettings) -> np.ndarray:
+        """Nothing: `(0,)`."""
+        del settings
+        return np.zeros(0, np.float32)
+
+    def inputs(
+        self,
+        prompts: Prompts,
+        empty: Prompts,
+        reference: Any,
+        lower: jax.Array | None,
+        scalars: jax.Array,
+        fps: float,
+    ) -> TextInputs:
+        del reference, lower, scalars, fps  # the text says it all
+        return TextInputs(prompts, empty)
+
+    def start(
+        self,
+        keys: jax.Array,
+        inputs: TextInputs,
+        num_frames: int,
+        sampler: str,
+        passes: tuple[str, ...],
+        noise: jax.Array | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> tuple[SamplerState, Prompts]:
+        """See `VideoSampling`; `size` is needed, and the conditioning is that of P * B examples."""
+        shape = (len(keys), num_frames, *size, self.latent_channels)
+        return self.start_sampler(sampler, keys, shape, noise), inputs.of_passes(passes)
+
+    def outputs(self, params: Params, x_t: jax.Array, t: jax.Array, conditioning: Prompts) -> jax.Array:
+        added = {"pooled_text": conditioning.pooled, "sizes": conditioning.sizes}
+        return self.predict(params, x_t, t, conditioning.context, **added)
+
+    # The stage as a part of a model.
+
+    def init(self, rng: jax.Array, batch: Batch) -> Params:
+        """Initialise the UNet for the shapes of `latents` and `context` in `batch`."""
+        x = jnp.zeros((1, *batch["latents"].shape[1:-1], self.network.in_channels))
+        context = batch["context"][:1].astype(jnp.float32)
+        added = {"pooled_text": batch.get("pooled"), "sizes": batch.get("sizes")}
+        return {self.name: self.network.init(rng, x, jnp.zeros((1,)), context, **added)["params"]}
+
+    def input_spec(self, sizes: InputSizes) -> Spec:
+        side, channels = sizes.resolution, self.latent_channels
+        return {
+            "latents": jax.ShapeDtypeStruct((sizes.num_frames, side, side, channels), jnp.float16),
+            "context": jax.ShapeDtypeStruct((sizes.text_length, self.network.cross_attention_dim), jnp.float16),
+        }
