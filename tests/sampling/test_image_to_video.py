@@ -15,6 +15,7 @@ from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_dif
 from PIL import Image  # noqa: E402
 
 from configs.shapes.sample import get_config as sample_config  # noqa: E402
+from tests.public_models import gaussian_noise, pictures, randomize  # noqa: E402
 from videogen_jax.sampling import model as model_module  # noqa: E402
 from videogen_jax.sampling.command import remake  # noqa: E402
 from videogen_jax.sampling.pipeline import VideoGenPipeline  # noqa: E402
@@ -37,16 +38,6 @@ SCHEDULER = {  # as published for img2vid and img2vid-xt
     "steps_offset": 1,
     "interpolation_type": "linear",
 }
-
-
-def randomize(network):
-    """Random parameters, none of them at zero: zeros hide layers."""
-    for name, parameter in network.named_parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.8 / np.sqrt(parameter[0].numel()))
-        else:
-            torch.nn.init.normal_(parameter, mean=float("norm" in name and "weight" in name), std=0.2)
-    return network.eval()
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +93,11 @@ def pipeline(folder):
 
 @pytest.fixture(scope="module")
 def images():
-    """Two images of the video's shape, smooth and unlike each other."""
-    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
-    planes = [np.stack([rows * 3, columns + 60 * k, 128 + 100 * np.sin(rows / 9 + k)], axis=-1) for k in range(2)]
-    return [plane.astype(np.uint8) for plane in planes]
+    return pictures(SIZE)
 
 
 def noise(batch):
-    return np.random.default_rng(3).normal(size=(batch, FRAMES, 8, 16, 4)).astype(np.float32)
+    return gaussian_noise(batch, FRAMES, 8, 16, 4)
 
 
 def test_the_video_is_that_of_diffusers(theirs, pipeline, images, monkeypatch):

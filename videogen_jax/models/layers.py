@@ -191,11 +191,10 @@ class Attention(nn.Module):
             y = nn.Dense(inner, use_bias=self.use_bias, dtype=self.dtype, name=name)(y)
             return y.reshape(*y.shape[:-1], self.heads, self.head_dim)
 
-        value = project("to_v", context)
         if context.shape[1] == 1 and not self.is_initializing():
-            out = value  # every query attends to the one key there is, whatever it and the query are
+            out = project("to_v", context)  # every query attends to the one key there is, whatever they are
         else:
-            out = dot_product_attention(project("to_q", x), project("to_k", context), value)
+            out = dot_product_attention(project("to_q", x), project("to_k", context), project("to_v", context))
         init = zeros_init if self.zero_init else nn.linear.default_kernel_init
         out = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="to_out_0")(
             out.reshape(*out.shape[:-2], inner)

@@ -33,7 +33,7 @@ from videogen_jax.weights.diffusers_config import (
 from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_part, save_part
 from videogen_jax.weights.scheduler_config import Scheduler
 from videogen_jax.weights.templates import parameter_shapes
-from videogen_jax.weights.tokenizer import load_tokenizer
+from videogen_jax.weights.tokenizer import MAX_LENGTH, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -96,12 +96,14 @@ class TextPart(NamedTuple):
 def load_model_tokenizer(model_folder: str | Path, number: int = 1) -> "CLIPTokenizer":
     """The tokenizer of a text encoder, with the length that this takes where the tokenizer's folder gives none.
 
-    Arguments and errors as of `load_text_encoder`.
+    A model whose text encoder is still to be trained has a tokenizer alone. Arguments and errors as of
+    `load_text_encoder`.
     """
     ending = "" if number == 1 else f"_{number}"
-    folder = Path(model_folder) / f"text_encoder{ending}"
-    fields = text_encoder_fields(load_config(folder), str(folder / CONFIG_NAME))
-    return load_tokenizer(Path(model_folder) / f"tokenizer{ending}", fields["max_positions"])
+    folder, length = Path(model_folder) / f"text_encoder{ending}", MAX_LENGTH
+    if folder.is_dir():
+        length = text_encoder_fields(load_config(folder), str(folder / CONFIG_NAME))["max_positions"]
+    return load_tokenizer(Path(model_folder) / f"tokenizer{ending}", length)
 
 
 def load_text_encoder(model_folder: str | Path, dtype: Any = None, number: int = 1) -> TextPart:
