@@ -121,8 +121,9 @@ class TimeMixer(nn.Module):
     @nn.compact
     def __call__(self, spatial: jax.Array, temporal: jax.Array) -> jax.Array:
         share = nn.sigmoid(self.param("mix_factor", zeros_init, (1,))).astype(spatial.dtype)
-        spatial_share = {"spatial": share, "temporal": 1 - share}[self.share_of]
-        return spatial_share * spatial + (1 - spatial_share) * temporal
+        if self.share_of == "temporal":
+            return (1 - share) * spatial + share * temporal
+        return share * spatial + (1 - share) * temporal
 
 
 class TemporalResnetBlock(nn.Module):
