@@ -15,6 +15,7 @@ class Limits:
       body_seconds: time for the body of a request to arrive.
       steps: sampling steps of a stage.
       guidance: guidance scale of the text and of the reference.
+      noise: standard deviation of the noise on a reference image.
       fps: smallest and largest frame rate.
       queued: waiting jobs in total; queued_per_client and queued_per_address: of one client or address.
       jobs_kept: finished jobs that can still be queried.
@@ -34,6 +35,7 @@ class Limits:
     body_seconds: float = 30.0
     steps: int = 200
     guidance: float = 50.0
+    noise: float = 10.0
     fps: tuple[float, float] = (1.0, 120.0)
     queued: int = 32
     queued_per_client: int = 4
@@ -64,4 +66,8 @@ class Limits:
             "guidance_scale": guidance,
             "reference_guidance_scale": guidance,
             "steps": (1, self.steps),
+            "min_guidance_scale": guidance,
+            "motion_bucket_id": (0, 255),
+            "noise_aug_strength": (0.0, self.noise),
+            "conditioning_fps": self.fps,
         }

@@ -188,13 +188,20 @@ class Model:
         settings = {
             name: settings
             for name, settings in index.stage_settings.items()
-            if name != REFERENCE or self.draws_reference
+            if name != REFERENCE or (self.draws_reference and index.reads_reference)
+        }
+        # Only the stages of the cascade use guidance by the reference.
+        takers = {
+            name: [
+                stage
+                for stage in settings
+                if name in index.settings_of(stage) and (name != "reference_guidance_scale" or stage != REFERENCE)
+            ]
+            for name in limits.settings
         }
 
         def common(name: str) -> Any:
-            # Only the stages of the cascade use guidance by the reference.
-            stages = index.cascade if name == "reference_guidance_scale" else settings
-            values = {getattr(settings[stage], name) for stage in stages}
+            values = {getattr(settings[stage], name) for stage in takers[name]}
             return values.pop() if len(values) == 1 else None
 
         factor = index.temporal_factor
@@ -206,18 +213,20 @@ class Model:
             max_frames=max_frames,
             fps=index.fps,
             temporal_factors=list(index.factors),
+            reads_text=index.reads_text,
+            reads_reference=index.reads_reference,
             stages=self.stages(max(index.factors), self.draws_reference),
             defaults=Defaults(
                 frames=(index.num_frames - 1) * factor + 1,
                 fps=index.fps * factor,
-                **{name: common(name) for name in ("guidance_scale", "reference_guidance_scale", "steps")},
+                **{name: common(name) for name in limits.settings if name != "fps"},
             ),
             stage_defaults={name: stage.to_json() for name, stage in settings.items()},
             limits=Bounds(
                 prompt=(1, limits.prompt),
                 seed=(0, 2**32 - 1),
                 frames=(2, max_frames),
-                **limits.settings,
+                **{name: ends for name, ends in limits.settings.items() if name == "fps" or takers[name]},
                 queued=limits.queued,
                 queued_per_client=limits.queued_per_client,
                 upload_bytes=limits.upload_bytes,

@@ -24,7 +24,7 @@ def plan(body: JobBody, client: Client, model: Model, gallery: Gallery, uploads:
     Raises:
       Refused: 422 for an invalid field, 503 if the model is not loaded far enough or cannot be loaded.
     """
-    prompt = check_prompt(body.prompt, limits)
+    prompt = check_characters(body.prompt, limits)
     if model.status == FAILED:
         raise Refused(503, f"No videos can be made: the model could not be loaded ({model.detail}).")
     index = model.index
@@ -35,8 +35,10 @@ def plan(body: JobBody, client: Client, model: Model, gallery: Gallery, uploads:
         if value is not None and not minimum <= value <= maximum:
             raise Refused(422, f"{name} is {value:g}, but must be from {minimum:g} to {maximum:g}.")
     reference = None if body.reference is None else _reference(body.reference, client, gallery, uploads)
-    if reference is None and not model.draws_reference:
+    if reference is None and index.reads_reference and not model.draws_reference:
         raise Refused(422, "reference is missing: this model draws none, so an image has to be given.")
+    if index.reads_text or reference is None:
+        check_not_empty(prompt)
     content = body.model_dump(exclude={"reference"}) | {"prompt": prompt, "reference": reference}
     if body.seed is None:
         content["seed"] = secrets.randbelow(2**32)
@@ -58,18 +60,33 @@ def plan(body: JobBody, client: Client, model: Model, gallery: Gallery, uploads:
 
 
 def check_prompt(prompt: str, limits: Limits) -> str:
-    """Normalize the whitespace of a prompt and check its characters.
+    """Normalize the whitespace of a prompt and check it.
 
     Raises:
       Refused: 422 if it is empty, too long, or contains characters that cannot be displayed.
+    """
+    prompt = check_characters(prompt, limits)
+    check_not_empty(prompt)
+    return prompt
+
+
+def check_not_empty(prompt: str) -> None:
+    """Refused: 422 if a prompt is empty."""
+    if all(unicodedata.category(character)[0] in "ZCM" for character in prompt):
+        raise Refused(422, "prompt is empty: say what the video should show.")
+
+
+def check_characters(prompt: str, limits: Limits) -> str:
+    """Normalize the whitespace of a prompt, which may be empty, and check its length and its characters.
+
+    Raises:
+      Refused: 422 if it is too long, or contains characters that cannot be displayed.
     """
     prompt = " ".join(prompt.split())
     for character in prompt:
         # Control and format characters (which can reverse the direction of text), lone surrogates, unassigned ones.
         if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn") and character not in _JOINERS:
             raise Refused(422, f"prompt holds U+{ord(character):04X}, a character that cannot be shown.")
-    if all(unicodedata.category(character)[0] in "ZCM" for character in prompt):
-        raise Refused(422, "prompt is empty: say what the video should show.")
     if len(prompt) > limits.prompt:
         raise Refused(422, f"prompt has {len(prompt)} characters, but at most {limits.prompt} are taken.")
     return prompt

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 HEX_ID = r"^[0-9a-f]{16}$"
 Id = Annotated[str, Field(pattern=HEX_ID, examples=["5f0c3e9a1b2d4c68"])]
+_SOME = "A field of some public models only."
 _EXAMPLE = "a small red circle moving right slowly on a gray background"
 
 
@@ -24,7 +25,11 @@ class ReferenceBody(_Body):
 class JobBody(_Body):
     """A request for a video. A field that is null or left out takes the value of the model's index."""
 
-    prompt: str = Field(description="What the video shows.", examples=[_EXAMPLE])
+    prompt: str = Field(
+        "",
+        description="What the video shows; may be empty for a model that reads none, with a reference.",
+        examples=[_EXAMPLE],
+    )
     seed: int | None = Field(
         None, ge=0, lt=2**32, description="Seed of the random numbers; null: a random one.", examples=[3]
     )
@@ -33,6 +38,10 @@ class JobBody(_Body):
     guidance_scale: float | None = Field(None, ge=0, description="Weight of the text, in all stages.")
     reference_guidance_scale: float | None = Field(None, ge=0, description="Weight of the reference image.")
     steps: int | None = Field(None, ge=1, le=100_000, description="Sampling steps of every stage.")
+    min_guidance_scale: float | None = Field(None, description="Guidance of the first frame. " + _SOME)
+    motion_bucket_id: int | None = Field(None, description="How much motion there is to be. " + _SOME)
+    noise_aug_strength: float | None = Field(None, description="Noise on the reference image. " + _SOME)
+    conditioning_fps: float | None = Field(None, description="Frame rate that the network is given. " + _SOME)
     reference: ReferenceBody | None = Field(None, description="Animate this image instead of drawing one.")
 
 
@@ -59,25 +68,33 @@ class PromptChecked(BaseModel):
 
 
 class Defaults(BaseModel):
-    """The model's own values; null where stages differ."""
+    """The model's own values; null where stages differ, and of settings that it does not have."""
 
     frames: int
     fps: float
     guidance_scale: float | None
-    reference_guidance_scale: float | None
+    reference_guidance_scale: float | None = None
     steps: int | None
+    min_guidance_scale: float | None = None
+    motion_bucket_id: float | None = None
+    noise_aug_strength: float | None = None
+    conditioning_fps: float | None = None
 
 
 class Bounds(BaseModel):
-    """The smallest and the largest value of the fields of a job, and other limits."""
+    """The smallest and the largest value of the fields of a job, and other limits; null: not of this model."""
 
     prompt: tuple[int, int] = Field(description="Characters.")
     seed: tuple[int, int]
     frames: tuple[int, int]
     fps: tuple[float, float]
     guidance_scale: tuple[float, float]
-    reference_guidance_scale: tuple[float, float]
+    reference_guidance_scale: tuple[float, float] | None = None
     steps: tuple[int, int]
+    min_guidance_scale: tuple[float, float] | None = None
+    motion_bucket_id: tuple[int, int] | None = None
+    noise_aug_strength: tuple[float, float] | None = None
+    conditioning_fps: tuple[float, float] | None = None
     queued: int = Field(description="Jobs that may wait, of all clients together.")
     queued_per_client: int
     upload_bytes: int
@@ -102,6 +119,8 @@ class ModelView(BaseModel):
     temporal_factors: list[int] | None
     stages: list[str] | None = Field(description="Names of all stages in order.")
     words: list[str] | None = Field(description="The words that the model knows; empty if it takes any text.")
+    reads_text: bool | None = Field(description="Whether its videos depend on the prompt.")
+    reads_reference: bool | None = Field(description="Whether its videos start from a reference image.")
     draws_reference: bool | None = Field(description="Whether it can draw a reference image of its own.")
     defaults: Defaults | None
     stage_defaults: dict[str, dict[str, Any]] | None = Field(description="The model's own settings of each stage.")

@@ -57,7 +57,7 @@ class Worker(threading.Thread):
             )
 
         reference = None
-        if not self.model.draws_reference:
+        if self.model.index.reads_reference and not self.model.draws_reference:
             reference = np.full((*self.model.index.size, 3), 128, np.uint8)
         prompt = next(iter(self.model.examples), _WARM_UP_PROMPT)
         _sample(pipeline, SamplingRequest.from_keywords(prompt, reference=reference), callback)

@@ -4,7 +4,7 @@ safetensors. Stable Diffusion's own folders are read by the same functions."""
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
@@ -94,11 +94,12 @@ def load_part(
     stored = load_tensors(folder)
     if prefix:
         stored = tensors.Prefixed(stored, prefix)
+    if dtype is not None:
+        template = _with_dtype(template, np.dtype(dtype))
     try:
-        params = naming.from_public(stored, template)
+        return naming.from_public(stored, template)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    return params if dtype is None else _cast(params, np.dtype(dtype))
 
 
 def read_model_index(folder: str | os.PathLike) -> dict[str, Any]:
@@ -138,7 +139,15 @@ def _to_stored_dtype(name: str, tensor: np.ndarray, dtype: str) -> np.ndarray:
     return stored
 
 
-def _cast(tree: Any, dtype: np.dtype) -> Any:
-    if isinstance(tree, dict):
-        return {name: _cast(value, dtype) for name, value in tree.items()}
-    return tree.astype(dtype) if _is_float(tree.dtype) else tree
+class _Leaf(NamedTuple):
+    """Shape and dtype of an array, as `jax.ShapeDtypeStruct` without JAX."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def _with_dtype(template: Any, dtype: np.dtype) -> Any:
+    """A tree of shapes, those of floating-point numbers with another dtype."""
+    if isinstance(template, Mapping):
+        return {name: _with_dtype(value, dtype) for name, value in template.items()}
+    return _Leaf(template.shape, dtype) if _is_float(template.dtype) else template

@@ -110,6 +110,7 @@ def load_text_encoder(model_folder: str | Path, dtype: Any = None, number: int =
     """The tokenizer and the text encoder of a model folder.
 
     Args:
+      dtype: name of the compute type of the network and of the parameters; None: float32.
       number: 2 for Stable Diffusion XL's second, in `text_encoder_2` and `tokenizer_2`.
 
     Raises:
@@ -123,7 +124,7 @@ def load_text_encoder(model_folder: str | Path, dtype: Any = None, number: int =
     tokenizer = load_model_tokenizer(model_folder, number)
     tokens = jax.ShapeDtypeStruct((1, tokenizer.model_max_length), jnp.int32)
     template = parameter_shapes(network, network.init, tokens)["params"]
-    return TextPart(tokenizer, network, load_part(folder, template))
+    return TextPart(tokenizer, network, load_part(folder, template, dtype))
 
 
 class ReferencePart(NamedTuple):

@@ -43,10 +43,10 @@ class ImagePart(NamedTuple):
 
 
 def load_image_encoder(model_folder: str | Path, dtype: Any = None) -> ImagePart:
-    """The CLIP image encoder in `model_folder/image_encoder` and its parameters (float32).
+    """The CLIP image encoder in `model_folder/image_encoder` and its parameters.
 
     Args:
-      dtype: name of the compute type of the network; None: float32.
+      dtype: name of the compute type of the network and of the parameters; None: float32.
 
     Raises:
       ValueError: missing, with a field that is not supported, or not fitting its weights.
@@ -57,7 +57,7 @@ def load_image_encoder(model_folder: str | Path, dtype: Any = None) -> ImagePart
     network = build_network(CLIPVisionEncoder, fields | ({} if dtype is None else {"dtype": dtype}), where)
     images = floats(1, network.image_size, network.image_size, 3)
     template = named(where, parameter_shapes, network, network.init, images)["params"]
-    return ImagePart(network, load_part(folder, template))
+    return ImagePart(network, load_part(folder, template, dtype))
 
 
 def load_temporal_decoder_config(model_folder: str | Path, dtype: Any = None) -> DecoderStage:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from videogen_jax.stages.settings import IMAGE_TO_VIDEO_ONLY
+from videogen_jax.stages.settings import CASCADE_ONLY, IMAGE_TO_VIDEO_ONLY
 from videogen_jax.weights.folder import CONFIG_NAME, INDEX_NAME, load_config, read_model_index
 from videogen_jax.weights.model_index import CLASS_NAME, UNET, VAE, ModelIndex, Size, levels_of
 
@@ -61,7 +61,7 @@ class PublicVideoIndex(ModelIndex):
         return 2 ** (halvings + levels_of(self.folder / UNET, load_config(self.folder / UNET)) - 1)
 
     def settings_of(self, stage: str) -> tuple[str, ...]:
-        own = super().settings_of(stage)
+        own = tuple(name for name in super().settings_of(stage) if name not in CASCADE_ONLY)
         return (*own, *self.own_settings) if stage == VIDEO else own
 
 

@@ -25,6 +25,9 @@ WEIGHTS_NAMES = (
     "diffusion_flax_model.msgpack",
     "flax_model.msgpack",
 )
+# Bytes read of mapped files before they are closed and opened again: until then what was read counts as this process's
+# memory, beside the arrays made from it.
+_MOST_MAPPED = 2**28
 _PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 
 
@@ -39,28 +42,33 @@ class StoredTensors(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, files: list[Path]):
-        self._places: dict[str, tuple[Path, Any]] = {}
-        for path in files:
-            try:
-                file = safe_open(path, framework="np")
-            except (SafetensorError, OSError) as error:
-                raise ValueError(
-                    f"{path} cannot be read as safetensors: it is damaged or truncated ({error})"
-                ) from error
-            self._places.update((name, (path, file)) for name in file.keys())  # noqa: SIM118  (not a mapping)
+        self._files = {path: _open(path) for path in files}
+        self._places = {name: path for path, file in self._files.items() for name in file.keys()}  # noqa: SIM118
+        self._mapped = 0
 
     def __getitem__(self, name: str) -> np.ndarray:
-        path, file = self._places[name]
+        path = self._places[name]
         try:
-            return file.get_tensor(name)
+            tensor = self._files[path].get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path}: {name} cannot be read: {error}") from error
+        self._mapped += tensor.nbytes
+        if self._mapped > _MOST_MAPPED:
+            self._files, self._mapped = {path: _open(path) for path in self._files}, 0
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="np")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors: it is damaged or truncated ({error})") from error
 
 
 class Prefixed(Mapping[str, np.ndarray]):

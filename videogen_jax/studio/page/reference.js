@@ -28,8 +28,9 @@ export class Reference {
     });
   }
 
-  /** Whether the model can draw a reference image of its own. */
-  setModel(draws) {
+  /** Whether the model starts from a reference image, and whether it can draw one of its own. */
+  setModel({reads_reference: reads, draws_reference: draws}) {
+    byId("reference").hidden = !reads;
     byId("reference-need").textContent = draws ? "optional" : "needed: this model draws none";
   }
 

@@ -21,7 +21,19 @@ const FIELDS = [
     hint: "How closely the reference image is kept to.",
   },
   {name: "steps", label: "Steps", step: 1, most: 60, hint: "More take longer and look cleaner."},
+  {name: "min_guidance_scale", label: "Guidance at the start", step: "any", most: 10, hint: "Of the first frame."},
+  {name: "motion_bucket_id", label: "Motion", step: 1, hint: "How much motion there is to be."},
+  {
+    name: "noise_aug_strength",
+    label: "Noise on the reference image",
+    step: "any",
+    most: 1,
+    hint: "More lets the video depart from it.",
+  },
+  {name: "conditioning_fps", label: "Frame rate of the motion", step: "any", most: 30, hint: "A higher one is calmer."},
 ];
+/** The settings of stages among the fields. */
+export const STAGE_FIELDS = FIELDS.map(({name}) => name).filter((name) => name !== "frames" && name !== "fps");
 
 /** The values of a setting in the stages that have it, in order; only the cascade's use reference guidance. */
 export function used(stages, name) {
@@ -65,8 +77,7 @@ export class Settings {
       number.value = range.value;
       this.changed(name);
     });
-    this.fields.set(name, {number, range, error, hint: hintLine, text: hint, most, standard: null, limits: null});
-    return el(
+    const row = el(
       "div",
       {class: "setting"},
       el("div", {class: "setting-head"}, el("label", {for: name}, label), number),
@@ -74,13 +85,23 @@ export class Settings {
       hintLine,
       error,
     );
+    this.fields.set(name, {row, number, range, error, hint: hintLine, text: hint, most, standard: null, limits: null});
+    return row;
   }
 
-  /** defaults: field -> value, or null where stage_defaults differ; limits: field -> [least, most]. */
+  /**
+   * defaults: field -> value, or null where stage_defaults differ; limits: field -> [least, most], or null for a setting
+   * that the model does not have.
+   */
   setModel({defaults, stage_defaults: stages, limits}) {
     for (const [name, field] of this.fields) {
       field.standard = defaults[name] ?? null;
       field.limits = limits[name];
+      field.row.hidden = !field.limits;
+      if (!field.limits) {
+        field.number.value = "";
+        continue;
+      }
       [field.number.min, field.number.max] = field.limits;
       [field.range.min, field.range.max] = [field.limits[0], Math.min(field.limits[1], field.most)];
       field.number.placeholder = field.standard ?? "auto";
@@ -123,9 +144,7 @@ export class Settings {
 
   summarize() {
     const [frames, fps] = [this.number("frames"), this.number("fps")];
-    const changed = ["guidance_scale", "reference_guidance_scale", "steps"].filter(
-      (name) => this.fields.get(name).number.value !== "",
-    );
+    const changed = STAGE_FIELDS.filter((name) => this.fields.get(name)?.number.value);
     const length = frames && fps ? `${short(frames / fps)} s` : null;
     if (length) this.fields.get("frames").hint.textContent = `${length} of video at ${short(fps)} frames a second.`;
     const seed = this.random.checked ? "random seed" : `seed ${this.seed.value || "?"}`;

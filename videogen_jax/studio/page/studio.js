@@ -8,7 +8,7 @@ import {Gallery} from "./gallery.js";
 import {Jobs} from "./jobs.js";
 import {Prompt} from "./prompt.js";
 import {Reference} from "./reference.js";
-import {Settings, used} from "./settings.js";
+import {STAGE_FIELDS, Settings, used} from "./settings.js";
 import {sketch} from "./stages.js";
 
 const POLL = 1500; // milliseconds between two requests for the model's status
@@ -56,7 +56,7 @@ async function watchModel() {
 function setModel() {
   prompt.setModel(model.words ?? [], model.examples ?? []);
   settings.setModel(model);
-  reference.setModel(model.draws_reference);
+  reference.setModel(model);
   jobs.setModel(model);
 }
 
@@ -99,8 +99,9 @@ async function submit(asked) {
 
 /** The field that an error of the server names, or null. */
 function fieldOf(sentence) {
-  const names = ["reference_guidance_scale", "guidance_scale", "steps", "frames", "fps", "seed", "reference", "prompt"];
-  return names.find((name) => sentence.includes(name)) ?? null;
+  const names = [...STAGE_FIELDS, "frames", "fps", "seed", "reference", "prompt"];
+  const named = names.filter((name) => sentence.includes(name));
+  return named.sort((one, other) => other.length - one.length)[0] ?? null; // one name may be a part of another
 }
 
 function refuse(field, sentence) {
@@ -121,7 +122,8 @@ function showJob(job) {
 
 byId("composer").addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (!prompt.value) return refuse("prompt", "Say what the video should show.");
+  const needed = model?.reads_text !== false || !reference.value;
+  if (needed && !prompt.value) return refuse("prompt", "Say what the video should show.");
   let asked;
   try {
     asked = request();
@@ -148,7 +150,7 @@ async function fill(result, {seed = result.seed} = {}) {
 /** The settings that are equal in all stages that have them; if they differ, the model's own were used. */
 function common(stages) {
   const values = {};
-  for (const name of ["guidance_scale", "reference_guidance_scale", "steps"]) {
+  for (const name of STAGE_FIELDS) {
     const [first, ...others] = used(stages, name);
     values[name] = others.every((other) => other === first) ? first : null;
   }
