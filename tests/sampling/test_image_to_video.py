@@ -17,7 +17,7 @@ from PIL import Image  # noqa: E402
 from configs.shapes.sample import get_config as sample_config  # noqa: E402
 from tests.public_models import gaussian_noise, pictures, randomize  # noqa: E402
 from videogen_jax.sampling import model as model_module  # noqa: E402
-from videogen_jax.sampling.command import remake  # noqa: E402
+from videogen_jax.sampling.command import export_programs, remake  # noqa: E402
 from videogen_jax.sampling.pipeline import VideoGenPipeline  # noqa: E402
 from videogen_jax.sampling.recipe import Recipe, array_digest  # noqa: E402
 from videogen_jax.sampling.request import SamplingRequest  # noqa: E402
@@ -206,6 +206,18 @@ def test_the_command_animates_a_picture(folder, images, tmp_path, run_command):
     done = run("--recipe=out/photo-0.mp4", VIDEOGEN_JAX_CACHE="off")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out/photo-0-again.mp4").read_bytes() == (tmp_path / "out/photo-0.mp4").read_bytes()
+
+
+def test_exported_programs_give_the_same_video(folder, pipeline, images, tmp_path, caplog):
+    config = sample_config()
+    config.model, config.size, config.decode_chunk = str(folder), "64x128", FRAMES
+    export_programs(config, tmp_path / "exported", [1], previews=False)
+    loaded = VideoGenPipeline.from_pretrained(folder, exported=tmp_path / "exported")
+    settings = {"reference": images[0], "size": SIZE, "steps": 2, "decode_chunk": FRAMES, "motion_bucket_id": 9}
+    with caplog.at_level("WARNING", logger="absl"):
+        output = loaded(**settings)
+    assert "not exported" not in caplog.text
+    np.testing.assert_array_equal(output.frames, pipeline(**settings).frames)
 
 
 @pytest.mark.parametrize(

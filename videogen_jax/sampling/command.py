@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -185,7 +186,10 @@ def export_programs(
     source = find_model(config, drawn=True)
     programs = ExportingPrograms([platform()] if platforms is None else platforms)
     Path(output).mkdir(parents=True, exist_ok=True)
-    requests = [SamplingRequest.from_config(config, ["a video"], batch_size=size) for size in batch_sizes]
+    given = {}
+    if source.index.reads_reference and not source.index.draws_reference:
+        given["reference"] = np.zeros((*source.index.size, 3), np.uint8)  # any image will do
+    requests = [SamplingRequest.from_config(config, ["a video"], batch_size=size, **given) for size in batch_sizes]
     requests = [request.resolve(source.index) for request in requests]
     pipeline = load(config, source)
     for request in requests:
