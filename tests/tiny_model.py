@@ -9,7 +9,8 @@ from videogen_jax.runtime.files import save_json
 from videogen_jax.stages.stage import InputSizes, batch_spec
 from videogen_jax.training.build import build_stage
 from videogen_jax.weights.folder import INDEX_NAME
-from videogen_jax.weights.parts import save_public_part, save_scheduler
+from videogen_jax.weights.parts import save_public_part
+from videogen_jax.weights.scheduler_config import save_scheduler
 from videogen_jax.weights.templates import parameter_shapes
 from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer
 

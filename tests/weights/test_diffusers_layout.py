@@ -20,9 +20,9 @@ from videogen_jax.weights.parts import (
     load_autoencoder,
     load_reference,
     load_stage,
-    save_scheduler,
     temporal_autoencoder_part,
 )
+from videogen_jax.weights.scheduler_config import save_scheduler
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

@@ -35,12 +35,14 @@ class TextFeatures(NamedTuple):
       hidden_states: num_layers + 1 arrays `(B, L, D)`, the embeddings and then each layer's output, none normalised;
         `hidden_states[-2]` is the context of SDXL.
       projected: `(B, P)`, the pooled state in CLIP's joint space, or None for an encoder without projection.
+      before_last: `(B, L, D)`, the input of the last layer after the final layer norm; the context of I2VGen-XL.
     """
 
     last_hidden_state: jax.Array
     pooled: jax.Array
     hidden_states: tuple[jax.Array, ...]
     projected: jax.Array | None
+    before_last: jax.Array
 
 
 def layer_norm(dtype: jnp.dtype, name: str) -> nn.LayerNorm:
@@ -142,7 +144,7 @@ class CLIPEncoder(nn.Module):
 
 
 class CLIPTextTransformer(nn.Module):
-    """Embeddings, encoder and final layer norm: `(B, L)` -> last hidden state, all hidden states."""
+    """Embeddings, encoder, final layer norm: `(B, L)` -> normalised last and penultimate states, all hidden states."""
 
     vocab_size: int
     hidden_size: int
@@ -154,14 +156,15 @@ class CLIPTextTransformer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, tokens: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    def __call__(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
         x = CLIPTextEmbeddings(self.vocab_size, self.hidden_size, self.max_positions, self.dtype, name="embeddings")(
             tokens
         )
         states = CLIPEncoder(
             self.num_layers, self.intermediate_size, self.num_heads, self.hidden_act, self.dtype, name="encoder"
         )(x)
-        return layer_norm(self.dtype, "final_layer_norm")(states[-1]), states
+        norm = layer_norm(self.dtype, "final_layer_norm")
+        return norm(states[-1]), norm(states[-2]), states
 
 
 class CLIPTextEncoder(nn.Module):
@@ -201,7 +204,7 @@ class CLIPTextEncoder(nn.Module):
             raise ValueError(f"num_heads {self.num_heads} must divide hidden_size {self.hidden_size}")
         if tokens.shape[1] > self.max_positions:
             raise ValueError(f"{tokens.shape[1]} tokens are more than max_positions {self.max_positions}")
-        last, states = CLIPTextTransformer(
+        last, before_last, states = CLIPTextTransformer(
             self.vocab_size,
             self.hidden_size,
             self.intermediate_size,
@@ -217,4 +220,4 @@ class CLIPTextEncoder(nn.Module):
         projected = None
         if self.projection_dim is not None:
             projected = nn.Dense(self.projection_dim, use_bias=False, dtype=self.dtype, name="text_projection")(pooled)
-        return TextFeatures(last, pooled, states, projected)
+        return TextFeatures(last, pooled, states, projected, before_last)

@@ -20,13 +20,14 @@ from videogen_jax.diffusion.samplers import SamplerState
 from videogen_jax.runtime.version import __version__
 from videogen_jax.sampling.programs import Programs
 from videogen_jax.stages.cascade import Conditioning
+from videogen_jax.stages.i2vgen_xl import I2VGenConditioning, ReferenceViews
 from videogen_jax.stages.image_to_video import ImageInputs
 from videogen_jax.stages.reference import Prompts
 
 INDEX = "index.json"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
-for _kind in (SamplerState, Conditioning, GuidanceScales, ImageInputs, Prompts):
+for _kind in (SamplerState, Conditioning, GuidanceScales, I2VGenConditioning, ImageInputs, Prompts, ReferenceViews):
     jax.export.register_namedtuple_serialization(_kind, serialized_name=f"videogen_jax.{_kind.__name__}")
 
 

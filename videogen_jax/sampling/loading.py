@@ -22,11 +22,14 @@ from videogen_jax.weights.parts import (
 )
 from videogen_jax.weights.public_parts import (
     ImagePart,
+    SquareImagePart,
+    load_i2vgen_xl,
     load_image_encoder,
     load_image_to_video,
     load_temporal_decoder_config,
+    load_text_to_video,
 )
-from videogen_jax.weights.public_video import StableVideoDiffusionIndex
+from videogen_jax.weights.public_video import I2VGenXLIndex, StableVideoDiffusionIndex, TextToVideoIndex
 
 
 class Parts(NamedTuple):
@@ -126,9 +129,53 @@ def _stable_video_diffusion(index: StableVideoDiffusionIndex, dtype: str) -> Par
     )
 
 
+def _text_to_video(index: TextToVideoIndex, dtype: str) -> Parts:
+    """Load ModelScope's text-to-video model or ZeroScope."""
+    text = load_text_encoder(index.folder, dtype)
+    autoencoder, vae_params = load_autoencoder(index.folder, dtype)
+    (name,) = index.cascade
+    resolution = index.resolution // autoencoder.network.downsampling
+    stage, stage_params = load_text_to_video(index.folder, text.network.hidden_size, resolution, dtype)
+    params = jax.device_put({name: stage_params, TEXT[0]: text.params, VAE: vae_params})
+    return Parts(text._replace(params=None), autoencoder, None, (stage,), None, None, params)
+
+
+def _i2vgen_xl(index: I2VGenXLIndex, dtype: str) -> Parts:
+    """Load I2VGen-XL, and the text-to-image model that draws for it if there is one."""
+    reference, params = None, {}
+    if index.reference_folder is not None:
+        reference, params[REFERENCE] = TextToImage.from_pretrained(index.reference_folder, dtype)
+    text = load_text_encoder(index.folder, dtype)._replace(penultimate=True)
+    image_encoder = load_image_encoder(index.folder, dtype, SquareImagePart)
+    autoencoder, params[VAE] = load_autoencoder(index.folder, dtype)
+    width = text.network.hidden_size
+    if image_encoder.network.projection_dim != width:
+        raise ValueError(
+            f"{index.folder}: the image encoder's embeddings are {image_encoder.network.projection_dim} wide, but the "
+            f"text states {width}"
+        )
+    (name,) = index.cascade
+    stage, params[name] = load_i2vgen_xl(
+        index.folder, width, index.resolution // autoencoder.network.downsampling, dtype
+    )
+    params |= {TEXT[0]: text.params, IMAGE_ENCODER: image_encoder.params}
+    return Parts(
+        text=text._replace(params=None),
+        autoencoder=autoencoder,
+        reference=reference,
+        cascade=(stage,),
+        temporal=None,
+        decoder=None,
+        params=jax.device_put(params),
+        image_encoder=image_encoder._replace(params=None),
+    )
+
+
 _LOADERS: dict[type[ModelIndex], Callable[..., Parts]] = {
     ModelIndex: _videogen,
     StableVideoDiffusionIndex: _stable_video_diffusion,
+    TextToVideoIndex: _text_to_video,
+    I2VGenXLIndex: _i2vgen_xl,
 }
 
 

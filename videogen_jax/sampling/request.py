@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from videogen_jax.stages.settings import StageSettings
-from videogen_jax.weights.model_index import CASCADE, UPSAMPLER, ModelIndex, Size, check_decoding
+from videogen_jax.weights.model_index import CASCADE, REFERENCE, UPSAMPLER, ModelIndex, Size, check_decoding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -204,10 +204,10 @@ class SamplingRequest:
         if fps is not None and not (_is_number(fps) and fps > 0):
             raise ValueError(f"fps is {fps!r}, but must be a positive number of frames a second")
         factors = index.factors if factor is None else (factor,)
-        most = {factor: (index.num_frames - 1) * factor + 1 for factor in factors}
+        most = {factor: (index.most_frames - 1) * factor + 1 for factor in factors}
         if num_frames is None:
             factor = index.temporal_factor if factor is None else factor
-            num_frames = most[factor]
+            num_frames = (index.num_frames - 1) * factor + 1
         elif not _is_int(num_frames) or not 2 <= num_frames <= max(most.values()):
             raise ValueError(
                 f"num_frames is {num_frames!r}, but the model makes 2 to {max(most.values())} frames"
@@ -229,6 +229,8 @@ class SamplingRequest:
             in_cascade = by_stage.pop(CASCADE, None)
             by_stage = {**dict.fromkeys(index.cascade, in_cascade), **by_stage}
             for stage, one in by_stage.items():
+                if stage == REFERENCE and not index.reads_reference:
+                    continue  # as where an image is given: nothing is drawn
                 if stage not in overrides:
                     raise ValueError(f"{name} names the stage {stage}, but the stages are {', '.join(index.stages)}")
                 if one is not None:

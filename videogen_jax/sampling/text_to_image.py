@@ -15,7 +15,8 @@ from videogen_jax.stages.reference import Prompts, ReferenceStage
 from videogen_jax.stages.stage import Params
 from videogen_jax.weights.folder import read_model_index
 from videogen_jax.weights.model_index import UNET, VAE
-from videogen_jax.weights.parts import TextPart, load_autoencoder, load_reference, load_scheduler, load_text_encoder
+from videogen_jax.weights.parts import TextPart, load_autoencoder, load_reference, load_text_encoder
+from videogen_jax.weights.scheduler_config import load_scheduler
 from videogen_jax.weights.tokenizer import tokenize
 
 TEXT = ("text_encoder", "text_encoder_2")  # folders of the text encoders

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,13 +41,15 @@ class LatentSampling:
     steps_offset: int = 0
     set_alpha_to_one: bool = True
 
+    unet_kind: ClassVar[type[UNet]] = UNet
+
     def __post_init__(self):
         check_prediction_type(self.prediction_type)
 
     @functools.cached_property
     def network(self) -> UNet:
         """The UNet."""
-        return build_network(UNet, self.unet, f"{type(self).__name__}.unet")
+        return build_network(self.unet_kind, self.unet, f"{type(self).__name__}.unet")
 
     @functools.cached_property
     def noise_schedule(self) -> Schedule:

@@ -40,12 +40,8 @@ class TextInputs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class TextToVideoStage(VideoSampling):
-    """A video UNet that reads the prompt, and nothing else."""
-
-    resolution: int = 64
-
-    # Sampling: `start`, then `step` for each of `step_coeffs`.
+class TextGuided(VideoSampling):
+    """A video UNet that is guided by the prompt."""
 
     def passes(self, settings: StageSettings) -> tuple[str, ...]:
         """The guidance passes: without the prompt and with it; with it alone where its weight is 1."""
@@ -55,6 +51,22 @@ class TextToVideoStage(VideoSampling):
         """The weight of the text, the same for all frames."""
         del num_frames
         return GuidanceScales(np.float32(settings.guidance_scale), np.float32(1.0))
+
+    def input_spec(self, sizes: InputSizes) -> Spec:
+        side, channels = sizes.resolution, self.latent_channels
+        return {
+            "latents": jax.ShapeDtypeStruct((sizes.num_frames, side, side, channels), jnp.float16),
+            "context": jax.ShapeDtypeStruct((sizes.text_length, self.network.cross_attention_dim), jnp.float16),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class TextToVideoStage(TextGuided):
+    """A video UNet that reads the prompt, and nothing else."""
+
+    resolution: int = 64
+
+    # Sampling: `start`, then `step` for each of `step_coeffs`.
 
     def scalars(self, settings: StageSettings) -> np.ndarray:
         """Nothing: `(0,)`."""
@@ -99,10 +111,3 @@ class TextToVideoStage(VideoSampling):
         context = batch["context"][:1].astype(jnp.float32)
         added = {"pooled_text": batch.get("pooled"), "sizes": batch.get("sizes")}
         return {self.name: self.network.init(rng, x, jnp.zeros((1,)), context, **added)["params"]}
-
-    def input_spec(self, sizes: InputSizes) -> Spec:
-        side, channels = sizes.resolution, self.latent_channels
-        return {
-            "latents": jax.ShapeDtypeStruct((sizes.num_frames, side, side, channels), jnp.float16),
-            "context": jax.ShapeDtypeStruct((sizes.text_length, self.network.cross_attention_dim), jnp.float16),
-        }

@@ -205,7 +205,7 @@ class Model:
             return values.pop() if len(values) == 1 else None
 
         factor = index.temporal_factor
-        max_frames = (index.num_frames - 1) * max(index.factors) + 1
+        max_frames = (index.most_frames - 1) * max(index.factors) + 1
         return ModelView(
             **fields,
             base_frames=index.num_frames,

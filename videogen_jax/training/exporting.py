@@ -20,7 +20,8 @@ from videogen_jax.training.model_config import explicit_fields
 from videogen_jax.training.optimizer import fixed_leaves, make_optimizer
 from videogen_jax.training.state import TrainState, init_state
 from videogen_jax.weights.model_folder import ModelFolder
-from videogen_jax.weights.parts import save_public_part, save_scheduler, temporal_autoencoder_part
+from videogen_jax.weights.parts import save_public_part, temporal_autoencoder_part
+from videogen_jax.weights.scheduler_config import save_scheduler
 
 
 def export_stage(

@@ -10,12 +10,11 @@ from typing import Any
 
 from videogen_jax.models.autoencoder import AutoencoderKL, TemporalDecoder
 from videogen_jax.models.text_encoder import ACTIVATIONS, CLIPTextEncoder
-from videogen_jax.models.unet import NUM_ADDED_NUMBERS, UNet
+from videogen_jax.models.unet import UNet
 
 UNET_CLASS = "UNet2DConditionModel"
 AUTOENCODER_CLASS = "AutoencoderKL"
 TEMPORAL_AUTOENCODER_CLASS = "AutoencoderKLTemporalDecoder"
-SPATIO_TEMPORAL_CLASS = "UNetSpatioTemporalConditionModel"
 NUM_SIZES = 6  # scalars of Stable Diffusion XL's size conditioning
 TEXT_CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
 VISION_CLASS = "CLIPVisionModelWithProjection"
@@ -75,25 +74,6 @@ _UNET_FIXED = {
     "cross_attention_norm": (None,),
 }
 _UNET_WITHOUT_EFFECT = ("sample_size", "dropout", "upcast_attention", "addition_embed_type_num_heads")
-
-_SPATIO_TEMPORAL_SAME = {
-    "in_channels": 8,
-    "out_channels": 4,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "layers_per_block": 2,
-    "cross_attention_dim": 1024,
-    "transformer_layers_per_block": 1,
-}
-_SPATIO_TEMPORAL_TRANSLATED = {
-    "down_block_types": ("CrossAttnDownBlockSpatioTemporal",) * 3 + ("DownBlockSpatioTemporal",),
-    "up_block_types": ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 3,
-    "num_attention_heads": (5, 10, 20, 20),
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 768,
-}
-_SPATIO_TEMPORAL_WITHOUT_EFFECT = ("sample_size", "num_frames")
-_SPATIO_TEMPORAL_DOWN = {"CrossAttnDownBlockSpatioTemporal": True, "DownBlockSpatioTemporal": False}
-_SPATIO_TEMPORAL_UP = {"CrossAttnUpBlockSpatioTemporal": True, "UpBlockSpatioTemporal": False}
 
 _AUTOENCODER_SAME = {
     "in_channels": 3,
@@ -179,19 +159,14 @@ def unet_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     Raises:
       ValueError: a field or value is not supported; the message names it.
     """
-    _check_class(config, (UNET_CLASS,), where)
+    check_class(config, (UNET_CLASS,), where)
     full = {**_UNET_SAME, **_UNET_TRANSLATED, **config}
-    _check_fields(config, (*_UNET_SAME, *_UNET_TRANSLATED, *_UNET_WITHOUT_EFFECT), _UNET_FIXED, where)
-    attention = _block_kinds(full["down_block_types"], _DOWN, "down_block_types", where)
-    if _block_kinds(full["up_block_types"], _UP, "up_block_types", where) != attention[::-1]:
-        raise ValueError(f"{where}: up_block_types must mirror down_block_types, but are {full['up_block_types']}")
-    for name in ("layers_per_block", "cross_attention_dim"):
-        if not isinstance(full[name], int):
-            raise ValueError(f"{where}: {name} is {full[name]!r}; it must be one number for all levels")
+    check_fields(config, (*_UNET_SAME, *_UNET_TRANSLATED, *_UNET_WITHOUT_EFFECT), _UNET_FIXED, where)
+    attention = levels_with_attention(full, _DOWN, _UP, where)
     # attention_head_dim is misnamed since diffusers' first release: it is the number of heads.
     heads = full["num_attention_heads"] or full["attention_head_dim"]
-    fields = {name: _to_tuple(full[name]) for name in _UNET_SAME}
-    fields |= {"cross_attention": attention, "num_heads": _to_tuple(heads)}
+    fields = {name: to_tuple(full[name]) for name in _UNET_SAME}
+    fields |= {"cross_attention": attention, "num_heads": to_tuple(heads)}
     if full["addition_embed_type"] is not None:
         if full["addition_embed_type"] != "text_time":
             kind = full["addition_embed_type"]
@@ -200,38 +175,26 @@ def unet_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     return fields
 
 
-def spatio_temporal_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Translate the config of Stable Video Diffusion's UNet to fields of `UNet`.
+def levels_with_attention(
+    full: Mapping[str, Any], down: Mapping[str, bool], up: Mapping[str, bool], where: str
+) -> tuple[bool, ...]:
+    """Which levels of a UNet have attention.
 
-    Arguments and errors as for `unet_fields`.
+    Args:
+      full: its config, all of whose fields are there.
+      down, up: names of blocks and whether they have attention.
+      where: the file, for messages.
+
+    Raises:
+      ValueError: a block of another kind, or a field that must be one number for all levels.
     """
-    _check_class(config, (SPATIO_TEMPORAL_CLASS,), where)
-    full = {**_SPATIO_TEMPORAL_SAME, **_SPATIO_TEMPORAL_TRANSLATED, **config}
-    known = (*_SPATIO_TEMPORAL_SAME, *_SPATIO_TEMPORAL_TRANSLATED, *_SPATIO_TEMPORAL_WITHOUT_EFFECT)
-    _check_fields(config, known, {}, where)
-    attention = _block_kinds(full["down_block_types"], _SPATIO_TEMPORAL_DOWN, "down_block_types", where)
-    if _block_kinds(full["up_block_types"], _SPATIO_TEMPORAL_UP, "up_block_types", where) != attention[::-1]:
+    attention = _block_kinds(full["down_block_types"], down, "down_block_types", where)
+    if _block_kinds(full["up_block_types"], up, "up_block_types", where) != attention[::-1]:
         raise ValueError(f"{where}: up_block_types must mirror down_block_types, but are {full['up_block_types']}")
     for name in ("layers_per_block", "cross_attention_dim"):
         if not isinstance(full[name], int):
             raise ValueError(f"{where}: {name} is {full[name]!r}; it must be one number for all levels")
-    width = full["addition_time_embed_dim"]
-    if full["projection_class_embeddings_input_dim"] != NUM_ADDED_NUMBERS * width:
-        raise ValueError(
-            f"{where}: projection_class_embeddings_input_dim is {full['projection_class_embeddings_input_dim']!r}, but "
-            f"{NUM_ADDED_NUMBERS} numbers of addition_time_embed_dim {width} take {NUM_ADDED_NUMBERS * width}"
-        )
-    fields = {name: _to_tuple(full[name]) for name in _SPATIO_TEMPORAL_SAME}
-    return fields | {
-        "cross_attention": attention,
-        "num_heads": _to_tuple(full["num_attention_heads"]),
-        "added_numbers_dim": width,
-        "use_linear_projection": True,
-        # As diffusers builds them; the authors' own code has 1e-5 everywhere.
-        "down_norm_eps": tuple(1e-6 if has_attention else 1e-5 for has_attention in attention),
-        "up_norm_eps": 1e-6,
-        "temporal": "spatio_temporal",
-    }
+    return attention
 
 
 def public_config(config: Mapping[str, Any], sample_size: int | None = None) -> dict[str, Any]:
@@ -285,14 +248,14 @@ def autoencoder_fields(config: Mapping[str, Any], where: str) -> tuple[dict[str,
 
     Returns: fields of our `AutoencoderKL`, scaling factor and shift factor.
     """
-    _check_class(config, (AUTOENCODER_CLASS,), where)
+    check_class(config, (AUTOENCODER_CLASS,), where)
     full = {**_AUTOENCODER_SAME, **_AUTOENCODER_SCALES, **config}
     blocks = ("down_block_types", "up_block_types")
     translated = (*_AUTOENCODER_SAME, *_AUTOENCODER_SCALES, *blocks, *_AUTOENCODER_WITHOUT_EFFECT)
-    _check_fields(config, translated, _AUTOENCODER_FIXED, where)
+    check_fields(config, translated, _AUTOENCODER_FIXED, where)
     for name, kind in zip(blocks, ("DownEncoderBlock2D", "UpDecoderBlock2D"), strict=True):
         _check_blocks(config, name, kind, len(full["block_out_channels"]), where)
-    fields = {name: _to_tuple(full[name]) for name in _AUTOENCODER_SAME}
+    fields = {name: to_tuple(full[name]) for name in _AUTOENCODER_SAME}
     return fields, float(full["scaling_factor"]), float(full["shift_factor"] or 0.0)
 
 
@@ -301,12 +264,12 @@ def temporal_autoencoder_fields(config: Mapping[str, Any], where: str) -> tuple[
 
     Returns: fields of our `AutoencoderKLTemporalDecoder`, scaling factor and shift factor, which is 0.
     """
-    _check_class(config, (TEMPORAL_AUTOENCODER_CLASS,), where)
+    check_class(config, (TEMPORAL_AUTOENCODER_CLASS,), where)
     full = {**_AUTOENCODER_SAME, **_AUTOENCODER_SCALES, **config}
     known = ("in_channels", "out_channels", "latent_channels", "block_out_channels", "layers_per_block")
-    _check_fields(config, (*known, "down_block_types", "scaling_factor", *_AUTOENCODER_WITHOUT_EFFECT), {}, where)
+    check_fields(config, (*known, "down_block_types", "scaling_factor", *_AUTOENCODER_WITHOUT_EFFECT), {}, where)
     _check_blocks(config, "down_block_types", "DownEncoderBlock2D", len(full["block_out_channels"]), where)
-    return {name: _to_tuple(full[name]) for name in known}, float(full["scaling_factor"]), 0.0
+    return {name: to_tuple(full[name]) for name in known}, float(full["scaling_factor"]), 0.0
 
 
 def autoencoder_config(fields: Mapping[str, Any], scaling_factor: float, shift_factor: float) -> dict[str, Any]:
@@ -404,7 +367,7 @@ def vision_encoder_fields(config: Mapping[str, Any], where: str) -> dict[str, An
     names = config.get("architectures") or [VISION_CLASS]
     if set(names) != {VISION_CLASS}:
         raise ValueError(f"{where} describes a {', '.join(names)}, but a {VISION_CLASS} is needed")
-    _check_fields(config, (*_VISION_RENAMED, *_VISION_WITHOUT_EFFECT), _VISION_FIXED, where)
+    check_fields(config, (*_VISION_RENAMED, *_VISION_WITHOUT_EFFECT), _VISION_FIXED, where)
     full = {**_VISION_DEFAULTS, **config}
     for name in ("image_size", "patch_size"):
         if not isinstance(full[name], int):
@@ -419,15 +382,17 @@ def _with_defaults(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {**defaults, **fields}
 
 
-def _check_class(config: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
+def check_class(config: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
+    """Raise ValueError unless the config is of one of these classes."""
     name = config.get("_class_name")
     if name not in names:
         raise ValueError(f"{where} describes a {name}, but a {' or '.join(names)} is needed")
 
 
-def _check_fields(
+def check_fields(
     config: Mapping[str, Any], known: Iterable[str], fixed: Mapping[str, tuple[Any, ...]], where: str
 ) -> None:
+    """Raise ValueError for a field that is not known, or that has not one of its fixed values."""
     for name, value in config.items():
         if name.startswith("_") or name in known:
             continue
@@ -453,7 +418,8 @@ def _name_of(kinds: Mapping[str, bool], kind: bool) -> str:
     return next(name for name, value in kinds.items() if value == kind)
 
 
-def _to_tuple(value: Any) -> Any:
+def to_tuple(value: Any) -> Any:
+    """A list as a tuple, anything else as it is."""
     return tuple(value) if isinstance(value, list) else value
 
 

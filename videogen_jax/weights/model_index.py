@@ -94,7 +94,13 @@ class ModelIndex:
         return index
 
     def with_reference_model(self, folder: str | os.PathLike, settings: Mapping[str, Any]) -> "ModelIndex":
-        """This index for another text-to-image model, which draws the reference images by default as `settings` say."""
+        """This index for another text-to-image model, which draws the reference images by default as `settings` say.
+
+        Raises:
+          ValueError: the model reads no reference image.
+        """
+        if not self.reads_reference:
+            raise ValueError(f"{self.folder} makes videos of text alone: it has no use for a reference_model")
         sampling = {**self.sampling, REFERENCE: dict(settings)}
         return dataclasses.replace(self, sampling=sampling, reference_folder=Path(folder))
 
@@ -112,6 +118,11 @@ class ModelIndex:
         """What to say where no reference image is given and none can be drawn."""
         return f"the model has no {UNET} that could draw the reference image: give one"
 
+    @property
+    def most_frames(self) -> int:
+        """The most base frames that can be asked for."""
+        return self.num_frames
+
     def base_frames(self, num_frames: int, factor: int) -> int:
         """How many frames the cascade makes, for a video of `num_frames` with `factor` times the base frame rate."""
         del num_frames, factor
@@ -122,7 +133,7 @@ class ModelIndex:
     @property
     def stages(self) -> tuple[str, ...]:
         """The names of the stages that are sampled, in order."""
-        return (REFERENCE, *self.cascade)
+        return (REFERENCE, *self.cascade) if self.reads_reference else self.cascade
 
     @functools.cached_property
     def stage_settings(self) -> dict[str, StageSettings]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from videogen_jax.models.autoencoder import AutoencoderKL, AutoencoderKLTemporalDecoder, TemporalDecoder
 from videogen_jax.models.text_encoder import CLIPTextEncoder
-from videogen_jax.runtime.files import load_json, plain, save_json
+from videogen_jax.runtime.files import plain
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
 from videogen_jax.stages.reference import ReferenceStage
@@ -31,14 +31,12 @@ from videogen_jax.weights.diffusers_config import (
     unet_fields,
 )
 from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_part, save_part
-from videogen_jax.weights.scheduler_config import Scheduler
+from videogen_jax.weights.scheduler_config import load_scheduler
 from videogen_jax.weights.templates import parameter_shapes
 from videogen_jax.weights.tokenizer import MAX_LENGTH, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
-
-SCHEDULER_NAME = "scheduler_config.json"
 
 
 def load_autoencoder_config(model_folder: str | Path, dtype: Any = None) -> FrozenAutoencoder:
@@ -82,15 +80,22 @@ def load_autoencoder(model_folder: str | Path, dtype: Any = None) -> tuple[Froze
 
 
 class TextPart(NamedTuple):
-    """Tokenizer, text encoder and its parameters."""
+    """Tokenizer, text encoder and its parameters.
+
+    Attributes:
+      tokenizer, network, params: of the encoder.
+      penultimate: cross-attention reads the states before the last layer, which are normalised as the last ones are.
+    """
 
     tokenizer: "CLIPTokenizer"
     network: CLIPTextEncoder
     params: Params
+    penultimate: bool = False
 
     def encode(self, params: Params, tokens: jax.Array) -> jax.Array:
         """tokens int32 `(B, L)` -> `(B, L, D)` float32, what cross-attention reads."""
-        return self.network.apply({"params": params}, tokens).last_hidden_state.astype(jnp.float32)
+        features = self.network.apply({"params": params}, tokens)
+        return (features.before_last if self.penultimate else features.last_hidden_state).astype(jnp.float32)
 
 
 def load_model_tokenizer(model_folder: str | Path, number: int = 1) -> "CLIPTokenizer":
@@ -159,11 +164,7 @@ def load_reference(model_folder: str | Path, dtype: Any = None) -> ReferencePart
     scheduler = load_scheduler(model_folder)
     stage = ReferenceStage(
         unet=fields | ({} if dtype is None else {"dtype": dtype}),
-        schedule=scheduler.schedule,
-        prediction_type=scheduler.prediction_type,
-        timestep_spacing=scheduler.timestep_spacing,
-        steps_offset=scheduler.steps_offset,
-        set_alpha_to_one=scheduler.set_alpha_to_one,
+        **scheduler.stage_fields(),
     )
     side = 2 ** (len(fields["block_out_channels"]) - 1)
     batch = batch_spec(named(where, stage.input_spec, InputSizes(resolution=side)))
@@ -175,21 +176,6 @@ def load_reference(model_folder: str | Path, dtype: Any = None) -> ReferencePart
         batch["sizes"] = floats(1, NUM_SIZES)
     template = named(where, parameter_shapes, stage, stage.init, batch)["unet"]
     return ReferencePart(stage, load_part(folder, template, dtype), scheduler.sampler, config.get("sample_size"))
-
-
-def load_scheduler(model_folder: str | Path) -> Scheduler:
-    """What `scheduler/scheduler_config.json` asks for. ValueError: missing, or a field that is not supported."""
-    path = Path(model_folder) / "scheduler" / SCHEDULER_NAME
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: the noise schedule of {Path(model_folder) / 'unet'} is not known")
-    return Scheduler.from_config(load_json(path), str(path))
-
-
-def save_scheduler(model_folder: str | Path, stage: ReferenceStage) -> None:
-    """Writes the `scheduler` folder that goes with a text-to-image UNet trained here: DDIM, as the stage samples."""
-    settings = {name: getattr(stage, name) for name in ("prediction_type", "timestep_spacing", "steps_offset")}
-    scheduler = Scheduler(stage.schedule, "ddim", **settings, set_alpha_to_one=stage.set_alpha_to_one)
-    save_json(Path(model_folder) / "scheduler" / SCHEDULER_NAME, scheduler.to_config())
 
 
 def load_stage(

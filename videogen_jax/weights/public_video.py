@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from videogen_jax.stages.settings import CASCADE_ONLY, IMAGE_TO_VIDEO_ONLY
 from videogen_jax.weights.folder import CONFIG_NAME, INDEX_NAME, load_config, read_model_index
 from videogen_jax.weights.model_index import CLASS_NAME, UNET, VAE, ModelIndex, Size, levels_of
+from videogen_jax.weights.scheduler_config import load_scheduler
 
 VIDEO = "video"  # the name of a public model's stage among the stages; its folder is UNET
 
@@ -104,7 +105,57 @@ class StableVideoDiffusionIndex(PublicVideoIndex):
         return cls(folder, (VIDEO,), num_frames, fps=cls._DEFAULTS["conditioning_fps"], sampling=sampling)
 
 
-_KINDS = {kind.class_name: kind for kind in (StableVideoDiffusionIndex,)}
+@dataclasses.dataclass(frozen=True)
+class TextToVideoIndex(PublicVideoIndex):
+    """A folder of ModelScope's text-to-video model or of ZeroScope as diffusers writes it.
+
+    It reads no reference image. Nothing in it depends on the number of frames.
+    """
+
+    class_name: ClassVar[str] = "TextToVideoSDPipeline"
+    parts: ClassVar[tuple[str, ...]] = (UNET, VAE, "text_encoder", "tokenizer", "scheduler")
+    reads_reference: ClassVar[bool] = False
+    most_frames: ClassVar[int] = 1000  # a mistyped number of frames is refused before it fills the memory
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike) -> "TextToVideoIndex":
+        """Read the index of a folder; errors as of `StableVideoDiffusionIndex.read`."""
+        folder = Path(folder)
+        cls.check_parts(folder)
+        # As diffusers samples it; the authors show their videos at 8 frames a second.
+        settings = {"steps": 50, "sampler": load_scheduler(folder).sampler, "guidance_scale": 9.0}
+        return cls(folder, (VIDEO,), 16, fps=8.0, sampling={VIDEO: settings, "decode_chunk": 8, "decode_overlap": 0})
+
+    @functools.cached_property
+    def size(self) -> Size:
+        """(height, width): the UNet's `sample_size`, in latents; ModelScope's 256x256 where it says none."""
+        side = load_config(self.folder / UNET).get("sample_size") or 32
+        height, width = side if isinstance(side, list) else (side, side)
+        pixels = 2 ** (levels_of(self.folder / VAE, load_config(self.folder / VAE)) - 1)
+        return height * pixels, width * pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class I2VGenXLIndex(PublicVideoIndex):
+    """A folder of I2VGen-XL as diffusers writes it."""
+
+    class_name: ClassVar[str] = "I2VGenXLPipeline"
+    parts: ClassVar[tuple[str, ...]] = (UNET, VAE, "text_encoder", "tokenizer", "image_encoder", "scheduler")
+    own_settings: ClassVar[tuple[str, ...]] = ("conditioning_fps",)
+    trained_size: ClassVar[Size] = (704, 1280)
+    most_frames: ClassVar[int] = 1000
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike) -> "I2VGenXLIndex":
+        """Read the index of a folder; errors as of `StableVideoDiffusionIndex.read`."""
+        folder = Path(folder)
+        cls.check_parts(folder)
+        settings = {"steps": 50, "sampler": load_scheduler(folder).sampler, "guidance_scale": 9.0}
+        settings["conditioning_fps"] = fps = 16.0
+        return cls(folder, (VIDEO,), 16, fps=fps, sampling={VIDEO: settings, "decode_chunk": 1, "decode_overlap": 0})
+
+
+_KINDS = {kind.class_name: kind for kind in (StableVideoDiffusionIndex, TextToVideoIndex, I2VGenXLIndex)}
 
 
 def read_index(folder: str | os.PathLike) -> ModelIndex:

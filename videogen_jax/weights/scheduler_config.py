@@ -9,8 +9,16 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from videogen_jax.runtime.files import load_json, save_json
+
+if TYPE_CHECKING:
+    from videogen_jax.stages.latent_diffusion import LatentSampling
+
+_FILE = "scheduler/scheduler_config.json"  # in a model folder
+_STAGE_FIELDS = ("schedule", "prediction_type", "timestep_spacing", "steps_offset", "set_alpha_to_one")
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 SAMPLER_OF_CLASS = {
     "DDIMScheduler": "ddim",
@@ -198,6 +206,10 @@ class Scheduler:
             "steps_offset": self.steps_offset,
         }
 
+    def stage_fields(self) -> dict[str, Any]:
+        """The fields of a `LatentSampling` that samples as these settings ask for."""
+        return {name: getattr(self, name) for name in _STAGE_FIELDS}
+
     def to_config(self) -> dict[str, Any]:
         """Return the content of scheduler_config.json from which `from_config` restores these settings.
 
@@ -255,3 +267,21 @@ def _read_fields(
                 raise ValueError(f"{where}: {field} is {value!r}; a {name} is supported only with {allowed}")
         elif field not in known:
             raise ValueError(f"{where}: {field} is not a supported field of a {name}; remove it")
+
+
+def load_scheduler(model_folder: str | Path) -> Scheduler:
+    """What `scheduler/scheduler_config.json` asks for. ValueError: missing, or a field that is not supported."""
+    path = Path(model_folder) / _FILE
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: the noise schedule of {Path(model_folder) / 'unet'} is not known")
+    return Scheduler.from_config(load_json(path), str(path))
+
+
+def save_scheduler(model_folder: str | Path, stage: "LatentSampling") -> None:
+    """Write the `scheduler` folder that goes with a UNet trained here.
+
+    It is DDIM's, or for continuous timesteps Euler's, with the stage's schedule.
+    """
+    fields = {name: getattr(stage, name) for name in _STAGE_FIELDS}
+    sampler = "euler" if stage.schedule["name"] == "karras" else "ddim"
+    save_json(Path(model_folder) / _FILE, Scheduler(sampler=sampler, **fields).to_config())
