@@ -40,6 +40,9 @@ _MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; the embedde
 _REFERENCE_MODEL = flags.DEFINE_string(
     "reference_model", None, "A folder or hub id in diffusers' layout (Stable Diffusion) that draws the reference image"
 )
+_UPPER_MODEL = flags.DEFINE_string(
+    "upper_model", None, "A folder or hub id of ZeroScope XL, which makes the videos of a model like ZeroScope larger"
+)
 _AOT = flags.DEFINE_string("aot", None, "A folder of programs that videogen_jax.export_sampler wrote, to start sooner")
 _SEED = flags.DEFINE_integer("seed", None, "Seed of the random numbers, the same for every prompt")
 _REFERENCE = flags.DEFINE_string("reference", None, "An image to take instead of drawing the reference image")
@@ -59,17 +62,18 @@ _MIN_GUIDANCE_SCALE = flags.DEFINE_float(
     "min_guidance_scale", None, "Weight of guidance in the first frame (Stable Video Diffusion)"
 )
 _CONDITIONING_FPS = flags.DEFINE_float(
-    "conditioning_fps", None, "Frames a second that the network is told (Stable Video Diffusion)"
+    "conditioning_fps", None, "Frames a second that the network is given (Stable Video Diffusion, I2VGen-XL)"
 )
+_STRENGTH = flags.DEFINE_float("strength", None, "How far the upper model may go from the video below, up to 1")
 _SAVE_REFERENCE = flags.DEFINE_boolean("save_reference", False, "Also write the reference image")
 _AOT_TOPOLOGY = flags.DEFINE_string("aot_topology", None, "Only compile the programs for this TPU pod, e.g. v5e:2x2")
 _AOT_OUTPUT = flags.DEFINE_string("aot_output", None, "With --aot_topology: a file for what was found, as JSON")
-_IMAGE_TO_VIDEO = (_MOTION_BUCKET_ID, _NOISE_AUG_STRENGTH, _MIN_GUIDANCE_SCALE, _CONDITIONING_FPS)
+_PUBLIC_ONLY = (_MOTION_BUCKET_ID, _NOISE_AUG_STRENGTH, _MIN_GUIDANCE_SCALE, _CONDITIONING_FPS, _STRENGTH)
 _SETTINGS = (  # a recipe has them
     *(_SEED, _FRAMES, _FPS, _SIZE, _GUIDANCE_SCALE, _REFERENCE_GUIDANCE_SCALE, _STEPS),
-    *_IMAGE_TO_VIDEO,
+    *_PUBLIC_ONLY,
 )
-_OVERRIDES = (_MODEL, _REFERENCE_MODEL, _AOT, *_SETTINGS)
+_OVERRIDES = (_MODEL, _REFERENCE_MODEL, _UPPER_MODEL, _AOT, *_SETTINGS)
 
 
 def _config() -> ConfigDict:
@@ -77,7 +81,10 @@ def _config() -> ConfigDict:
     config = _CONFIG.value
     with config.unlocked():
         for flag in _OVERRIDES:
-            for section in (config, config.reference, config.cascade, config.get("video", {})):
+            sections = [config, config.reference, config.cascade, config.get("video", {})]
+            if flag is _STRENGTH:  # the upper stage's other fields are in `cascade`, which is for all
+                sections = [config.get("upper", {})]
+            for section in sections:
                 if flag.value is not None and flag.name in section:
                     section[flag.name] = flag.value
     return config

@@ -15,6 +15,7 @@ from tests.public_models import gaussian_noise, pictures, randomize  # noqa: E40
 from videogen_jax.runtime.pillow_resize import apply_weights, pillow_weights  # noqa: E402
 from videogen_jax.sampling.pipeline import VideoGenPipeline  # noqa: E402
 from videogen_jax.sampling.recipe import Recipe  # noqa: E402
+from videogen_jax.sampling.request import SamplingRequest  # noqa: E402
 from videogen_jax.video_io import read_video  # noqa: E402
 from videogen_jax.weights.public_video import read_index  # noqa: E402
 from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer  # noqa: E402
@@ -189,6 +190,82 @@ def test_each_condition_of_i2vgen_xl_matters(i2vgen, change):
     assert np.abs(after.astype(float) - before).max() > 4 * TOLERANCE
 
 
+@pytest.fixture(scope="module")
+def enlarging(parts, text_to_video, tmp_path_factory):
+    """diffusers' pipeline that makes a video larger, and ours with it above the other one."""
+    torch.manual_seed(3)
+    theirs = diffusers.VideoToVideoSDPipeline(
+        unet=randomize(diffusers.UNet3DConditionModel(**BLOCKS)),
+        scheduler=diffusers.DDIMScheduler(**DDIM, beta_schedule="scaled_linear", set_alpha_to_one=False),
+        **parts,
+    )
+    folder = tmp_path_factory.mktemp("zeroscope_xl")
+    theirs.set_progress_bar_config(disable=True)
+    theirs.save_pretrained(folder)
+    return theirs, folder, VideoGenPipeline.from_pretrained(text_to_video[1], upper_model=folder)
+
+
+def test_a_video_is_made_larger_as_in_diffusers(enlarging, text_to_video, monkeypatch):
+    theirs, _, pipeline = enlarging
+    size, lower_size = (64, 128), (32, 64)
+    noise = {"video": gaussian_noise(2, FRAMES, 4, 8, 4), "upper": NOISE}
+    settings = {"steps": STEPS, "guidance_scale": {"video": 6.0, "upper": 3.0}, "strength": 0.6}
+    seen = {}
+    ours = pipeline(
+        PROMPTS,
+        latents=noise,
+        size=size,
+        num_frames=FRAMES,
+        callback=lambda stage, step, of, preview: seen.update({stage: (of, preview)}),
+        previews=True,
+        **settings,
+    )
+    assert ours.frames.shape == (2, FRAMES, *size, 3)
+    assert (seen["video"][0], seen["upper"][0]) == (5, 3)
+    lower = seen["video"][1]
+    alone = text_to_video[2](
+        PROMPTS, latents=noise["video"], size=lower_size, num_frames=FRAMES, steps=STEPS, guidance_scale=6.0
+    )
+    assert np.abs(lower.astype(int) - alone.frames).max() <= 1  # decoded one by one, and eight at once
+
+    kind = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution
+    monkeypatch.setattr(kind, "sample", lambda self, generator=None: self.mean)  # a little noise
+    module = "diffusers.pipelines.deprecated.text_to_video_synthesis.pipeline_text_to_video_synth_img2img"
+    for prompt, frames, own, start in zip(PROMPTS, ours.frames, lower, NOISE, strict=True):
+        monkeypatch.setattr(f"{module}.randn_tensor", lambda *_, x=start, **__: torch.from_numpy(x).movedim(-1, 1))
+        enlarged = [Image.fromarray(frame).resize(size[::-1], Image.Resampling.BICUBIC) for frame in own]
+        (expected,) = theirs(
+            prompt, enlarged, strength=0.6, num_inference_steps=STEPS, guidance_scale=3.0, output_type="np"
+        ).frames
+        assert expected.std() > 0.05
+        assert np.abs(frames - 255.0 * expected).max() <= TOLERANCE
+
+
+def test_what_an_upper_model_may_be(enlarging, text_to_video, i2vgen, tiny_model):
+    _, folder, pipeline = enlarging
+    assert pipeline.index.size == (576, 1024)
+    assert pipeline.noise_shape(0, 1, 24, (576, 1024)) == (1, 24, 40, 72, 4)  # 320x576 pixels
+    assert pipeline.noise_shape(1, 1, 24, (576, 1024)) == (1, 24, 72, 128, 4)
+    recipe = Recipe.from_json(pipeline._recipe(*_resolved(pipeline), 0).to_json())
+    assert recipe.components == {"upper_model": str(folder)}
+    assert recipe.request.stages["upper"].strength == 0.6
+    with pytest.raises(ValueError, match=r"strength is 0.001, but of 50 steps that leaves none"):
+        pipeline(PROMPTS, size=SIZE, strength=0.001)
+    with pytest.raises(ValueError, match=r"strength is 1.5, but must be above 0 and at most 1"):
+        pipeline(PROMPTS, size=SIZE, strength=1.5)
+    with pytest.raises(ValueError, match="strength is not a setting of this model"):
+        text_to_video[2](PROMPTS, size=SIZE, strength=0.5)
+    with pytest.raises(ValueError, match=r"describes a I2VGenXLPipeline, but an upper_model is a TextToVideoSDPipe"):
+        VideoGenPipeline.from_pretrained(text_to_video[1], upper_model=i2vgen[1])
+    with pytest.raises(ValueError, match="takes no upper_model: only a model that makes videos of text alone does"):
+        VideoGenPipeline.from_pretrained(tiny_model, upper_model=folder)
+
+
+def _resolved(pipeline):
+    request = SamplingRequest.from_keywords(PROMPTS[0], size=SIZE).resolve(pipeline.index)
+    return request, pipeline.inputs(request)
+
+
 def test_what_their_folders_say(text_to_video, i2vgen):
     index = read_index(text_to_video[1])
     assert (index.size, index.num_frames, index.fps, index.size_multiple) == ((256, 256), 16, 8.0, 16)
@@ -251,7 +328,10 @@ def test_a_text_encoder_of_another_width_is_named(i2vgen, tmp_path):
         VideoGenPipeline.from_pretrained(folder)
 
 
-@pytest.mark.parametrize(("name", "theirs"), [("box", Image.Resampling.BOX), ("bilinear", Image.Resampling.BILINEAR)])
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [("box", Image.Resampling.BOX), ("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)],
+)
 @pytest.mark.parametrize(("size", "to"), [((45, 70), (31, 20)), ((20, 33), (50, 66)), ((704, 1280), (224, 224))])
 def test_pillows_filters(name, theirs, size, to):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)

@@ -70,11 +70,13 @@ class Sampler(abc.ABC):
         check_prediction_type(self.prediction_type)
 
     @abc.abstractmethod
-    def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
+    def coefficients(self, num_steps: int, strength: float = 1.0) -> dict[str, np.ndarray]:
         """Work out the coefficients of all steps.
 
         Args:
           num_steps: 1 to the number of training timesteps; any number of steps of a `KarrasSchedule`.
+          strength: share of them that is taken, the last ones, where sampling starts from something that is noised: see
+            `start_from`.
 
         Returns:
           Arrays with one row for each call of the network, in order (one a step, `PNDM` one more): "t", the timestep
@@ -88,7 +90,21 @@ class Sampler(abc.ABC):
 
     def start(self, noise: jax.Array) -> SamplerState:
         """The state before the first step, from standard normal noise `(B, ...)`."""
-        return SamplerState(jnp.asarray(noise, jnp.float32))
+        return self.state(jnp.asarray(noise, jnp.float32))
+
+    def start_from(self, clean: jax.Array, noise: jax.Array, alpha: jax.Array, sigma: jax.Array) -> SamplerState:
+        """The state before the first of the steps that a `strength` below 1 leaves (SDEdit, Meng et al. 2022).
+
+        Args:
+          clean: what is noised, and by sampling made again, `(B, ...)`.
+          noise: standard normal, of its shape.
+          alpha, sigma: of the first of those steps.
+        """
+        return self.state(alpha * clean + sigma * jnp.asarray(noise, jnp.float32))
+
+    def state(self, x: jax.Array) -> SamplerState:
+        """The state before a step at which nothing is remembered, from x_t `(B, ...)` float32."""
+        return SamplerState(x)
 
     @abc.abstractmethod
     def step(self, denoise: Denoise, state: SamplerState, coeffs: Coefficients) -> SamplerState:
@@ -100,11 +116,19 @@ class Sampler(abc.ABC):
           coeffs: those of this step, from `coefficients`; may be traced.
         """
 
-    def timesteps(self, num_steps: int) -> np.ndarray:
-        """The timesteps `(num_steps,)` of the steps, strictly falling."""
-        return self.schedule.sampling_timesteps(
+    def timesteps(self, num_steps: int, strength: float = 1.0) -> np.ndarray:
+        """The timesteps of the steps, strictly falling: `num_steps`, or the share `strength` of them, rounded down.
+
+        Raises:
+          ValueError: no step is left.
+        """
+        timesteps = self.schedule.sampling_timesteps(
             num_steps, self.spacing, self.steps_offset, omit_lowest=self.omit_lowest, fractional=self.fractional
         )
+        taken = int(num_steps * strength)
+        if taken < 1:
+            raise ValueError(f"strength is {strength}, but of {num_steps} steps that leaves none")
+        return timesteps[num_steps - taken :]
 
     def alphas_cumprod_of(self, timesteps: np.ndarray) -> np.ndarray:
         """The noise schedule at `timesteps`, float64. ValueError: the network cannot predict from one of them."""
@@ -145,12 +169,12 @@ class DPMSolverPlusPlus2M(Sampler):
     name = "dpmpp_2m"
     omit_lowest = True  # the last step goes to noise level 0 at once
 
-    def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
-        timesteps = self.timesteps(num_steps)
+    def coefficients(self, num_steps: int, strength: float = 1.0) -> dict[str, np.ndarray]:
+        timesteps = self.timesteps(num_steps, strength)
         alpha, sigma = self.scales_of(timesteps)
         first_order = alpha[1:] - alpha[:-1] * sigma[1:] / sigma[:-1]  # alpha_s (1 - exp(-h))
-        half_inverse_r = np.zeros(num_steps)  # 1 / 2r, 0 for a step of first order
-        if num_steps > 2:
+        half_inverse_r = np.zeros(len(timesteps))  # 1 / 2r, 0 for a step of first order
+        if len(timesteps) > 2:
             with np.errstate(divide="ignore"):
                 log_snr = np.log(alpha[:-1]) - np.log(sigma[:-1])
             h = np.diff(log_snr)
@@ -164,8 +188,7 @@ class DPMSolverPlusPlus2M(Sampler):
             previous_x0=-first_order * half_inverse_r,
         )
 
-    def start(self, noise: jax.Array) -> SamplerState:
-        x = jnp.asarray(noise, jnp.float32)
+    def state(self, x: jax.Array) -> SamplerState:
         return SamplerState(x, history=jnp.zeros_like(x))
 
     def step(self, denoise: Denoise, state: SamplerState, coeffs: Coefficients) -> SamplerState:
@@ -182,8 +205,8 @@ class DDIM(Sampler):
 
     name = "ddim"
 
-    def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
-        timesteps = self.timesteps(num_steps)
+    def coefficients(self, num_steps: int, strength: float = 1.0) -> dict[str, np.ndarray]:
+        timesteps = self.timesteps(num_steps, strength)
         alpha, sigma = self.scales_of(timesteps)
         x = sigma[1:] / sigma[:-1]
         return _as_float32(timesteps, alpha=alpha[:-1], sigma=sigma[:-1], x=x, x0=alpha[1:] - alpha[:-1] * x)
@@ -206,14 +229,14 @@ class Euler(DDIM):
     name = "euler"
     fractional = True
 
-    def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
-        coeffs = super().coefficients(num_steps)
+    def coefficients(self, num_steps: int, strength: float = 1.0) -> dict[str, np.ndarray]:
+        coeffs = super().coefficients(num_steps, strength)
         # Whether any timestep is fractional depends on num_steps; the dtype must not.
         return coeffs | {"t": coeffs["t"].astype(np.float32)} if self.spacing == "linspace" else coeffs
 
     def start(self, noise: jax.Array) -> SamplerState:
         scale = self.schedule.start_scale(self.spacing)
-        return SamplerState(jnp.asarray(noise, jnp.float32) * np.float32(scale))
+        return self.state(jnp.asarray(noise, jnp.float32) * np.float32(scale))
 
 
 class PNDM(Sampler):
@@ -248,14 +271,14 @@ class PNDM(Sampler):
         if self.prediction_type == "sample":
             raise ValueError("sampler 'pndm' has no x0: it does not take prediction_type 'sample'")
 
-    def coefficients(self, num_steps: int) -> dict[str, np.ndarray]:
-        timesteps, alphas_cumprod = self.timesteps(num_steps), self.schedule.float64()
+    def coefficients(self, num_steps: int, strength: float = 1.0) -> dict[str, np.ndarray]:
+        timesteps, alphas_cumprod = self.timesteps(num_steps, strength), self.schedule.float64()
         if np.any(self.alphas_cumprod_of(timesteps) == 0.0):
             raise ValueError("sampler 'pndm' cannot start from zero terminal SNR: use another, or spacing 'leading'")
         stride = len(alphas_cumprod) // num_steps
-        calls = np.concatenate([timesteps[:2], timesteps[1:]]) if num_steps > 1 else timesteps
+        calls = np.concatenate([timesteps[:2], timesteps[1:]]) if len(timesteps) > 1 else timesteps
         begins, ends = calls.copy(), calls - stride  # of the step that each call takes
-        if num_steps > 1:
+        if len(timesteps) > 1:
             begins[1], ends[1] = calls[1] + stride, calls[1]
         # A stride above the last timestep or below the first leaves the schedule.
         begin = alphas_cumprod[np.minimum(begins, len(alphas_cumprod) - 1)]
@@ -271,8 +294,7 @@ class PNDM(Sampler):
             repeat=np.arange(len(calls)) == 1,
         )
 
-    def start(self, noise: jax.Array) -> SamplerState:
-        x = jnp.asarray(noise, jnp.float32)
+    def state(self, x: jax.Array) -> SamplerState:
         return SamplerState(x, history=(x, jnp.zeros((3, *x.shape))))
 
     def step(self, denoise: Denoise, state: SamplerState, coeffs: Coefficients) -> SamplerState:

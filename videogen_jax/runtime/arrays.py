@@ -79,17 +79,17 @@ def _blur_and_resize(n: int, m: int) -> np.ndarray:
     position = np.arange(m) * ((n - 1) / max(m - 1, 1))
     before = np.floor(position).astype(int)
     neighbours = before[:, None] + np.arange(-1, 3)  # (m, 4)
-    cubic = _cubic(position[:, None] - neighbours)
+    weights = cubic(position[:, None] - neighbours)
     pixels = np.clip(neighbours, 0, n - 1)[:, :, None] + offsets  # (m, 4, taps), mirrored next
     period = max(2 * (n - 1), 1)
     pixels = n - 1 - np.abs(n - 1 - pixels % period)
 
     matrix = np.zeros((m, n))
-    np.add.at(matrix, (np.arange(m)[:, None, None], pixels), cubic[:, :, None] * blur)
+    np.add.at(matrix, (np.arange(m)[:, None, None], pixels), weights[:, :, None] * blur)
     return matrix.astype(np.float32)
 
 
-def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
+def cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
     """Weight of a pixel at a distance (Keys 1981, eq. 15); a = -0.75 is PyTorch's."""
     x = np.abs(distance)
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1

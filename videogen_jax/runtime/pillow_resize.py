@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from videogen_jax.runtime.arrays import cubic
+
 # The filters: weight of a pixel at a distance, in pixels of the smaller image, and the distance where they end.
 _FILTERS = {
     "box": (lambda x: ((x > -0.5) & (x <= 0.5)).astype(np.float64), 0.5),
     "bilinear": (lambda x: np.maximum(1.0 - np.abs(x), 0.0), 1.0),
+    "bicubic": (lambda x: cubic(x, a=-0.5), 2.0),
 }
 
 
@@ -21,7 +24,7 @@ def pillow_weights(n: int, m: int, name: str) -> np.ndarray:
 
     Args:
       n, m: at least 1.
-      name: "box" or "bilinear".
+      name: "box", "bilinear" or "bicubic".
     """
     weight, support = _FILTERS[name]
     scale = n / m
@@ -46,5 +49,6 @@ def apply_weights(pixels: jax.Array, rows: np.ndarray, columns: np.ndarray) -> j
     """
     highest = jax.lax.Precision.HIGHEST
     for axes, weights in (("jw,...hwc->...hjc", columns), ("ih,...hwc->...iwc", rows)):
-        pixels = jnp.floor(jnp.einsum(axes, weights, pixels, precision=highest) + 0.5)
+        pixels = jnp.einsum(axes, weights, pixels, precision=highest)
+        pixels = jnp.clip(jnp.floor(pixels + 0.5), 0.0, 255.0)  # bicubic interpolation overshoots
     return pixels

@@ -18,7 +18,7 @@ from videogen_jax.sampling.generate import ShapeExecutor, fit_references, genera
 from videogen_jax.sampling.pipeline import VideoGenOutput, VideoGenPipeline
 from videogen_jax.sampling.recipe import Recipe, array_digest, software
 from videogen_jax.sampling.request import MAX_SEED, SamplingRequest
-from videogen_jax.sampling.source import ModelSource
+from videogen_jax.sampling.source import COMPONENTS, ModelSource
 from videogen_jax.video_io import (
     IMAGE_SUFFIXES,
     SUFFIXES,
@@ -142,6 +142,8 @@ def remake(
     with config.unlocked():
         config.model = config.model or recipe.model
         config.reference_model = config.reference_model or recipe.reference_model or ""
+        for name, value in (recipe.components or {}).items():
+            config[name] = config.get(name) or value
         config.dtype = config.dtype or recipe.dtype
     source = find_model(config, drawn=reference is None)
     request, image = recipe.whole_batch(), None
@@ -218,7 +220,8 @@ def find_model(config: ConfigDict, drawn: bool) -> ModelSource:
         raise ValueError(f"seed is {config.seed}, but must be from 0 to {MAX_SEED}")
     if config.dtype not in ("", "float32", "bfloat16", "float16"):
         raise ValueError(f"config.dtype is {config.dtype!r}, but must be float32, bfloat16 or float16")
-    return ModelSource.find(config.model, config.reference_model if drawn else None, config.aot)
+    components = {name: config.get(name) for name in COMPONENTS}
+    return ModelSource.find(config.model, config.reference_model if drawn else None, config.aot, **components)
 
 
 def load(config: ConfigDict, source: ModelSource) -> VideoGenPipeline:

@@ -186,6 +186,9 @@ def generate(
     # The cascade, from the lowest resolution up: each stage sees the text, the reference and the stage below.
     latents = None
     for number, (name, stage) in enumerate(zip(index.cascade, model.cascade, strict=True)):
+        if stage.encodes_lower:
+            enlarge = partial(model.enlarge, number, size)
+            latents = run(key(f"{name}_lower"), enlarge, params[VAE], latents)
         start = partial(model.start_cascade, number, num_frames=base_frames, size=size)
         args = (inputs.seeds, prompts, empty, references[number], latents, scalars[number])
         latents, steps = sample_stage(name, stage, params[name], start, *args)

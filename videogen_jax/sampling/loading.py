@@ -12,6 +12,7 @@ from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
 from videogen_jax.stages.stage import Params
 from videogen_jax.stages.temporal import TemporalStage
+from videogen_jax.stages.text_to_video import TextToVideoStage, VideoToVideoStage
 from videogen_jax.stages.video_sampling import VideoSampling
 from videogen_jax.weights.model_index import DECODER, IMAGE_ENCODER, REFERENCE, UNET, UPSAMPLER, VAE, ModelIndex
 from videogen_jax.weights.parts import (
@@ -130,14 +131,19 @@ def _stable_video_diffusion(index: StableVideoDiffusionIndex, dtype: str) -> Par
 
 
 def _text_to_video(index: TextToVideoIndex, dtype: str) -> Parts:
-    """Load ModelScope's text-to-video model or ZeroScope."""
+    """Load ModelScope's text-to-video model or ZeroScope, and ZeroScope XL above it.
+
+    Of the latter the UNet alone: its text encoder and its autoencoder are the lower one's.
+    """
     text = load_text_encoder(index.folder, dtype)
     autoencoder, vae_params = load_autoencoder(index.folder, dtype)
-    (name,) = index.cascade
-    resolution = index.resolution // autoencoder.network.downsampling
-    stage, stage_params = load_text_to_video(index.folder, text.network.hidden_size, resolution, dtype)
-    params = jax.device_put({name: stage_params, TEXT[0]: text.params, VAE: vae_params})
-    return Parts(text._replace(params=None), autoencoder, None, (stage,), None, None, params)
+    params, stages = {TEXT[0]: text.params, VAE: vae_params}, []
+    folders = ((index.folder, index.lower_size, TextToVideoStage), (index.upper_folder, index.size, VideoToVideoStage))
+    for name, (folder, size, kind) in zip(index.cascade, folders, strict=False):
+        resolution = min(size) // autoencoder.network.downsampling
+        stage, params[name] = load_text_to_video(folder, text.network.hidden_size, resolution, dtype, kind)
+        stages.append(stage)
+    return Parts(text._replace(params=None), autoencoder, None, tuple(stages), None, None, jax.device_put(params))
 
 
 def _i2vgen_xl(index: I2VGenXLIndex, dtype: str) -> Parts:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from videogen_jax.diffusion.samplers import SamplerState
 from videogen_jax.runtime.arrays import to_uint8, to_unit
+from videogen_jax.runtime.pillow_resize import apply_weights, pillow_weights
 from videogen_jax.sampling.loading import load_parts
 from videogen_jax.sampling.request import Size
 from videogen_jax.sampling.source import ModelSource
@@ -38,6 +39,7 @@ class VideoGenModel:
     Attributes:
       index: what the model folder says of itself.
       name: what recipes call the model: the folder or hub id by which it can be found again.
+      components: see `ModelSource`.
       text, autoencoder, reference, cascade, temporal, decoder, params, image_encoder: see `loading.Parts`.
       dtype: in which the networks compute.
     """
@@ -53,6 +55,7 @@ class VideoGenModel:
     params: Mapping[str, Params]
     image_encoder: ImagePart | None = None
     dtype: str = "float32"
+    components: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def load(cls, source: ModelSource, dtype: str | None = None) -> Self:
@@ -73,7 +76,7 @@ class VideoGenModel:
         parts = load_parts(source.index, dtype)
         for stage in parts.cascade:
             stage.noise_schedule  # noqa: B018  (worked out here: it must be no part of a program that is traced)
-        return cls(source.index, source.name, dtype=dtype, **parts._asdict())
+        return cls(source.index, source.name, dtype=dtype, components=source.components, **parts._asdict())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, cascade={self.index.cascade}, dtype={self.dtype!r})"
@@ -86,11 +89,20 @@ class VideoGenModel:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, by which a recipe recognises the model: see `model_fingerprint`."""
-        return model_fingerprint(filter(None, (self.index.folder, self.index.reference_folder)))
+        return model_fingerprint(self.index.folders)
 
     def latent_size(self, side: int, size: Size) -> Size:
         """(h, w) of latents, of side `side` where the model was trained, in a video of `size` pixels."""
         return size[0] * side // self.resolution, size[1] * side // self.resolution
+
+    def stage_size(self, stage: VideoSampling, size: Size) -> Size:
+        """(h, w) of the latents of a stage of the cascade in a video of `size` pixels.
+
+        Rounded to what its UNet can halve, where the stages of public models have not the same shape.
+        """
+        multiple = 2 ** (len(stage.network.block_out_channels) - 1)
+        scale = stage.resolution / (self.resolution * multiple)
+        return tuple(max(1, round(length * scale)) * multiple for length in size)
 
     # Text.
 
@@ -159,7 +171,7 @@ class VideoGenModel:
         keys = None if seeds is None else stage_keys(seeds, _IMAGE_NOISE)
         frames, scalars = to_unit(images)[:, None], scalars or (None,) * len(self.cascade)
         return tuple(
-            stage.encode_reference(encoders, frames, self.latent_size(stage.resolution, images.shape[1:3]), keys, own)
+            stage.encode_reference(encoders, frames, self.stage_size(stage, images.shape[1:3]), keys, own)
             for stage, own in zip(self.cascade, scalars, strict=True)
         )
 
@@ -193,13 +205,36 @@ class VideoGenModel:
         """
         stage = self.cascade[number]
         inputs = stage.inputs(prompts, empty, reference, lower, scalars, self.index.fps)
-        static |= {"noise": noise, "size": self.latent_size(stage.resolution, size)}
+        static |= {"noise": noise, "size": self.stage_size(stage, size)}
         return stage.start(stage_keys(seeds, number + 1), inputs, num_frames, **static)
 
     def noise_shape(self, number: int, batch: int, num_frames: int, size: Size) -> tuple[int, ...]:
         """The shape `(B, T, h, w, C)` of the noise that stage `number` starts from, for T base frames."""
         stage = self.cascade[number]
-        return (batch, num_frames, *self.latent_size(stage.resolution, size), stage.latent_channels)
+        return (batch, num_frames, *self.stage_size(stage, size), stage.latent_channels)
+
+    def enlarge(self, number: int, size: Size, params: Params, latents: jax.Array) -> jax.Array:
+        """What stage `number` takes of the video of the stage below, with `encodes_lower`.
+
+        The frames are enlarged as 8-bit images, by Pillow's bicubic filter.
+
+        Args:
+          size: (height, width) of the video in pixels.
+          params: of the autoencoder.
+          latents: `(B, T, h', w', C)`.
+
+        Returns: `(B, T, h, w, C)` of unit variance, of the stage's size.
+        """
+        size = tuple(
+            side * self.autoencoder.network.downsampling for side in self.stage_size(self.cascade[number], size)
+        )
+
+        def one_frame(latents: jax.Array) -> jax.Array:  # (B, h', w', C)
+            pixels = to_uint8(self.autoencoder.decode(params, latents)).astype(jnp.float32)
+            weights = (pillow_weights(n, m, "bicubic") for n, m in zip(pixels.shape[1:3], size, strict=True))
+            return self.autoencoder.encode(params, to_unit(apply_weights(pixels, *weights)))
+
+        return jnp.moveaxis(jax.lax.map(one_frame, jnp.moveaxis(latents, 1, 0)), 0, 1)
 
     # From latents to frames.
 

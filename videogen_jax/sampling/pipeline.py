@@ -56,18 +56,20 @@ class VideoGenPipeline(VideoGenModel):
         reference_model: str | os.PathLike | None = None,
         dtype: str | None = None,
         exported: str | os.PathLike | None = None,
+        **components: str | os.PathLike | None,
     ) -> Self:
         """Load a model.
 
         Args:
           model, reference_model, exported: see `ModelSource.find`.
+          **components: upper_model: see there.
           dtype: see `VideoGenModel.load`.
 
         Raises:
           ValueError: the model cannot be found or loaded, or the exported programs are of another model, dtype,
             platform or version.
         """
-        return cls.load(ModelSource.find(model, reference_model, exported), dtype)
+        return cls.load(ModelSource.find(model, reference_model, exported, **components), dtype)
 
     @classmethod
     def load(cls, source: ModelSource, dtype: str | None = None) -> Self:
@@ -248,5 +250,6 @@ class VideoGenPipeline(VideoGenModel):
             slot=slot,
             dtype=self.dtype,
             software=software(),
+            components=dict(self.components) or None,
             noise={name: array_digest(array[slot]) for name, array in inputs.noise.items()} or None,
         )

@@ -19,7 +19,7 @@ _FIELDS = (  # of the JSON, in their order
     *("prompt", "seed", "num_frames", "fps", "temporal_factor", "size", "settings", "decode_chunk", "decode_overlap"),
     *("reference", "model", "fingerprint", "reference_model", "batch_size", "slot", "dtype", "software"),
 )
-_OPTIONAL = ("noise",)  # there only where it is not None
+_OPTIONAL = ("components", "noise")  # there only where it is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Recipe:
       slot: the video's place in the batch: sums may be taken in another order elsewhere.
       dtype: in which the networks computed.
       software: versions and device, for a note where they differ: videogen_jax, jax, device.
+      components: what the model was put together with, as `ModelSource.components`; None: nothing.
       noise: `array_digest` of the noise that was given to a stage, by the stage's name; None: all was drawn.
     """
 
@@ -48,6 +49,7 @@ class Recipe:
     slot: int
     dtype: str
     software: Mapping[str, str]
+    components: Mapping[str, str] | None = None
     noise: Mapping[str, str] | None = None
 
     @property

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
 from videogen_jax.weights.hub import EMBEDDED, resolve
@@ -11,6 +12,8 @@ from videogen_jax.weights.public_video import read_index
 if TYPE_CHECKING:
     from videogen_jax.sampling.exported import StoredPrograms
 
+COMPONENTS = ("upper_model",)  # arguments of `ModelSource.find`, fields of a sampling config, and kept in recipes
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSource:
@@ -19,11 +22,13 @@ class ModelSource:
     Attributes:
       name: what recipes call the model: the folder or hub id by which it can be found again.
       index: its index; with `reference_folder` where another model draws the reference images.
+      components: what it is put together with besides a reference model: values of some of COMPONENTS, by name.
       exported: its programs, where they have been exported.
     """
 
     name: str
     index: ModelIndex
+    components: Mapping[str, str] = dataclasses.field(default_factory=dict)
     exported: "StoredPrograms | None" = None
 
     @classmethod
@@ -32,6 +37,7 @@ class ModelSource:
         model: str | os.PathLike | None = None,
         reference_model: str | os.PathLike | None = None,
         exported: str | os.PathLike | None = None,
+        upper_model: str | os.PathLike | None = None,
     ) -> Self:
         """Find a model.
 
@@ -39,6 +45,7 @@ class ModelSource:
           model: a folder, a hub id, or nothing: the embedded model.
           reference_model: a folder or hub id in diffusers' layout (Stable Diffusion 1.x, 2.x or XL) that draws the
             reference images instead of the model's own `unet`, with its own text encoder, autoencoder and picture size.
+          upper_model: a folder or hub id of a model like ZeroScope XL, which makes the videos of `model` larger.
           exported: a folder that `videogen_jax.export_sampler` wrote, whose programs need no tracing.
 
         Raises:
@@ -56,4 +63,8 @@ class ModelSource:
 
             folder = resolve(reference_model)
             index = index.with_reference_model(folder, TextToImage.default_settings(folder))
-        return cls(name, index, stored)
+        components = {"upper_model": upper_model}
+        components = {name: str(value) for name, value in components.items() if value}
+        if upper_model:
+            index = index.with_upper_model(resolve(upper_model))
+        return cls(name, index, components, stored)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from videogen_jax.sampling.command import find_model
 from videogen_jax.sampling.generate import ShapeExecutor, generate
 from videogen_jax.sampling.pipeline import VideoGenPipeline
 from videogen_jax.sampling.request import SamplingRequest
-from videogen_jax.sampling.source import ModelSource
 from videogen_jax.scaling.training import FAST, Report, compile_report, pod_devices
 from videogen_jax.training.mesh import batch_sharding, make_mesh
 from videogen_jax.training.state import count_parameters
@@ -39,7 +39,7 @@ def pipeline_reports(config: ConfigDict, topology: str, effort: dict[str, Any] =
             f"which does not divide by the {len(devices)} devices of --aot_topology {topology}"
         )
     mesh = make_mesh({"data": -1}, devices)
-    source = ModelSource.find(config.model, config.reference_model)
+    source = find_model(config, drawn=True)
     request = SamplingRequest.from_config(config, ["a video"] * batch_size).resolve(source.index)
     pipeline = VideoGenPipeline.load(source, config.dtype or "bfloat16")
     with warnings.catch_warnings():

@@ -71,9 +71,14 @@ class LatentSampling:
             set_alpha_to_one=self.set_alpha_to_one,
         )
 
+    def coefficients(self, settings: StageSettings) -> dict[str, np.ndarray]:
+        """The sampler's coefficients of all steps; see `Sampler.coefficients`."""
+        strength = 1.0 if settings.strength is None else settings.strength
+        return self.sampler(settings.sampler).coefficients(settings.steps, strength)
+
     def step_coeffs(self, settings: StageSettings) -> list[dict[str, np.ndarray]]:
         """The sampler's coefficients, one dict for each call of the network, in order; see `Sampler.coefficients`."""
-        coeffs = self.sampler(settings.sampler).coefficients(settings.steps)
+        coeffs = self.coefficients(settings)
         return [{name: values[call] for name, values in coeffs.items()} for call in range(len(coeffs["t"]))]
 
     def start_sampler(
@@ -87,9 +92,11 @@ class LatentSampling:
           shape: `(B, T, h, w, C)`.
           noise: standard normal noise of that shape to start from; None: drawn from `keys`.
         """
-        if noise is None:
-            noise = jax.vmap(lambda key: jax.random.normal(key, shape[1:], jnp.float32))(keys)
-        return self.sampler(name).start(noise)
+        return self.sampler(name).start(self.noise(keys, shape) if noise is None else noise)
+
+    def noise(self, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Standard normal noise of `shape`, `(B, ...)`, each example's from its own of `keys` `(B,)`."""
+        return jax.vmap(lambda key: jax.random.normal(key, shape[1:], jnp.float32))(keys)
 
     def passes(self, settings: StageSettings) -> tuple[str, ...]:
         """The guidance passes that the settings need: applications of the UNet in every step."""
@@ -150,7 +157,7 @@ class LatentSampling:
         def step(state: SamplerState, coeffs: Mapping[str, jax.Array]) -> SamplerState:
             return self.step(params, state, conditioning, coeffs, scales, sampler, passes)
 
-        return sample_loop(step, state, self.sampler(sampler).coefficients(settings.steps)).x
+        return sample_loop(step, state, self.coefficients(settings)).x
 
     def diffusion_config(self) -> dict[str, Any]:
         """The fields that sampling needs, for the part's config.json."""

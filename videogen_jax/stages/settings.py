@@ -11,7 +11,9 @@ NUM_TIMESTEPS = 1000
 CASCADE_ONLY = ("reference_guidance_scale", "noise_level")  # settings that the reference stage has no use for
 # Settings of Stable Video Diffusion alone.
 IMAGE_TO_VIDEO_ONLY = ("min_guidance_scale", "motion_bucket_id", "noise_aug_strength", "conditioning_fps")
-PUBLIC_ONLY = IMAGE_TO_VIDEO_ONLY  # settings of public video models; None for a stage that has no such setting
+UPPER_ONLY = ("strength",)  # of a stage that makes a larger video of the video of the stage below
+# Settings of public video models; None for a stage that has no such setting.
+PUBLIC_ONLY = (*IMAGE_TO_VIDEO_ONLY, *UPPER_ONLY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,10 @@ class StageSettings:
       motion_bucket_id: how much motion there is to be, 0 to 255.
       noise_aug_strength: standard deviation of the noise that is added to the reference image, at least 0; pixels are
         in [-1, 1].
-      conditioning_fps: frames a second that the network is told, at least 1; apart from the rate at which a file plays.
+      conditioning_fps: frames a second that the network is given, at least 1; apart from the rate at which a file
+        plays.
+      strength: ZeroScope XL alone: share of the steps that is taken, the last ones, above 0 and at most 1; the more,
+        the further from the video of the stage below.
 
     Raises:
       ValueError: a value is of the wrong type or out of range.
@@ -45,6 +50,7 @@ class StageSettings:
     motion_bucket_id: int | None = None
     noise_aug_strength: float | None = None
     conditioning_fps: float | None = None
+    strength: float | None = None
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -69,6 +75,8 @@ class StageSettings:
                 bounds = "a finite number" if least == -math.inf else f"at least {least}"
                 bounds = f"a number from {least} to {most}" if most < math.inf else bounds
                 raise ValueError(f"{name} is {value!r}, but must be {bounds}")
+        if self.strength is not None and not (_is_number(self.strength) and 0 < self.strength <= 1):
+            raise ValueError(f"strength is {self.strength!r}, but must be above 0 and at most 1")
         if self.noise_level is not None and (
             not _is_int(self.noise_level) or not 0 <= self.noise_level < NUM_TIMESTEPS
         ):

@@ -4,7 +4,7 @@ Shapes: B videos, T frames, latents of h x w with C channels; text of L tokens w
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,3 +111,66 @@ class TextToVideoStage(TextGuided):
         context = batch["context"][:1].astype(jnp.float32)
         added = {"pooled_text": batch.get("pooled"), "sizes": batch.get("sizes")}
         return {self.name: self.network.init(rng, x, jnp.zeros((1,)), context, **added)["params"]}
+
+
+class VideoToVideoInputs(NamedTuple):
+    """What a batch of larger videos is sampled from.
+
+    Attributes:
+      texts: the prompts.
+      lower: latents `(B, T, h, w, C)` of the smaller videos, enlarged.
+      scales: `(2,)`: alpha and sigma of the first step.
+    """
+
+    texts: TextInputs
+    lower: jax.Array
+    scales: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoToVideoStage(TextToVideoStage):
+    """A video UNet that makes a larger video of the video of the stage below, as ZeroScope XL does.
+
+    That video is enlarged and noised, and sampling begins there (SDEdit, Meng et al. 2022, arXiv 2108.01073).
+    VideoGen's cascade, in contrast, begins with noise alone, and is conditioned on the lower video.
+    """
+
+    encodes_lower: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        return "upper"
+
+    def scalars(self, settings: StageSettings) -> np.ndarray:
+        """alpha and sigma of the first step that `strength` leaves, `(2,)` float32."""
+        coeffs = self.coefficients(settings)
+        return np.array([coeffs["alpha"][0], coeffs["sigma"][0]], np.float32)
+
+    def inputs(
+        self,
+        prompts: Prompts,
+        empty: Prompts,
+        reference: Any,
+        lower: jax.Array,
+        scalars: jax.Array,
+        fps: float,
+    ) -> VideoToVideoInputs:
+        del reference, fps
+        return VideoToVideoInputs(TextInputs(prompts, empty), lower, scalars)
+
+    def start(
+        self,
+        keys: jax.Array,
+        inputs: VideoToVideoInputs,
+        num_frames: int,
+        sampler: str,
+        passes: tuple[str, ...],
+        noise: jax.Array | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> tuple[SamplerState, Prompts]:
+        """See `VideoSampling`; the conditioning is that of P * B examples."""
+        del num_frames, size  # the lower video's
+        alpha, sigma = inputs.scales
+        noise = self.noise(keys, inputs.lower.shape) if noise is None else noise
+        state = self.sampler(sampler).start_from(inputs.lower, noise, alpha, sigma)
+        return state, inputs.texts.of_passes(passes)

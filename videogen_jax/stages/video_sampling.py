@@ -7,7 +7,7 @@ Shapes: B videos, T frames, latents of h x w with C channels.
 """
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -55,6 +55,8 @@ class VideoSampling(LatentSampling):
     resolution: int = 16
     latent_channels: int = 4
 
+    encodes_lower: ClassVar[bool] = False  # takes the frames of the stage below, encoded at its own size
+
     @property
     def name(self) -> str:
         """Of the stage among those of a model."""
@@ -95,7 +97,8 @@ class VideoSampling(LatentSampling):
         Args:
           prompts, empty: text states of B prompts, and of the empty one; None for a model that reads no text.
           reference: from `encode_reference`.
-          lower: video latents of the stage below `(B, T, h', w', C)`, or None.
+          lower: video latents of the stage below `(B, T, h', w', C)`, or None; of this stage's size with
+            `encodes_lower`.
           scalars: from `scalars`.
           fps: the model's frames a second.
         """

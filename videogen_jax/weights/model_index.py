@@ -53,6 +53,7 @@ class ModelIndex:
     factors: tuple[int, ...] = (1,)
     sampling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     reference_folder: Path | None = None
+    upper_folder: ClassVar[Path | None] = None
 
     reads_text: ClassVar[bool] = True  # whether the stages of the cascade read the prompt
     reads_reference: ClassVar[bool] = True  # whether the stages of the cascade read a reference image
@@ -103,6 +104,19 @@ class ModelIndex:
             raise ValueError(f"{self.folder} makes videos of text alone: it has no use for a reference_model")
         sampling = {**self.sampling, REFERENCE: dict(settings)}
         return dataclasses.replace(self, sampling=sampling, reference_folder=Path(folder))
+
+    def with_upper_model(self, folder: str | os.PathLike) -> "ModelIndex":
+        """This index with another model as the upper stage of its cascade.
+
+        Raises:
+          ValueError: this model, or the other, is not of a kind that can do so.
+        """
+        raise ValueError(f"{self.folder} takes no upper_model: only a model that makes videos of text alone does")
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of the model and of those that it is put together with."""
+        return tuple(filter(None, (self.folder, self.reference_folder, self.upper_folder)))
 
     def has(self, part: str) -> bool:
         """Whether the model has a part of that name."""

@@ -135,15 +135,20 @@ def load_image_to_video(
 
 
 def load_text_to_video(
-    model_folder: str | Path, context_size: int, resolution: int, dtype: Any = None
+    model_folder: str | Path,
+    context_size: int,
+    resolution: int,
+    dtype: Any = None,
+    kind: type[TextToVideoStage] = TextToVideoStage,
 ) -> tuple[TextToVideoStage, Params]:
     """ModelScope's UNet and scheduler in a folder of diffusers, and the UNet's parameters.
 
     Args:
       context_size: width of the text states.
       resolution, dtype: as in `load_image_to_video`, as are the errors.
+      kind: of the stage.
     """
-    return _load_stage(TextToVideoStage, temporal_transformer_fields, model_folder, context_size, resolution, dtype)
+    return _load_stage(kind, temporal_transformer_fields, model_folder, context_size, resolution, dtype)
 
 
 def load_i2vgen_xl(

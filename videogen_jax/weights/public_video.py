@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from videogen_jax.stages.settings import CASCADE_ONLY, IMAGE_TO_VIDEO_ONLY
+from videogen_jax.stages.settings import CASCADE_ONLY, IMAGE_TO_VIDEO_ONLY, UPPER_ONLY
 from videogen_jax.weights.folder import CONFIG_NAME, INDEX_NAME, load_config, read_model_index
 from videogen_jax.weights.model_index import CLASS_NAME, UNET, VAE, ModelIndex, Size, levels_of
 from videogen_jax.weights.scheduler_config import load_scheduler
 
 VIDEO = "video"  # the name of a public model's stage among the stages; its folder is UNET
+UPPER = "upper"  # that of the stage of an upper_model
+_VIDEO_TO_VIDEO = "VideoToVideoSDPipeline"  # what diffusers saves such a model as, besides the class of the lower one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +112,12 @@ class TextToVideoIndex(PublicVideoIndex):
     """A folder of ModelScope's text-to-video model or of ZeroScope as diffusers writes it.
 
     It reads no reference image. Nothing in it depends on the number of frames.
+
+    Attributes:
+      upper_folder: of ZeroScope XL, which makes the video larger, or None.
     """
+
+    upper_folder: Path | None = None
 
     class_name: ClassVar[str] = "TextToVideoSDPipeline"
     parts: ClassVar[tuple[str, ...]] = (UNET, VAE, "text_encoder", "tokenizer", "scheduler")
@@ -126,8 +133,33 @@ class TextToVideoIndex(PublicVideoIndex):
         settings = {"steps": 50, "sampler": load_scheduler(folder).sampler, "guidance_scale": 9.0}
         return cls(folder, (VIDEO,), 16, fps=8.0, sampling={VIDEO: settings, "decode_chunk": 8, "decode_overlap": 0})
 
+    def with_upper_model(self, folder: str | os.PathLike) -> "TextToVideoIndex":
+        folder = Path(folder)
+        name = read_model_index(folder).get("_class_name")
+        if name not in (self.class_name, _VIDEO_TO_VIDEO):
+            raise ValueError(
+                f"{folder / INDEX_NAME} describes a {name}, but an upper_model is a {self.class_name} (ZeroScope XL)"
+            )
+        self.check_parts(folder)
+        settings = {"steps": 50, "sampler": load_scheduler(folder).sampler, "guidance_scale": 15.0, "strength": 0.6}
+        sampling = {**self.sampling, UPPER: settings, "decode_chunk": 1}
+        return dataclasses.replace(self, cascade=(VIDEO, UPPER), sampling=sampling, upper_folder=folder)
+
+    def settings_of(self, stage: str) -> tuple[str, ...]:
+        own = super().settings_of(stage)
+        return (*own, *UPPER_ONLY) if stage == UPPER else own
+
+    @functools.cached_property
+    def lower_size(self) -> Size:
+        """(height, width) that the lowest stage was trained on, in pixels."""
+        return self._size if self.upper_folder is None else (320, 576)  # ZeroScope's, whose config does not say so
+
     @functools.cached_property
     def size(self) -> Size:
+        return self._size if self.upper_folder is None else (576, 1024)
+
+    @functools.cached_property
+    def _size(self) -> Size:
         """(height, width): the UNet's `sample_size`, in latents; ModelScope's 256x256 where it says none."""
         side = load_config(self.folder / UNET).get("sample_size") or 32
         height, width = side if isinstance(side, list) else (side, side)
