@@ -43,6 +43,14 @@ _REFERENCE_MODEL = flags.DEFINE_string(
 _UPPER_MODEL = flags.DEFINE_string(
     "upper_model", None, "A folder or hub id of ZeroScope XL, which makes the videos of a model like ZeroScope larger"
 )
+_MOTION_ADAPTER = flags.DEFINE_string(
+    "motion_adapter",
+    None,
+    "AnimateDiff's motion adapter for a --model that is Stable Diffusion: a folder, a hub id, or id:file.safetensors",
+)
+_MOTION_NORM = flags.DEFINE_string(
+    "motion_norm", None, 'What motion modules normalise: "frame", as they were trained, or "video", as in diffusers'
+)
 _AOT = flags.DEFINE_string("aot", None, "A folder of programs that videogen_jax.export_sampler wrote, to start sooner")
 _SEED = flags.DEFINE_integer("seed", None, "Seed of the random numbers, the same for every prompt")
 _REFERENCE = flags.DEFINE_string("reference", None, "An image to take instead of drawing the reference image")
@@ -64,16 +72,22 @@ _MIN_GUIDANCE_SCALE = flags.DEFINE_float(
 _CONDITIONING_FPS = flags.DEFINE_float(
     "conditioning_fps", None, "Frames a second that the network is given (Stable Video Diffusion, I2VGen-XL)"
 )
+_MOTION_SCALE = flags.DEFINE_integer(
+    "motion_scale", None, "How much motion there is to be, 0 to 2; 3 to 5 as a loop, 6 to 8 in another style (PIA)"
+)
 _STRENGTH = flags.DEFINE_float("strength", None, "How far the upper model may go from the video below, up to 1")
 _SAVE_REFERENCE = flags.DEFINE_boolean("save_reference", False, "Also write the reference image")
 _AOT_TOPOLOGY = flags.DEFINE_string("aot_topology", None, "Only compile the programs for this TPU pod, e.g. v5e:2x2")
 _AOT_OUTPUT = flags.DEFINE_string("aot_output", None, "With --aot_topology: a file for what was found, as JSON")
-_PUBLIC_ONLY = (_MOTION_BUCKET_ID, _NOISE_AUG_STRENGTH, _MIN_GUIDANCE_SCALE, _CONDITIONING_FPS, _STRENGTH)
+_PUBLIC_ONLY = (
+    *(_MOTION_BUCKET_ID, _NOISE_AUG_STRENGTH, _MIN_GUIDANCE_SCALE, _CONDITIONING_FPS),
+    *(_MOTION_SCALE, _STRENGTH),
+)
 _SETTINGS = (  # a recipe has them
     *(_SEED, _FRAMES, _FPS, _SIZE, _GUIDANCE_SCALE, _REFERENCE_GUIDANCE_SCALE, _STEPS),
     *_PUBLIC_ONLY,
 )
-_OVERRIDES = (_MODEL, _REFERENCE_MODEL, _UPPER_MODEL, _AOT, *_SETTINGS)
+_OVERRIDES = (_MODEL, _REFERENCE_MODEL, _UPPER_MODEL, _MOTION_ADAPTER, _MOTION_NORM, _AOT, *_SETTINGS)
 
 
 def _config() -> ConfigDict:

@@ -17,6 +17,13 @@ _MODEL = flags.DEFINE_string("model", None, "Model folder or hub id; by default 
 _REFERENCE_MODEL = flags.DEFINE_string(
     "reference_model", None, "A folder or hub id in diffusers' layout (Stable Diffusion) that draws the reference image"
 )
+_COMPONENTS = (
+    flags.DEFINE_string(
+        "motion_adapter", None, "AnimateDiff's motion adapter: a folder, a hub id, or id:file.safetensors"
+    ),
+    flags.DEFINE_string("motion_norm", None, 'What motion modules normalise, "frame" or "video"'),
+    flags.DEFINE_string("upper_model", None, "A folder or hub id of ZeroScope XL, above a model like ZeroScope"),
+)
 _AOT = flags.DEFINE_string("aot", None, "A folder of programs that videogen_jax.export_sampler wrote, to start sooner")
 _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "Address to listen at; other than this machine's own only with a token"
@@ -57,8 +64,9 @@ def serve() -> None:
 
         StoredPrograms.read(_AOT.value)  # reports missing files before the server starts
     names = [name for name in (_MODEL.value or EMBEDDED, _REFERENCE_MODEL.value) if name is not None]
-    model = Model(FolderSource(*names, exported=_AOT.value))
-    if not any(map(is_id, names)):
+    components = {flag.name: flag.value for flag in _COMPONENTS}
+    model = Model(FolderSource(*names, exported=_AOT.value, **components))
+    if not any(map(is_id, [*names, *filter(None, components.values())])):
         model.read()  # reports a folder without a model at once; a hub id is downloaded while the page waits
     limits = Limits()
     limits = dataclasses.replace(

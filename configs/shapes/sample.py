@@ -16,6 +16,8 @@ def get_config() -> ConfigDict:
     config.model = ""  # a model folder or hub id; "" is the embedded model, "embedded/shapes"
     config.reference_model = ""  # a text-to-image model in diffusers' layout, to draw the reference images instead
     config.upper_model = ""  # a model like ZeroScope XL, which makes the videos of one like ZeroScope larger
+    config.motion_adapter = ""  # AnimateDiff's, which makes a video model of a Stable Diffusion folder
+    config.motion_norm = ""  # of its motion modules: "frame", as they were trained, or "video", as in diffusers
     config.dtype = ""  # float32, bfloat16 or float16; "" is float32 on a CPU and bfloat16 elsewhere
     config.aot = ""  # a folder of programs that videogen_jax.export_sampler wrote; they need no tracing
     config.seed = 0

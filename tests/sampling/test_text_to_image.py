@@ -151,7 +151,7 @@ def test_images_of_twenty_guided_steps_are_those_of_diffusers(family):
     keys = jax.vmap(jax.random.key)(np.arange(2))
 
     def program(params, tokens, keys):
-        prompts_and_empty = ours.encode(params, tokens, 8)
+        prompts_and_empty = ours.encode(params, tokens, (8, 8))
         settings = StageSettings(guidance_scale=5.0, steps=20, sampler=ours.sampler)
         latents = ours.stage.sample_latents(params["unet"], keys, *prompts_and_empty, (8, 8), settings)
         return (*prompts_and_empty, ours.decode(params, latents))

@@ -22,12 +22,15 @@ from videogen_jax.sampling.programs import Programs
 from videogen_jax.stages.cascade import Conditioning
 from videogen_jax.stages.i2vgen_xl import I2VGenConditioning, ReferenceViews
 from videogen_jax.stages.image_to_video import ImageInputs
+from videogen_jax.stages.pia import PIAConditioning
 from videogen_jax.stages.reference import Prompts
 
 INDEX = "index.json"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
-for _kind in (SamplerState, Conditioning, GuidanceScales, I2VGenConditioning, ImageInputs, Prompts, ReferenceViews):
+_TUPLES = (SamplerState, Conditioning, GuidanceScales, Prompts)  # among the arguments and results of programs
+_PUBLIC_TUPLES = (I2VGenConditioning, ImageInputs, PIAConditioning, ReferenceViews)
+for _kind in (*_TUPLES, *_PUBLIC_TUPLES):
     jax.export.register_namedtuple_serialization(_kind, serialized_name=f"videogen_jax.{_kind.__name__}")
 
 

@@ -157,8 +157,8 @@ def generate(
             prompts, empty = map(Prompts, run(key("text"), model.encode_text, params[TEXT[0]], own))
         drawn_from = prompts, empty
         if others:  # the reference model has text encoders of its own
-            encode = (model.encode_reference_text, params[REFERENCE], tuple(others))
-            drawn_from = run(key("reference_text"), *encode)
+            encode = partial(model.encode_reference_text, size)
+            drawn_from = run(key("reference_text"), encode, params[REFERENCE], tuple(others))
             if index.reads_text and model.text is None:  # and the video's network reads what they encode
                 prompts, empty = drawn_from
         run.report("text", 1, 1, after=drawn_from[0].context)

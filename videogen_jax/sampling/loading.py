@@ -14,13 +14,10 @@ from videogen_jax.stages.stage import Params
 from videogen_jax.stages.temporal import TemporalStage
 from videogen_jax.stages.text_to_video import TextToVideoStage, VideoToVideoStage
 from videogen_jax.stages.video_sampling import VideoSampling
+from videogen_jax.weights.animatediff import AnimateDiffIndex, PIAIndex
 from videogen_jax.weights.model_index import DECODER, IMAGE_ENCODER, REFERENCE, UNET, UPSAMPLER, VAE, ModelIndex
-from videogen_jax.weights.parts import (
-    TextPart,
-    load_autoencoder,
-    load_stage,
-    load_text_encoder,
-)
+from videogen_jax.weights.motion_adapter import add_motion, build_motion_stage, load_motion
+from videogen_jax.weights.parts import TextPart, load_autoencoder, load_stage, load_text_encoder
 from videogen_jax.weights.public_parts import (
     ImagePart,
     SquareImagePart,
@@ -177,11 +174,38 @@ def _i2vgen_xl(index: I2VGenXLIndex, dtype: str) -> Parts:
     )
 
 
+def _animatediff(index: AnimateDiffIndex, dtype: str) -> Parts:
+    """Load a Stable Diffusion folder with a motion adapter, and another that draws for PIA if there is one.
+
+    The image model's own parameters are on the device once, for images and for videos.
+    """
+    images, loaded = TextToImage.from_pretrained(index.folder, dtype)
+    stage = build_motion_stage(index, images.stage)
+    motion = load_motion(stage, loaded[UNET], index.adapter, dtype)
+    loaded, motion = jax.device_put((loaded, motion))
+    (name,) = index.cascade
+    params = {REFERENCE: loaded, VAE: loaded[VAE], TEXT[0]: loaded[TEXT[0]], name: add_motion(loaded[UNET], motion)}
+    # Of XL, which has two text encoders, the conditioning is the image model's own.
+    text = images.texts[0] if len(images.texts) == 1 else None
+    reference = images
+    if text is not None and not index.reads_reference:
+        reference = None
+        del params[REFERENCE]
+    elif index.reference_folder is not None:
+        if text is None:
+            raise ValueError("reference_model cannot be another one where Stable Diffusion XL is animated")
+        reference, other = TextToImage.from_pretrained(index.reference_folder, dtype)
+        params[REFERENCE] = jax.device_put(other)
+    return Parts(text, images.autoencoder, reference, (stage,), None, None, params)
+
+
 _LOADERS: dict[type[ModelIndex], Callable[..., Parts]] = {
     ModelIndex: _videogen,
     StableVideoDiffusionIndex: _stable_video_diffusion,
     TextToVideoIndex: _text_to_video,
     I2VGenXLIndex: _i2vgen_xl,
+    AnimateDiffIndex: _animatediff,
+    PIAIndex: _animatediff,
 }
 
 

@@ -116,9 +116,18 @@ class VideoGenModel:
         states = self.text.encode(params, tokens)
         return states[:-1], states[-1:]
 
-    def encode_reference_text(self, params: Params, tokens: tuple[jax.Array, ...]) -> tuple[Prompts, Prompts]:
-        """The conditioning of a reference model with text encoders of its own; see `TextToImage.encode`."""
-        return self.reference.encode(params, tokens, self._reference_side)
+    def encode_reference_text(
+        self, size: Size, params: Params, tokens: tuple[jax.Array, ...]
+    ) -> tuple[Prompts, Prompts]:
+        """The conditioning of a reference model with text encoders of its own; see `TextToImage.encode`.
+
+        Stable Diffusion XL is conditioned on the picture's size: here that of the pictures that it was trained on, or
+        where its UNet makes the video, that of the video, `size` pixels.
+        """
+        latents = (self._reference_side,) * 2
+        if self.index.reads_text and self.text is None:
+            latents = self.stage_size(self.cascade[-1], size)
+        return self.reference.encode(params, tokens, latents)
 
     # The reference image.
 

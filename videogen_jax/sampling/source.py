@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
+from videogen_jax.weights.animatediff import read_animatediff
 from videogen_jax.weights.hub import EMBEDDED, resolve
 from videogen_jax.weights.model_index import ModelIndex
 from videogen_jax.weights.public_video import read_index
@@ -12,7 +13,8 @@ from videogen_jax.weights.public_video import read_index
 if TYPE_CHECKING:
     from videogen_jax.sampling.exported import StoredPrograms
 
-COMPONENTS = ("upper_model",)  # arguments of `ModelSource.find`, fields of a sampling config, and kept in recipes
+# Arguments of `ModelSource.find`, fields of a sampling config, and kept in recipes.
+COMPONENTS = ("upper_model", "motion_adapter", "motion_norm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,8 @@ class ModelSource:
         reference_model: str | os.PathLike | None = None,
         exported: str | os.PathLike | None = None,
         upper_model: str | os.PathLike | None = None,
+        motion_adapter: str | os.PathLike | None = None,
+        motion_norm: str | None = None,
     ) -> Self:
         """Find a model.
 
@@ -46,6 +50,9 @@ class ModelSource:
           reference_model: a folder or hub id in diffusers' layout (Stable Diffusion 1.x, 2.x or XL) that draws the
             reference images instead of the model's own `unet`, with its own text encoder, autoencoder and picture size.
           upper_model: a folder or hub id of a model like ZeroScope XL, which makes the videos of `model` larger.
+          motion_adapter: AnimateDiff's, which makes a video model of Stable Diffusion: see
+            `weights.animatediff.MotionAdapter.find`.
+          motion_norm: "frame" or "video": what the motion modules normalise; None: "frame", as they were trained.
           exported: a folder that `videogen_jax.export_sampler` wrote, whose programs need no tracing.
 
         Raises:
@@ -57,13 +64,18 @@ class ModelSource:
 
             stored = StoredPrograms.read(exported)
         name = str(model or EMBEDDED)
-        index = read_index(resolve(name))
+        if motion_adapter:
+            index = read_animatediff(resolve(name), motion_adapter, motion_norm)
+        elif motion_norm:
+            raise ValueError(f"motion_norm is {motion_norm!r}, but there is no motion_adapter")
+        else:
+            index = read_index(resolve(name))
         if reference_model:
             from videogen_jax.sampling.text_to_image import TextToImage
 
             folder = resolve(reference_model)
             index = index.with_reference_model(folder, TextToImage.default_settings(folder))
-        components = {"upper_model": upper_model}
+        components = {"upper_model": upper_model, "motion_adapter": motion_adapter, "motion_norm": motion_norm}
         components = {name: str(value) for name, value in components.items() if value}
         if upper_model:
             index = index.with_upper_model(resolve(upper_model))

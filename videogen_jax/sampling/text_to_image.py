@@ -109,9 +109,9 @@ class TextToImage:
         return tuple(tokenize(text.tokenizer, [*prompts, ""]) for text in self.texts)
 
     def encode(
-        self, params: Mapping[str, Params], tokens: Sequence[jax.Array], sample_size: int
+        self, params: Mapping[str, Params], tokens: Sequence[jax.Array], size: tuple[int, int]
     ) -> tuple[Prompts, Prompts]:
-        """The UNet's conditioning for B prompts and for the empty one, from `tokenize`.
+        """The UNet's conditioning for B prompts and for the empty one, from `tokenize`; `size` in latents.
 
         Stable Diffusion XL attends to the penultimate states of both its text encoders, and takes the projected state
         of the second besides (Podell et al. 2023, section 2.1); the others attend to the last states.
@@ -125,8 +125,8 @@ class TextToImage:
         ]
         context = jnp.concatenate([f.hidden_states[-2] for f in features], axis=-1).astype(jnp.float32)
         pooled = features[1].projected.astype(jnp.float32)
-        side = sample_size * self.autoencoder.network.downsampling
-        sizes = jnp.broadcast_to(jnp.array([side, side, 0, 0, side, side], jnp.float32), (len(pooled), 6))
+        height, width = (side * self.autoencoder.network.downsampling for side in size)
+        sizes = jnp.broadcast_to(jnp.array([height, width, 0, 0, height, width], jnp.float32), (len(pooled), 6))
         empty = Prompts(context[-1:], pooled[-1:], sizes[-1:])
         if self.zeros_for_empty:
             empty = empty._replace(context=0 * empty.context, pooled=0 * empty.pooled)

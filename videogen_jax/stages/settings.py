@@ -11,9 +11,11 @@ NUM_TIMESTEPS = 1000
 CASCADE_ONLY = ("reference_guidance_scale", "noise_level")  # settings that the reference stage has no use for
 # Settings of Stable Video Diffusion alone.
 IMAGE_TO_VIDEO_ONLY = ("min_guidance_scale", "motion_bucket_id", "noise_aug_strength", "conditioning_fps")
+PIA_ONLY = ("motion_scale",)
+NUM_MOTION_SCALES = 9  # rows of `stages.pia.SIMILARITY`, which cannot be imported here without importing JAX
 UPPER_ONLY = ("strength",)  # of a stage that makes a larger video of the video of the stage below
 # Settings of public video models; None for a stage that has no such setting.
-PUBLIC_ONLY = (*IMAGE_TO_VIDEO_ONLY, *UPPER_ONLY)
+PUBLIC_ONLY = (*IMAGE_TO_VIDEO_ONLY, *PIA_ONLY, *UPPER_ONLY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,8 @@ class StageSettings:
         in [-1, 1].
       conditioning_fps: frames a second that the network is given, at least 1; apart from the rate at which a file
         plays.
+      motion_scale: PIA alone: 0 to 2 for little to much motion, 3 to 5 the same as loops, 6 to 8 for images of another
+        style than the model's.
       strength: ZeroScope XL alone: share of the steps that is taken, the last ones, above 0 and at most 1; the more,
         the further from the video of the stage below.
 
@@ -50,6 +54,7 @@ class StageSettings:
     motion_bucket_id: int | None = None
     noise_aug_strength: float | None = None
     conditioning_fps: float | None = None
+    motion_scale: int | None = None
     strength: float | None = None
 
     def __post_init__(self):
@@ -75,6 +80,9 @@ class StageSettings:
                 bounds = "a finite number" if least == -math.inf else f"at least {least}"
                 bounds = f"a number from {least} to {most}" if most < math.inf else bounds
                 raise ValueError(f"{name} is {value!r}, but must be {bounds}")
+        scale = self.motion_scale
+        if scale is not None and not (_is_int(scale) and 0 <= scale < NUM_MOTION_SCALES):
+            raise ValueError(f"motion_scale is {scale!r}, but must be a whole number from 0 to {NUM_MOTION_SCALES - 1}")
         if self.strength is not None and not (_is_number(self.strength) and 0 < self.strength <= 1):
             raise ValueError(f"strength is {self.strength!r}, but must be above 0 and at most 1")
         if self.noise_level is not None and (

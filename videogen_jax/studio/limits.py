@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from videogen_jax.stages.settings import NUM_MOTION_SCALES
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -70,4 +72,6 @@ class Limits:
             "motion_bucket_id": (0, 255),
             "noise_aug_strength": (0.0, self.noise),
             "conditioning_fps": self.fps,
+            "motion_scale": (0, NUM_MOTION_SCALES - 1),
+            "strength": (0.05, 1.0),
         }

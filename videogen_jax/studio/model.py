@@ -65,13 +65,14 @@ class FolderSource:
         model: str | os.PathLike,
         reference_model: str | os.PathLike | None = None,
         exported: str | os.PathLike | None = None,
+        **components: str | None,
     ):
         self.name = str(model)
-        self._arguments = model, reference_model, exported
+        self._arguments, self._components = (model, reference_model, exported), components
         self._source: ModelSource | None = None
 
     def read(self) -> ModelIndex:
-        self._source = ModelSource.find(*self._arguments)
+        self._source = ModelSource.find(*self._arguments, **self._components)
         return self._source.index
 
     def vocabulary(self) -> Vocabulary:

@@ -42,6 +42,8 @@ class JobBody(_Body):
     motion_bucket_id: int | None = Field(None, description="How much motion there is to be. " + _SOME)
     noise_aug_strength: float | None = Field(None, description="Noise on the reference image. " + _SOME)
     conditioning_fps: float | None = Field(None, description="Frame rate that the network is given. " + _SOME)
+    motion_scale: int | None = Field(None, description="How much motion there is to be, and of what kind. " + _SOME)
+    strength: float | None = Field(None, description="How far the upper model may go from the lower video. " + _SOME)
     reference: ReferenceBody | None = Field(None, description="Animate this image instead of drawing one.")
 
 
@@ -79,6 +81,8 @@ class Defaults(BaseModel):
     motion_bucket_id: float | None = None
     noise_aug_strength: float | None = None
     conditioning_fps: float | None = None
+    motion_scale: float | None = None
+    strength: float | None = None
 
 
 class Bounds(BaseModel):
@@ -95,6 +99,8 @@ class Bounds(BaseModel):
     motion_bucket_id: tuple[int, int] | None = None
     noise_aug_strength: tuple[float, float] | None = None
     conditioning_fps: tuple[float, float] | None = None
+    motion_scale: tuple[int, int] | None = None
+    strength: tuple[float, float] | None = None
     queued: int = Field(description="Jobs that may wait, of all clients together.")
     queued_per_client: int
     upload_bytes: int

@@ -37,15 +37,17 @@ def model_fingerprint(folders: Iterable[Path]) -> str:
     trained model differs from any other everywhere.
 
     Args:
-      folders: of the model, and of the text-to-image model if it is another one.
+      folders: of the model, and of what it is put together with, which may be single files.
     """
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        files = folder.rglob("*") if folder.is_dir() else [folder]
+        for path in sorted(path for path in files if path.is_file()):
             weights = path.suffix in (".safetensors", ".msgpack")
             if weights or path.suffix in _SETTINGS_SUFFIXES:
                 size = path.stat().st_size
-                digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
+                name = path.relative_to(folder).as_posix() if path != folder else path.name
+                digest.update(f"{name} {size}\n".encode())
                 with path.open("rb") as file:
                     for start in (0, size // 2, size - _SAMPLED_BYTES) if weights else (0,):
                         file.seek(max(0, start))

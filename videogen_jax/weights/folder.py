@@ -95,7 +95,7 @@ def load_part(
     if prefix:
         stored = tensors.Prefixed(stored, prefix)
     if dtype is not None:
-        template = _with_dtype(template, np.dtype(dtype))
+        template = with_dtype(template, np.dtype(dtype))
     try:
         return naming.from_public(stored, template)
     except ValueError as error:
@@ -146,8 +146,8 @@ class _Leaf(NamedTuple):
     dtype: np.dtype
 
 
-def _with_dtype(template: Any, dtype: np.dtype) -> Any:
+def with_dtype(template: Any, dtype: np.dtype) -> Any:
     """A tree of shapes, those of floating-point numbers with another dtype."""
     if isinstance(template, Mapping):
-        return {name: _with_dtype(value, dtype) for name, value in template.items()}
+        return {name: with_dtype(value, dtype) for name, value in template.items()}
     return _Leaf(template.shape, dtype) if _is_float(template.dtype) else template

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from videogen_jax.weights.folder import INDEX_NAME
 from videogen_jax.weights.tensors import WEIGHTS_NAMES
 
 EMBEDDED = "embedded/shapes"
@@ -24,7 +25,7 @@ def is_id(model: str | os.PathLike) -> bool:
     return not is_path and _ID.fullmatch(str(model)) is not None
 
 
-def resolve(model: str | os.PathLike) -> Path:
+def resolve(model: str | os.PathLike, file: str | None = None) -> Path:
     """Return the folder of a model, downloading it from the hub if necessary.
 
     Of a hub id, only the needed files are downloaded. Files in the hub's cache on disk (HF_HOME) are not downloaded
@@ -34,6 +35,7 @@ def resolve(model: str | os.PathLike) -> Path:
       model: EMBEDDED or EMBEDDED_CLASSIFIER, a folder, or a hub id such as
         "stable-diffusion-v1-5/stable-diffusion-v1-5", optionally with "@revision". A path in an existing folder is not
         a hub id. Other names are returned as paths, unchecked.
+      file: the only file of the repository that is needed; None: see `needed_files`.
 
     Raises:
       ValueError: there is no such model on the hub, or neither a network nor a copy in the cache.
@@ -54,7 +56,12 @@ def resolve(model: str | os.PathLike) -> Path:
     repo, revision = match["repo"], match["revision"]
     try:
         files = HfApi().list_repo_files(repo, revision=revision)
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=sorted(needed_files(files))))
+        if file is not None and file not in files:
+            raise FileNotFoundError(file)
+        wanted = [file] if file else sorted(needed_files(files))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
+    except FileNotFoundError as error:
+        raise ValueError(f"{repo} on the hub has no file {file}") from error
     except GatedRepoError as error:
         raise ValueError(
             f"{repo} is gated: accept its licence on huggingface.co and log in with `hf auth login`"
@@ -76,22 +83,33 @@ def resolve(model: str | os.PathLike) -> Path:
 def needed_files(files: Iterable[str]) -> set[str]:
     """Select the files of a repository that a model is read from: settings, and each part's weights in one format.
 
-    An image encoder is needed where there is no text encoder, as in Stable Video Diffusion.
+    An image encoder is needed where there is no text encoder, as in Stable Video Diffusion, and where the UNet attends
+    to it, as in I2VGen-XL; the folders of Stable Diffusion that have one too are known by their safety checker. A
+    repository without model_index.json is one part by itself, as a motion adapter.
     """
     files = [PurePosixPath(name) for name in files]
+    top = {path.name for path in files if len(path.parts) == 1}
+    if INDEX_NAME not in top:
+        return _needed_of_part(top)
+    parts = {path.parts[0] for path in files if len(path.parts) == 2}
     unused = set(_UNUSED_PARTS)
-    if any(path.parts[0] == "text_encoder" for path in files):
+    if "text_encoder" in parts and "safety_checker" in parts:
         unused.add("image_encoder")
-    needed = {str(path) for path in files if len(path.parts) == 1 and path.name == "model_index.json"}
-    for part in {path.parts[0] for path in files if len(path.parts) == 2} - unused:
+    needed = {INDEX_NAME}
+    for part in parts - unused:
         names = {path.name for path in files if len(path.parts) == 2 and path.parts[0] == part}
-        needed |= {f"{part}/{name}" for name in names if name.endswith(_SETTINGS) and ".index" not in name}
-        weights = next((name for name in WEIGHTS_NAMES if name in names), None)
-        if weights is None:
-            continue
-        needed.add(f"{part}/{weights}")
-        if weights.endswith(".json"):
-            stem = weights.replace("safetensors.index.", "").removesuffix("json").rstrip(".")
-            shards = (name for name in names if (match := _SHARD.fullmatch(name)) and match["stem"] == stem)
-            needed |= {f"{part}/{name}" for name in shards}
+        needed |= {f"{part}/{name}" for name in _needed_of_part(names)}
+    return needed
+
+
+def _needed_of_part(names: set[str]) -> set[str]:
+    """Of the files of one part its settings, and its weights in one format."""
+    needed = {name for name in names if name.endswith(_SETTINGS) and ".index" not in name}
+    weights = next((name for name in WEIGHTS_NAMES if name in names), None)
+    if weights is None:
+        return needed
+    needed.add(weights)
+    if weights.endswith(".json"):
+        stem = weights.replace("safetensors.index.", "").removesuffix("json").rstrip(".")
+        needed |= {name for name in names if (match := _SHARD.fullmatch(name)) and match["stem"] == stem}
     return needed

@@ -202,6 +202,8 @@ def read_index(folder: str | os.PathLike) -> ModelIndex:
         return ModelIndex.read(folder)
     if name not in _KINDS:
         known = ", ".join([CLASS_NAME, *_KINDS])
-        hint = ": it draws images; name it with --reference_model" if str(name).startswith("StableDiffusion") else ""
+        hint = ""
+        if str(name).startswith("StableDiffusion"):
+            hint = ": it draws images; name it with --reference_model, or give it a --motion_adapter"
         raise ValueError(f"{Path(folder) / INDEX_NAME} describes a {name}{hint}; models of videos are {known}")
     return _KINDS[name].read(folder)

@@ -30,6 +30,8 @@ const FIELDS = [
     most: 1,
     hint: "More lets the video depart from it.",
   },
+  {name: "motion_scale", label: "Motion", step: 1, hint: "0 to 2: little to much; 3 to 5: as a loop; 6 to 8: another style."},
+  {name: "strength", label: "Strength of the upper stage", step: "any", hint: "More goes further from the lower video."},
   {name: "conditioning_fps", label: "Frame rate of the motion", step: "any", most: 30, hint: "A higher one is calmer."},
 ];
 /** The settings of stages among the fields. */
