@@ -142,8 +142,8 @@ class AnimateDiffIndex(PublicVideoIndex):
     def scheduler(self) -> Scheduler:
         """How the video is sampled: the noise schedule is linear, as the adapters were trained.
 
-        The steps are the authors'. Those of "linspace", which diffusers' documentation has, its DDIM gets wrong: it goes
-        on to other timesteps than those at which it calls the network next.
+        The steps are the authors'. With those of "linspace", which diffusers' documentation has, its DDIM goes on to
+        other timesteps than those at which it calls the network next.
         """
         images = load_scheduler(self.folder)
         euler = self.adapter.steps is not None
