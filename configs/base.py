@@ -34,6 +34,7 @@ def get_base_config() -> ConfigDict:
     # A model folder to initialise this stage's parts from; "" to train from scratch. From a folder without such a part
     # (Stable Diffusion's), a cascade stage takes the 2D UNet for its spatial layers; the UNet's own folder works too.
     config.init_from = ""
+    config.motion_adapter = ""  # AnimateDiff's, for an init_from that is Stable Diffusion: a folder, hub id or id:file
     config.perceptual_weights = ""  # folder with VGG-16's safetensors, for a decoder with a perceptual term
 
     config.optimizer = ConfigDict()

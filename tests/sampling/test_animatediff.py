@@ -10,11 +10,25 @@ import pytest
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
-import transformers  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
-from tests.public_models import gaussian_noise, pictures, randomize  # noqa: E402
+from tests.public_models import (  # noqa: E402
+    BLOCKS_2D,
+    FRAMES,
+    PROMPTS,
+    SIZE,
+    STABLE_DIFFUSION,
+    gaussian_noise,
+    image_autoencoder,
+    motion_adapter,
+    pictures,
+    randomize,
+    stable_diffusion,
+    text_encoder,
+    text_parts,
+    tokenizer_in,
+)
 from videogen_jax.sampling.pipeline import VideoGenPipeline  # noqa: E402
 from videogen_jax.sampling.recipe import Recipe  # noqa: E402
 from videogen_jax.sampling.source import ModelSource  # noqa: E402
@@ -22,77 +36,21 @@ from videogen_jax.stages.pia import SIMILARITY  # noqa: E402
 from videogen_jax.stages.settings import NUM_MOTION_SCALES  # noqa: E402
 from videogen_jax.weights.naming import to_public  # noqa: E402
 from videogen_jax.weights.public_video import read_index  # noqa: E402
-from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer  # noqa: E402
 
-FRAMES, SIZE, STEPS, LENGTH, WIDTHS = 8, (64, 128), 5, 16, (32, 64)
-PROMPTS = ["a red circle moves", "two boats on a stormy sea"]
+STEPS = 5
 NOISE = gaussian_noise(2, FRAMES, 8, 16, 4)
 TOLERANCE = 0.5 + 0.255  # of 255: rounding, and 1e-3
-STABLE_DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 AS_TRAINED = STABLE_DIFFUSION | {"beta_schedule": "linear", "steps_offset": 1}
-UNET = {
-    "block_out_channels": WIDTHS,
-    "layers_per_block": 1,
-    "sample_size": 16,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(PROMPTS, folder, LENGTH)
-    return load_tokenizer(folder)
-
-
-@pytest.fixture(scope="module")
-def vae():
-    torch.manual_seed(0)
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    return randomize(
-        diffusers.AutoencoderKL(block_out_channels=(8,) * 4, norm_num_groups=4, scaling_factor=0.5, **blocks)
-    )
-
-
-def text_encoder(tokenizer, width, projection=None):
-    config = transformers.CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=LENGTH,
-        eos_token_id=tokenizer.eos_token_id,
-        **({} if projection is None else {"projection_dim": projection}),
-    )
-    kind = transformers.CLIPTextModel if projection is None else transformers.CLIPTextModelWithProjection
-    return randomize(kind(config))
-
-
-@pytest.fixture(scope="module")
-def images(tokenizer, vae, tmp_path_factory):
+def images(tmp_path_factory):
     """A Stable Diffusion pipeline and its folder."""
-    torch.manual_seed(1)
-    pipeline = diffusers.StableDiffusionPipeline(
-        unet=randomize(diffusers.UNet2DConditionModel(**UNET, cross_attention_dim=24, attention_head_dim=4)),
-        vae=vae,
-        text_encoder=text_encoder(tokenizer, 24),
-        tokenizer=tokenizer,
-        scheduler=diffusers.PNDMScheduler(**STABLE_DIFFUSION, skip_prk_steps=True, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    pipeline = stable_diffusion(text_parts(tmp_path_factory.mktemp("tokenizer")))
     folder = tmp_path_factory.mktemp("images")
     pipeline.save_pretrained(folder)
     return pipeline, folder
-
-
-def motion_adapter(seed, **fields):
-    torch.manual_seed(seed)
-    return randomize(diffusers.MotionAdapter(WIDTHS, motion_layers_per_block=1, motion_max_seq_length=10, **fields))
 
 
 @pytest.fixture(scope="module")
@@ -243,11 +201,12 @@ def test_similarities_are_the_authors():
         np.testing.assert_array_equal([*row, *row[-1:] * (20 - len(row))], expected)
 
 
-def test_stable_diffusion_xl_is_animated_as_in_diffusers(tokenizer, vae, adapter, tmp_path):
+def test_stable_diffusion_xl_is_animated_as_in_diffusers(adapter, tmp_path):
     torch.manual_seed(5)
+    tokenizer, vae = tokenizer_in(tmp_path / "tokenizer"), image_autoencoder()
     added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
     unet = diffusers.UNet2DConditionModel(
-        **UNET,
+        **BLOCKS_2D,
         **added,
         cross_attention_dim=40,
         attention_head_dim=(4, 8),
@@ -258,7 +217,7 @@ def test_stable_diffusion_xl_is_animated_as_in_diffusers(tokenizer, vae, adapter
     images = diffusers.StableDiffusionXLPipeline(
         unet=randomize(unet),
         vae=vae,
-        text_encoder=text_encoder(tokenizer, 24),
+        text_encoder=text_encoder(tokenizer),
         text_encoder_2=text_encoder(tokenizer, 16, projection=20),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,

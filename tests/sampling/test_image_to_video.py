@@ -10,12 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
-import transformers  # noqa: E402
 from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as theirs_module  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from configs.shapes.sample import get_config as sample_config  # noqa: E402
-from tests.public_models import gaussian_noise, pictures, randomize  # noqa: E402
+from tests.public_models import FRAMES, SIZE, gaussian_noise, pictures, stable_video_diffusion  # noqa: E402
 from videogen_jax.sampling import model as model_module  # noqa: E402
 from videogen_jax.sampling.command import export_programs, remake  # noqa: E402
 from videogen_jax.sampling.pipeline import VideoGenPipeline  # noqa: E402
@@ -24,59 +23,12 @@ from videogen_jax.sampling.request import SamplingRequest  # noqa: E402
 from videogen_jax.video_io import read_video, write_image  # noqa: E402
 from videogen_jax.weights.public_video import read_index  # noqa: E402
 
-FRAMES, SIZE, STEPS = 8, (64, 128), 5
-SCHEDULER = {  # as published for img2vid and img2vid-xt
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction",
-    "use_karras_sigmas": True,
-    "sigma_min": 0.002,
-    "sigma_max": 700.0,
-    "timestep_type": "continuous",
-    "timestep_spacing": "leading",
-    "steps_offset": 1,
-    "interpolation_type": "linear",
-}
+STEPS = 5
 
 
 @pytest.fixture(scope="module")
 def theirs():
-    torch.manual_seed(0)
-    unet = diffusers.UNetSpatioTemporalConditionModel(
-        sample_size=16,
-        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
-        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-        block_out_channels=(32, 64),
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=24,
-        layers_per_block=1,
-        cross_attention_dim=24,
-        num_attention_heads=(2, 4),
-        num_frames=FRAMES,
-    )
-    vae = diffusers.AutoencoderKLTemporalDecoder(
-        down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=(32,) * 4, layers_per_block=2
-    )
-    config = transformers.CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=37,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        image_size=224,
-        patch_size=56,
-        projection_dim=24,
-        hidden_act="gelu",
-    )
-    pipeline = diffusers.StableVideoDiffusionPipeline(
-        vae=randomize(vae),
-        image_encoder=randomize(transformers.CLIPVisionModelWithProjection(config)),
-        unet=randomize(unet),
-        scheduler=diffusers.EulerDiscreteScheduler(**SCHEDULER),
-        feature_extractor=transformers.CLIPImageProcessor(),
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return stable_video_diffusion()
 
 
 @pytest.fixture(scope="module")

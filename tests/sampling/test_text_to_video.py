@@ -11,69 +11,38 @@ diffusers = pytest.importorskip("diffusers")
 import transformers  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from tests.public_models import gaussian_noise, pictures, randomize  # noqa: E402
+from tests.public_models import (  # noqa: E402
+    BLOCKS_3D,
+    DDIM,
+    FRAMES,
+    PROMPTS,
+    SIZE,
+    gaussian_noise,
+    i2vgen_xl,
+    modelscope,
+    pictures,
+    randomize,
+    text_parts,
+)
 from videogen_jax.runtime.pillow_resize import apply_weights, pillow_weights  # noqa: E402
 from videogen_jax.sampling.pipeline import VideoGenPipeline  # noqa: E402
 from videogen_jax.sampling.recipe import Recipe  # noqa: E402
 from videogen_jax.sampling.request import SamplingRequest  # noqa: E402
 from videogen_jax.video_io import read_video  # noqa: E402
 from videogen_jax.weights.public_video import read_index  # noqa: E402
-from videogen_jax.weights.tokenizer import load_tokenizer, train_tokenizer  # noqa: E402
 
-FRAMES, SIZE, STEPS, LENGTH, WIDTH = 8, (64, 128), 5, 16, 24
-PROMPTS = ["a red circle moves", "two boats on a stormy sea"]
+STEPS = 5
 NOISE = gaussian_noise(2, FRAMES, 8, 16, 4)
 TOLERANCE = 0.5 + 0.255  # of 255: rounding, and 1e-3
-BLOCKS = {
-    "sample_size": 32,
-    "down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D"),
-    "up_block_types": ("UpBlock3D", "CrossAttnUpBlock3D"),
-    "block_out_channels": (32, 64),
-    "layers_per_block": 1,
-    "cross_attention_dim": WIDTH,
-    "attention_head_dim": 8,
-}
-DDIM = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "clip_sample": False,
-    "steps_offset": 1,
-}
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     """The parts that the pipelines have in common."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(PROMPTS, folder, LENGTH)
-    tokenizer = load_tokenizer(folder)
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(8,) * 4,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=4,
-        scaling_factor=0.5,
-    )
-    text = transformers.CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        hidden_act="gelu",
-        max_position_embeddings=LENGTH,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return {
-        "vae": randomize(vae),
-        "text_encoder": randomize(transformers.CLIPTextModel(text)),
-        "tokenizer": tokenizer,
-    }
+    return text_parts(tmp_path_factory.mktemp("tokenizer"), layers=3)
 
 
 def saved(pipeline, folder):
-    pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(folder)
     return pipeline, folder, VideoGenPipeline.from_pretrained(folder)
 
@@ -81,43 +50,13 @@ def saved(pipeline, folder):
 @pytest.fixture(scope="module")
 def text_to_video(parts, tmp_path_factory):
     """diffusers' pipeline, the folder that it wrote, and ours."""
-    torch.manual_seed(1)
-    theirs = diffusers.TextToVideoSDPipeline(
-        unet=randomize(diffusers.UNet3DConditionModel(**BLOCKS)),
-        scheduler=diffusers.DDIMScheduler(**DDIM, beta_schedule="scaled_linear", set_alpha_to_one=False),
-        **parts,
-    )
-    return saved(theirs, tmp_path_factory.mktemp("modelscope"))
+    return saved(modelscope(parts), tmp_path_factory.mktemp("modelscope"))
 
 
 @pytest.fixture(scope="module")
 def i2vgen(parts, tmp_path_factory):
     """As `text_to_video`."""
-    torch.manual_seed(2)
-    vision = transformers.CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=37,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        image_size=224,
-        patch_size=56,
-        projection_dim=WIDTH,
-        hidden_act="gelu",
-    )
-    theirs = diffusers.I2VGenXLPipeline(
-        unet=randomize(diffusers.I2VGenXLUNet(**BLOCKS)),
-        image_encoder=randomize(transformers.CLIPVisionModelWithProjection(vision)),
-        feature_extractor=transformers.CLIPImageProcessor(),
-        scheduler=diffusers.DDIMScheduler(
-            **DDIM,
-            beta_schedule="squaredcos_cap_v2",
-            prediction_type="v_prediction",
-            rescale_betas_zero_snr=True,
-            set_alpha_to_one=True,
-        ),
-        **parts,
-    )
-    return saved(theirs, tmp_path_factory.mktemp("i2vgen"))
+    return saved(i2vgen_xl(parts), tmp_path_factory.mktemp("i2vgen"))
 
 
 def test_a_sentence_becomes_the_video_of_diffusers(text_to_video):
@@ -195,7 +134,7 @@ def enlarging(parts, text_to_video, tmp_path_factory):
     """diffusers' pipeline that makes a video larger, and ours with it above the other one."""
     torch.manual_seed(3)
     theirs = diffusers.VideoToVideoSDPipeline(
-        unet=randomize(diffusers.UNet3DConditionModel(**BLOCKS)),
+        unet=randomize(diffusers.UNet3DConditionModel(**BLOCKS_3D)),
         scheduler=diffusers.DDIMScheduler(**DDIM, beta_schedule="scaled_linear", set_alpha_to_one=False),
         **parts,
     )

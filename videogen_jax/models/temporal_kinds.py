@@ -5,7 +5,8 @@ layers do not know which kind they are part of. What a kind adds to a 2D UNet st
 """
 
 import dataclasses
-from typing import ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
 import jax
@@ -251,6 +252,17 @@ def kind_name(value: str | bool | None) -> str | None:
     if name not in KINDS:
         raise ValueError(f"temporal is {value!r}; it may be {', '.join(map(str, KINDS))}")
     return name
+
+
+def temporal_part(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a UNet's parameters, or of their shapes, that some kind adds to the layers of the 2D UNet."""
+    found = {}
+    for name, value in tree.items():
+        if is_temporal(name):
+            found[name] = value
+        elif isinstance(value, Mapping) and (below := temporal_part(value)):
+            found[name] = below
+    return found
 
 
 def is_temporal(name: str) -> bool:

@@ -148,7 +148,7 @@ def _i2vgen_xl(index: I2VGenXLIndex, dtype: str) -> Parts:
     reference, params = None, {}
     if index.reference_folder is not None:
         reference, params[REFERENCE] = TextToImage.from_pretrained(index.reference_folder, dtype)
-    text = load_text_encoder(index.folder, dtype)._replace(penultimate=True)
+    text = load_text_encoder(index.folder, dtype)
     image_encoder = load_image_encoder(index.folder, dtype, SquareImagePart)
     autoencoder, params[VAE] = load_autoencoder(index.folder, dtype)
     width = text.network.hidden_size

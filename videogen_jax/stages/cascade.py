@@ -377,9 +377,15 @@ class CascadeStage(VideoSampling, LatentDiffusion):
         return spec
 
     def warm_start(self, fresh: Params, model: ModelReader, init_from: ModelReader | None) -> Params:
-        """From `init_from`: this stage, or the spatial layers from its 2D UNet, whose own folder will do as well."""
+        """From `init_from`: this stage; or a public video model's UNet; or the spatial layers from a 2D UNet.
+
+        The folder of the latter's `unet` will do as well.
+        """
         if init_from is None or init_from.has(self.name):
             return super().warm_start(fresh, model, init_from)
+        video = init_from.video_unet(fresh[self.name], self.latent_channels)
+        if video is not None:
+            return {**fresh, self.name: video}
         folder = "unet" if init_from.has("unet") else ""
         unet = init_from.part(folder, image_part(fresh[self.name], self.latent_channels))
         return {**fresh, self.name: inflate_unet(unet, fresh[self.name], self.reference_init)}

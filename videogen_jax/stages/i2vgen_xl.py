@@ -19,6 +19,7 @@ from videogen_jax.diffusion.samplers import SamplerState
 from videogen_jax.models.i2vgen import I2VGenXLUNet, image_latents_of
 from videogen_jax.models.unet import UNet
 from videogen_jax.stages.latent_diffusion import repeat_batch
+from videogen_jax.stages.public_video import zero_dropped
 from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.settings import StageSettings
 from videogen_jax.stages.stage import Batch, InputSizes, Params, Spec
@@ -75,11 +76,20 @@ class I2VGenXLStage(TextGuided):
 
     Attributes:
       resolution: of the shorter side of the latents of 704x1280 pixels.
+      reference_dropout: share of the training examples without the image's embedding, 0 to 1; its latents stay.
     """
 
     resolution: int = 88
+    prediction_type: str = "v_prediction"
+    reference_dropout: float = 0.1
+    preview_guidance_scale: float = 9.0
 
     unet_kind: ClassVar[type[UNet]] = I2VGenXLUNet
+    square_image: ClassVar[bool] = True
+    kept_parts: ClassVar[tuple[str, ...]] = (
+        *("vae", "text_encoder", "tokenizer"),
+        *("image_encoder", "feature_extractor"),
+    )
 
     # Sampling: `start`, then `step` for each of `step_coeffs`.
 
@@ -140,7 +150,18 @@ class I2VGenXLStage(TextGuided):
         context, embedding, latents, fps = conditioning
         return self.predict(params, x_t, t, context, latents, embedding, fps)
 
-    # The stage as a part of a model.
+    # Training.
+
+    def training_inputs(self, batch: Batch, frozen: Params) -> I2VGenInputs:
+        reference = ReferenceViews(batch["embedding"], batch["latents"][:, :1])
+        return I2VGenInputs(batch["context"], frozen["null_context"][None], reference, batch["fps"])
+
+    def training_conditioning(self, rng: jax.Array, batch: Batch, context: jax.Array) -> I2VGenConditioning:
+        """The clip's first frame is its reference."""
+        latents = batch["latents"]
+        dropped = jax.random.bernoulli(rng, self.reference_dropout, (len(latents),))
+        image = image_latents_of(latents[:, 0], latents.shape[1])
+        return I2VGenConditioning(context, zero_dropped(batch["embedding"], dropped), image, batch["fps"])
 
     def init(self, rng: jax.Array, batch: Batch) -> Params:
         """Initialise the UNet for the shapes of `latents`, `context` and `embedding` in `batch`."""
@@ -151,5 +172,4 @@ class I2VGenXLStage(TextGuided):
         return {self.name: self.network.init(rng, *inputs)["params"]}
 
     def input_spec(self, sizes: InputSizes) -> Spec:
-        spec = super().input_spec(sizes)
-        return spec | {"embedding": jax.ShapeDtypeStruct((self.network.cross_attention_dim,), jnp.float16)}
+        return self.spec(sizes, "context", "embedding", "fps")

@@ -17,7 +17,7 @@ from videogen_jax.diffusion.samplers import SamplerState
 from videogen_jax.stages.latent_diffusion import repeat_batch
 from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.settings import StageSettings
-from videogen_jax.stages.stage import Params
+from videogen_jax.stages.stage import Batch, Params
 from videogen_jax.stages.text_to_video import TextInputs, TextToVideoStage
 
 # How like the reference image a frame is to be, 1 the most, by its distance in frames; later ones are as the last. The
@@ -70,7 +70,12 @@ class PIAStage(TextToVideoStage):
     """PIA's UNet with its sampling. Guidance is by the text alone.
 
     The reference's latents are the posterior's mean; the authors take a sample of it.
+
+    Attributes:
+      motion_scale: of the training clips; see `StageSettings`.
     """
+
+    motion_scale: int = 1
 
     def scalars(self, settings: StageSettings) -> np.ndarray:
         """The similarities of `motion_scale`, `(_LONGEST,)` float32."""
@@ -107,6 +112,24 @@ class PIAStage(TextToVideoStage):
     def outputs(self, params: Params, x_t: jax.Array, t: jax.Array, conditioning: PIAConditioning) -> jax.Array:
         prompts, reference, mask = conditioning
         return super().outputs(params, self.unet_input(x_t, reference, mask), t, prompts)
+
+    # Training.
+
+    @property
+    def preview_settings(self) -> StageSettings:
+        """How `sample` samples during training."""
+        return dataclasses.replace(super().preview_settings, motion_scale=self.motion_scale)
+
+    def training_inputs(self, batch: Batch, frozen: Params) -> PIAInputs:
+        texts = super().training_inputs(batch, frozen)
+        return PIAInputs(texts, batch["latents"][:, :1], jnp.asarray(self.scalars(self.preview_settings)))
+
+    def training_conditioning(self, rng: jax.Array, batch: Batch, context: jax.Array) -> PIAConditioning:
+        """The clip's first frame is its reference."""
+        prompts = super().training_conditioning(rng, batch, context)
+        similarity = self.scalars(self.preview_settings)
+        frames = np.minimum(np.arange(batch["latents"].shape[1]), _LONGEST - 1)
+        return PIAConditioning(prompts, batch["latents"][:, :1], jnp.asarray(similarity[frames]))
 
     def unet_input(self, x: jax.Array, reference: jax.Array, mask: jax.Array) -> jax.Array:
         """Noisy latents `(B, T, h, w, C)`, the image's `(B, 1, h, w, C)`, mask `(T,)` -> `(B, T, h, w, 2 C + 1)`."""

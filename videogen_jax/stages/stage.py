@@ -58,6 +58,18 @@ class ModelReader(Protocol):
         """The autoencoder's parameters."""
         ...
 
+    def image_encoder(self, square: bool) -> Any:
+        """The image encoder, with its parameters; square: it sees the central square of an image alone."""
+        ...
+
+    def motion_unet(self, template: Params, image_channels: int) -> Params:
+        """A 2D UNet with motion modules, in the tree of `template`."""
+        ...
+
+    def video_unet(self, template: Params, image_channels: int) -> Params | None:
+        """The UNet of a public video model, or None: there is none."""
+        ...
+
     def null_context(self) -> jax.Array:
         """The text states of the empty prompt, `(L, D)` float32."""
         ...
@@ -96,7 +108,7 @@ class ModelWriter(Protocol):
         ...
 
     def copy_from_model(self, folder: str) -> None:
-        """Copy a folder of the model whose frozen parts were read in training."""
+        """Copy a folder, or a file, of the model whose frozen parts were read in training, if it is there."""
         ...
 
 

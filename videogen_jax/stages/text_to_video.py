@@ -12,10 +12,11 @@ import numpy as np
 
 from videogen_jax.diffusion.guidance import GuidanceScales
 from videogen_jax.diffusion.samplers import SamplerState
+from videogen_jax.models.temporal_kinds import temporal_part
+from videogen_jax.stages.public_video import PublicVideoStage
 from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.settings import StageSettings
-from videogen_jax.stages.stage import Batch, InputSizes, Params, Spec
-from videogen_jax.stages.video_sampling import VideoSampling
+from videogen_jax.stages.stage import Batch, InputSizes, Metrics, ModelReader, ModelWriter, Params, Spec
 
 
 class TextInputs(NamedTuple):
@@ -40,8 +41,12 @@ class TextInputs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class TextGuided(VideoSampling):
+class TextGuided(PublicVideoStage):
     """A video UNet that is guided by the prompt."""
+
+    prediction_type: str = "epsilon"
+
+    kept_parts: ClassVar[tuple[str, ...]] = ("vae", "text_encoder", "tokenizer")
 
     def passes(self, settings: StageSettings) -> tuple[str, ...]:
         """The guidance passes: without the prompt and with it; with it alone where its weight is 1."""
@@ -53,11 +58,29 @@ class TextGuided(VideoSampling):
         return GuidanceScales(np.float32(settings.guidance_scale), np.float32(1.0))
 
     def input_spec(self, sizes: InputSizes) -> Spec:
-        side, channels = sizes.resolution, self.latent_channels
-        return {
-            "latents": jax.ShapeDtypeStruct((sizes.num_frames, side, side, channels), jnp.float16),
-            "context": jax.ShapeDtypeStruct((sizes.text_length, self.network.cross_attention_dim), jnp.float16),
-        }
+        return self.spec(sizes, "context")
+
+    def loss(self, params: Params, frozen: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
+        """Compute the denoising loss, with the text dropped at random.
+
+        Args:
+          params: the UNet's parameters, by `name`.
+          frozen: `null_context` `(L, D)`, text states of the empty prompt.
+          batch: see `input_spec`.
+        """
+        drop_rng, other_rng, noise_rng = jax.random.split(rng, 3)
+        batch = jax.tree.map(lambda x: x.astype(jnp.float32), dict(batch))
+        context = self.drop_text(drop_rng, batch["context"], frozen["null_context"])
+        conditioning = self.training_conditioning(other_rng, batch, context)
+
+        def predict(x_t: jax.Array, t: jax.Array) -> jax.Array:
+            return self.outputs(params[self.name], x_t, t, conditioning)
+
+        return self.denoising_loss(noise_rng, batch["latents"], predict)
+
+    def training_conditioning(self, rng: jax.Array, batch: Batch, context: jax.Array) -> Any:
+        """The conditioning that `outputs` takes, for a training batch whose text has been dropped at random."""
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +126,38 @@ class TextToVideoStage(TextGuided):
         added = {"pooled_text": conditioning.pooled, "sizes": conditioning.sizes}
         return self.predict(params, x_t, t, conditioning.context, **added)
 
-    # The stage as a part of a model.
+    # Training.
+
+    def training_inputs(self, batch: Batch, frozen: Params) -> TextInputs:
+        return TextInputs(Prompts(batch["context"]), Prompts(frozen["null_context"][None]))
+
+    def training_conditioning(self, rng: jax.Array, batch: Batch, context: jax.Array) -> Prompts:
+        del rng, batch
+        return Prompts(context)
+
+    def warm_start(self, fresh: Params, model: ModelReader, init_from: ModelReader | None) -> Params:
+        """From the UNet of `init_from`; of a Stable Diffusion folder, with its motion adapter if it is given one."""
+        if init_from is None or self.network.temporal != "motion_module":
+            return super().warm_start(fresh, model, init_from)
+        return {**fresh, self.name: init_from.motion_unet(fresh[self.name], self.latent_channels)}
+
+    def parts(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """See `Stage.parts`; of AnimateDiff the motion adapter alone."""
+        if self.network.temporal != "motion_module":
+            return super().parts()
+        config = {"_class_name": "MotionAdapter", "unet": self.unet, "latent_channels": self.latent_channels}
+        return {self.name: ("motion_adapter", config)}
+
+    def export(self, params: Params, writer: ModelWriter) -> None:
+        """Write the UNet and what belongs to it; of AnimateDiff the motion adapter alone."""
+        if self.network.temporal != "motion_module":
+            super().export(params, writer)
+            return
+        ((name, (folder, config)),) = self.parts().items()
+        motion = temporal_part(params[name])
+        if self.network.in_channels != self.latent_channels:  # PIA's first convolution takes the image too
+            motion["conv_in"] = params[name]["conv_in"]
+        writer.save(folder, config, motion)
 
     def init(self, rng: jax.Array, batch: Batch) -> Params:
         """Initialise the UNet for the shapes of `latents` and `context` in `batch`."""

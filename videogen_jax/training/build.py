@@ -11,12 +11,18 @@ from videogen_jax.data.videos import VideoClips, Window
 from videogen_jax.stages.autoencoder import AutoencoderStage
 from videogen_jax.stages.cascade import CascadeStage
 from videogen_jax.stages.decoder import DecoderStage
+from videogen_jax.stages.i2vgen_xl import I2VGenXLStage
+from videogen_jax.stages.image_to_video import ImageToVideoStage
+from videogen_jax.stages.pia import PIAStage
 from videogen_jax.stages.reference import ReferenceStage
 from videogen_jax.stages.stage import InputSizes, Params, Spec, Stage, build_network
 from videogen_jax.stages.temporal import TemporalStage
 from videogen_jax.stages.text import TextStage
+from videogen_jax.stages.text_to_video import TextToVideoStage
+from videogen_jax.training.model_config import explicit_fields
 from videogen_jax.training.worlds import WORLDS
 from videogen_jax.weights.model_folder import ModelFolder
+from videogen_jax.weights.public_unets import public_unet_fields
 
 STAGES: dict[str, type[Stage]] = {
     "text": TextStage,
@@ -25,10 +31,38 @@ STAGES: dict[str, type[Stage]] = {
     "cascade": CascadeStage,
     "temporal": TemporalStage,
     "decoder": DecoderStage,
+    "image_to_video": ImageToVideoStage,
+    "text_to_video": TextToVideoStage,
+    "pia": PIAStage,
+    "i2vgen_xl": I2VGenXLStage,
     **{name: kind for world in WORLDS.values() for name, kind in world.stages.items()},
 }
 WORLD_SOURCES = {name: build for world in WORLDS.values() for name, build in world.sources.items()}
 SOURCES = (*WORLD_SOURCES, "prepared", "videos")
+
+
+def init_from(config: Any) -> ModelFolder | None:
+    """The model that a config's training starts from; None: from scratch."""
+    if not config.init_from:
+        return None
+    return ModelFolder(config.init_from, motion_adapter=config.get("motion_adapter") or "")
+
+
+def stage_of(config: Any) -> Stage:
+    """The stage of a training config.
+
+    A cascade stage that starts from a public video model has that model's UNet: the fields that the config does not set
+    follow from it, the kind of temporal layers among them.
+
+    Raises:
+      ValueError: as `build_stage`, or a part of the model that training starts from is missing.
+    """
+    settings = explicit_fields(config.model)
+    model = init_from(config)
+    if STAGES.get(config.stage) is CascadeStage and model is not None:
+        fields = public_unet_fields(model.path, model.motion_adapter)
+        settings["unet"] = {**fields, **settings["unet"]}
+    return build_stage(config.stage, settings)
 
 
 def build_stage(name: str, settings: dict[str, Any]) -> Stage:

@@ -12,11 +12,10 @@ from absl import logging
 from jax.sharding import SingleDeviceSharding
 
 from videogen_jax.data.loader import take
-from videogen_jax.stages.reference import ReferenceStage
+from videogen_jax.stages.latent_diffusion import LatentDiffusion
 from videogen_jax.stages.stage import Batch, Params, Stage, batch_spec
-from videogen_jax.training.build import build_source, build_stage, input_sizes
+from videogen_jax.training.build import build_source, init_from, input_sizes, stage_of
 from videogen_jax.training.checkpoints import Checkpoints, abstract_state
-from videogen_jax.training.model_config import explicit_fields
 from videogen_jax.training.optimizer import fixed_leaves, make_optimizer
 from videogen_jax.training.state import TrainState, init_state
 from videogen_jax.weights.model_folder import ModelFolder
@@ -51,7 +50,7 @@ def export_stage(
     Raises:
       ValueError: the run has no checkpoint, or not of that step, or diffusers has no such video decoder.
     """
-    stage = build_stage(config.stage, explicit_fields(config.model))
+    stage = stage_of(config)
     if temporal_autoencoder and "video_decoder" not in stage.parts():
         raise ValueError(f"--temporal_autoencoder is for a decoder, but config.stage is {config.stage!r}")
     if not (Path(workdir) / "checkpoints").is_dir():
@@ -89,7 +88,7 @@ class Export:
 
     def __init__(self, config: Any, stage: Stage, output: Path, dtype: str, temporal_autoencoder: bool):
         self.model = ModelFolder(config.model_folder)
-        self.init_from = ModelFolder(config.init_from) if config.init_from else None
+        self.init_from = init_from(config)
         self.written: list[Path] = []
         self._config, self._stage = config, stage
         self._output, self._dtype, self._temporal_autoencoder = output, dtype, temporal_autoencoder
@@ -111,11 +110,16 @@ class Export:
         save_public_part(target, config, params, self._config.data.get("resolution"), self._dtype)
         self.written.append(target)
 
-    def save_scheduler(self, stage: ReferenceStage) -> None:
-        """Write the `scheduler` folder of a text-to-image UNet, which samples as `stage` does."""
+    def save_scheduler(self, stage: LatentDiffusion) -> None:
+        """Write the `scheduler` folder of a UNet, which samples as `stage` does."""
         save_scheduler(self._output, stage)
 
     def copy_from_model(self, folder: str) -> None:
-        """Copy a folder of `model`, unless that is the output itself."""
-        if self._output.resolve() != self.model.path.resolve():
-            shutil.copytree(self.model.path / folder, self._output / folder, dirs_exist_ok=True)
+        """Copy a folder, or a file, of `model`, unless that is the output itself; nothing where there is none."""
+        source, target = self.model.path / folder, self._output / folder
+        if self._output.resolve() == self.model.path.resolve():
+            return
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        elif source.is_file():
+            shutil.copy2(source, target)

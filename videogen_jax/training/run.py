@@ -10,10 +10,9 @@ from absl import logging
 
 from videogen_jax.data.loader import Source
 from videogen_jax.stages.stage import InputSizes, Params, Stage
-from videogen_jax.training.build import build_encoder, build_source, build_stage
-from videogen_jax.training.encoded import EncodedStage
+from videogen_jax.training.build import build_encoder, build_source, init_from, stage_of
+from videogen_jax.training.encoded import EncodedStage, with_reference_encoders
 from videogen_jax.training.loop import Decode, check_settings, train
-from videogen_jax.training.model_config import explicit_fields
 from videogen_jax.training.state import TrainState
 from videogen_jax.weights.model_folder import ModelFolder
 
@@ -66,13 +65,12 @@ def load_inputs(config: Any, workdir: str | Path) -> TrainingInputs:
     Raises:
       ValueError: for a config that cannot work.
     """
-    stage = build_stage(config.stage, explicit_fields(config.model))
+    stage = stage_of(config)
     check_settings(config)
     stage.check_settings(config)
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)  # first: a model_folder beside it that is not there yet is no hub id
     model = ModelFolder(config.model_folder, config.perceptual_weights)
-    init_from = ModelFolder(config.init_from) if config.init_from else None
 
     process = "" if jax.process_count() == 1 else f"-{jax.process_index()}"
     source = build_source(config, stage, model, skipped_file=workdir / f"skipped{process}.jsonl")
@@ -91,8 +89,10 @@ def load_inputs(config: Any, workdir: str | Path) -> TrainingInputs:
     if "latents" in stage.input_spec(InputSizes()):
         autoencoder, vae = model.autoencoder(), model.autoencoder_params
         decode = jax.jit(lambda latents: autoencoder.decode(vae, latents))
-    initial_params = functools.partial(stage.warm_start, model=model, init_from=init_from)
+    initial_params = functools.partial(stage.warm_start, model=model, init_from=init_from(config))
     encoder = build_encoder(config, stage, model)
+    stage, encoders = with_reference_encoders(stage, model)
+    frozen = {**frozen, **encoders}
     if encoder is not None:
         stage, frozen = EncodedStage(stage, encoder[0]), {**frozen, "encoder": encoder[1]}
     return TrainingInputs(stage, source, images, frozen, decode, initial_params)

@@ -59,8 +59,8 @@ class MotionAdapter:
         Raises:
           ValueError: it is missing, of another kind, or has a field that is not supported.
         """
-        repository, _, file = str(name).partition(":")
-        path = resolve(repository, file) / file if file else resolve(repository)
+        repository, _, file = ("", "", "") if Path(name).exists() else str(name).partition(":")
+        path = resolve(repository, file) / file if file else resolve(name)
         if path.is_file():
             return cls(path, _config_of(path))
         config = load_config(path)

@@ -229,13 +229,13 @@ def unet_config(fields: Mapping[str, Any], pooled_dim: int | None = None) -> dic
     for name in ("temporal", "reference_attention", "added_conditions"):
         if fields.get(name):
             raise ValueError(f"a UNet with {name} has no {UNET_CLASS}")
-    fields = _with_defaults(UNet, fields)
+    fields = with_defaults(UNet, fields)
     attention = tuple(fields["cross_attention"])
     config = {"_class_name": UNET_CLASS, "act_fn": "silu"}
-    config |= {name: _to_list(fields[name]) for name in _UNET_SAME}
-    config["down_block_types"] = [_name_of(_DOWN, kind) for kind in attention]
-    config["up_block_types"] = [_name_of(_UP, kind) for kind in reversed(attention)]
-    config["attention_head_dim"] = _to_list(fields["num_heads"])
+    config |= {name: to_list(fields[name]) for name in _UNET_SAME}
+    config["down_block_types"] = [name_of(_DOWN, kind) for kind in attention]
+    config["up_block_types"] = [name_of(_UP, kind) for kind in reversed(attention)]
+    config["attention_head_dim"] = to_list(fields["num_heads"])
     width = fields["size_embedding_dim"]
     if width is not None:
         config |= {"addition_embed_type": "text_time", "addition_time_embed_dim": width}
@@ -274,12 +274,12 @@ def temporal_autoencoder_fields(config: Mapping[str, Any], where: str) -> tuple[
 
 def autoencoder_config(fields: Mapping[str, Any], scaling_factor: float, shift_factor: float) -> dict[str, Any]:
     """Translate fields of `AutoencoderKL` to the config of diffusers' class of the same name."""
-    fields = _with_defaults(AutoencoderKL, fields)
+    fields = with_defaults(AutoencoderKL, fields)
     channels = fields["block_out_channels"]
     return {
         "_class_name": AUTOENCODER_CLASS,
         "act_fn": "silu",
-        **{name: _to_list(fields[name]) for name in _AUTOENCODER_SAME},
+        **{name: to_list(fields[name]) for name in _AUTOENCODER_SAME},
         "down_block_types": ["DownEncoderBlock2D"] * len(channels),
         "up_block_types": ["UpDecoderBlock2D"] * len(channels),
         "scaling_factor": scaling_factor,
@@ -305,7 +305,7 @@ def temporal_decoder_config(fields: Mapping[str, Any], scaling_factor: float) ->
     Raises:
       ValueError: diffusers' class has no such decoder.
     """
-    fields = _with_defaults(TemporalDecoder, fields)
+    fields = with_defaults(TemporalDecoder, fields)
     if fields["use_post_quant_conv"]:
         raise ValueError(f"a video decoder with a post_quant_conv has no {TEMPORAL_AUTOENCODER_CLASS}")
     if fields["norm_num_groups"] != 32:
@@ -322,7 +322,7 @@ def temporal_decoder_config(fields: Mapping[str, Any], scaling_factor: float) ->
         "_class_name": TEMPORAL_AUTOENCODER_CLASS,
         "down_block_types": ["DownEncoderBlock2D"] * len(fields["block_out_channels"]),
         "scaling_factor": scaling_factor,
-        **{name: _to_list(fields[name]) for name in names},
+        **{name: to_list(fields[name]) for name in names},
     }
 
 
@@ -346,7 +346,7 @@ def text_encoder_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]
 
 def text_encoder_config(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Translate fields of `CLIPTextEncoder` to the config of transformers' model, with a projection if ours has one."""
-    fields = _with_defaults(CLIPTextEncoder, fields)
+    fields = with_defaults(CLIPTextEncoder, fields)
     projection = fields["projection_dim"]
     config = {
         "architectures": [TEXT_CLASSES[1] if projection else TEXT_CLASSES[0]],
@@ -377,7 +377,8 @@ def vision_encoder_fields(config: Mapping[str, Any], where: str) -> dict[str, An
     return {ours: full[public] for public, ours in _VISION_RENAMED.items()}
 
 
-def _with_defaults(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a network, those that are left out at their defaults."""
     defaults = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
     return {**defaults, **fields}
 
@@ -414,7 +415,8 @@ def _check_blocks(config: Mapping[str, Any], field: str, kind: str, levels: int,
         raise ValueError(f"{where}: {field} must be {levels} times {kind}, but are {config[field]}")
 
 
-def _name_of(kinds: Mapping[str, bool], kind: bool) -> str:
+def name_of(kinds: Mapping[str, bool], kind: bool) -> str:
+    """The name of the block that has attention, or has none."""
     return next(name for name, value in kinds.items() if value == kind)
 
 
@@ -423,5 +425,6 @@ def to_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _to_list(value: Any) -> Any:
+def to_list(value: Any) -> Any:
+    """A tuple as a list, anything else as it is."""
     return list(value) if isinstance(value, tuple) else value

@@ -26,6 +26,7 @@ def save_part(
     *,
     weights_name: str = "diffusion_pytorch_model.safetensors",
     dtype: str = "float16",
+    buffers: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write one part of a model: `config.json`, and the weights under their public names; each file atomically.
 
@@ -35,6 +36,7 @@ def save_part(
       params: parameter tree, without an outer "params".
       weights_name: "diffusion_pytorch_model.safetensors", or "model.safetensors" for a transformers part.
       dtype: in which floating-point parameters are stored, one of DTYPES; other parameters keep their dtype.
+      buffers: further tensors by their public names, which are no parameters of our networks.
 
     Raises:
       ValueError: unknown dtype or weights_name, or a finite parameter that is too large for dtype.
@@ -45,7 +47,8 @@ def save_part(
         names = [name for name in WEIGHTS_NAMES if name.endswith(".safetensors")]
         raise ValueError(f"weights_name is '{weights_name}', but must be one of {', '.join(names)}")
     folder = Path(folder)
-    stored = {name: _to_stored_dtype(name, tensor, dtype) for name, tensor in naming.to_public(params).items()}
+    public = {**naming.to_public(params), **(buffers or {})}
+    stored = {name: _to_stored_dtype(name, tensor, dtype) for name, tensor in public.items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(
         folder / weights_name,
@@ -76,7 +79,11 @@ def load_tensors(folder: str | os.PathLike) -> Mapping[str, np.ndarray]:
 
 
 def load_part(
-    folder: str | os.PathLike, template: Mapping[str, Any], dtype: Any = None, prefix: str = ""
+    folder: str | os.PathLike,
+    template: Mapping[str, Any],
+    dtype: Any = None,
+    prefix: str = "",
+    left_out: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Read the weights of a part as the parameter tree of its network.
 
@@ -85,6 +92,7 @@ def load_part(
       template: tree of `jax.ShapeDtypeStruct`, see `naming.from_public`.
       dtype: dtype of the floating-point parameters; None for the template's.
       prefix: read only the tensors whose names begin with it, for a network that is one part of the file.
+      left_out: beginnings of names of tensors that are passed over.
 
     Returns: tree of host arrays; place it on devices with `jax.device_put`.
 
@@ -94,6 +102,8 @@ def load_part(
     stored = load_tensors(folder)
     if prefix:
         stored = tensors.Prefixed(stored, prefix)
+    if left_out:
+        stored = {name: stored[name] for name in stored if not name.startswith(left_out)}
     if dtype is not None:
         template = with_dtype(template, np.dtype(dtype))
     try:

@@ -26,6 +26,8 @@ from videogen_jax.weights.tokenizer import single_tokens, tokenize
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
+    from videogen_jax.weights.public_parts import ImagePart
+
 
 class ModelFolder:
     """The parts of a model. Errors are ValueErrors that name the part that is missing or does not fit.
@@ -33,11 +35,13 @@ class ModelFolder:
     Args:
       model: a folder, or a hub id, which is resolved (and downloaded) when something is first read.
       perceptual_weights: a folder with the safetensors of VGG-16's features, which no model folder has; "" for none.
+      motion_adapter: AnimateDiff's, for a model that is Stable Diffusion: see `MotionAdapter.find`; "" for none.
     """
 
-    def __init__(self, model: str | Path, perceptual_weights: str = ""):
+    def __init__(self, model: str | Path, perceptual_weights: str = "", motion_adapter: str = ""):
         self.model = model
         self.perceptual_weights = perceptual_weights
+        self.motion_adapter = motion_adapter
 
     @functools.cached_property
     def path(self) -> Path:
@@ -76,6 +80,36 @@ class ModelFolder:
     def text_encoder(self, dtype: Any = None) -> TextPart:
         """The tokenizer and the text encoder. dtype: as in `load_text_encoder`."""
         return load_text_encoder(self.path, dtype)
+
+    def image_encoder(self, square: bool) -> "ImagePart":
+        """The image encoder of a public video model. square: it sees the central square of an image alone."""
+        from videogen_jax.weights.public_parts import ImagePart, SquareImagePart, load_image_encoder
+
+        return load_image_encoder(self.path, kind=SquareImagePart if square else ImagePart)
+
+    def motion_unet(self, template: Params, image_channels: int) -> Params:
+        """Stable Diffusion's UNet with motion modules: the adapter's, or as in `template` where there is none.
+
+        Args:
+          template: fresh parameters of the UNet with motion modules.
+          image_channels: of the latents; the UNet of PIA takes more.
+        """
+        from videogen_jax.weights.motion_adapter import motion_unet
+
+        return motion_unet(self.path, self.motion_adapter, template, image_channels)
+
+    def video_unet(self, template: Params, image_channels: int) -> Params | None:
+        """The UNet of a public video model, for a stage that joins a reference image to its input.
+
+        Args:
+          template: fresh parameters of the stage's UNet.
+          image_channels: C, of the latents.
+
+        Returns: see `weights.public_unets.load_video_unet`; None: the folder has no such UNet.
+        """
+        from videogen_jax.weights.public_unets import load_video_unet
+
+        return load_video_unet(self.path, self.motion_adapter, template, image_channels)
 
     def null_context(self) -> jax.Array:
         """The text states of the empty prompt, `(L, D)` float32."""

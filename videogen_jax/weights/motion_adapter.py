@@ -1,22 +1,59 @@
 """A Stable Diffusion UNet and a motion adapter as the parameters of one video UNet."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from videogen_jax.models.temporal_kinds import is_temporal
+from videogen_jax.models.temporal_kinds import temporal_part
+from videogen_jax.models.unet import image_part
 from videogen_jax.stages.pia import PIAStage
 from videogen_jax.stages.reference import ReferenceStage
 from videogen_jax.stages.stage import InputSizes, Params, batch_spec
 from videogen_jax.stages.text_to_video import TextToVideoStage
 from videogen_jax.weights.animatediff import AnimateDiffIndex, MotionAdapter
-from videogen_jax.weights.folder import with_dtype
+from videogen_jax.weights.folder import load_part, with_dtype
+from videogen_jax.weights.model_index import UNET
 from videogen_jax.weights.naming import from_public
 from videogen_jax.weights.templates import parameter_shapes
 
 CONV_IN = "conv_in"
+
+
+def motion_fields(adapter: MotionAdapter) -> dict[str, Any]:
+    """The fields of a `UNet` that an adapter gives to an image model's."""
+    fields = {
+        "temporal": "motion_module",
+        "motion_max_frames": adapter.config["motion_max_seq_length"],
+        "motion_mid_block": adapter.config["use_motion_mid_block"],
+    }
+    return fields | ({"in_channels": adapter.config["conv_in_channels"]} if adapter.reads_reference else {})
+
+
+def motion_unet(folder: Path, motion_adapter: str, template: Params, image_channels: int) -> Params:
+    """The parameters of an image model's UNet with motion modules, host arrays.
+
+    Args:
+      folder: of the image model.
+      motion_adapter: as `MotionAdapter.find` takes it; "": the modules are those of `template`.
+      template: parameters of the UNet with motion modules.
+      image_channels: of the image model's latents.
+
+    Raises:
+      ValueError: the tensors do not fit the UNet.
+    """
+    path = Path(folder) / UNET
+    images = load_part(path, image_part(template, image_channels))
+    if not motion_adapter:
+        kernel = np.zeros(template[CONV_IN]["kernel"].shape, np.float32)  # more channels begin without effect
+        motion = {**temporal_part(template), CONV_IN: {"kernel": kernel}}
+        return jax.tree.map(np.asarray, add_motion(images, motion))
+    adapter = MotionAdapter.find(motion_adapter)
+    motion = _read_motion(adapter, template)
+    return jax.tree.map(np.asarray, add_motion(images, motion))
 
 
 def build_motion_stage(index: AnimateDiffIndex, images: ReferenceStage) -> TextToVideoStage:
@@ -26,18 +63,8 @@ def build_motion_stage(index: AnimateDiffIndex, images: ReferenceStage) -> TextT
       index: of the model.
       images: the stage of the image model.
     """
-    adapter = index.adapter.config
-    unet = {
-        **images.unet,
-        "temporal": "motion_module",
-        "motion_norm": index.motion_norm,
-        "motion_max_frames": adapter["motion_max_seq_length"],
-        "motion_mid_block": adapter["use_motion_mid_block"],
-    }
-    kind = TextToVideoStage
-    if index.adapter.reads_reference:
-        kind = PIAStage
-        unet["in_channels"] = adapter["conv_in_channels"]
+    unet = {**images.unet, **motion_fields(index.adapter), "motion_norm": index.motion_norm}
+    kind = PIAStage if index.adapter.reads_reference else TextToVideoStage
     pixels = 2 ** (len(images.network.block_out_channels) - 1)
     return kind(unet=unet, resolution=max(index.resolution // 8, pixels), **index.scheduler.stage_fields())
 
@@ -62,8 +89,12 @@ def load_motion(stage: TextToVideoStage, image_params: Params, adapter: MotionAd
         added = image_params["add_embedding"]["linear_1"]["kernel"].shape[0] - 6 * width
         batch |= {"pooled": jax.ShapeDtypeStruct((1, added), jnp.float32)}
         batch |= {"sizes": jax.ShapeDtypeStruct((1, 6), jnp.float32)}
-    template = parameter_shapes(stage, stage.init, batch)[stage.name]
-    wanted = _motion(template)
+    return _read_motion(adapter, parameter_shapes(stage, stage.init, batch)[stage.name], dtype)
+
+
+def _read_motion(adapter: MotionAdapter, template: Params, dtype: Any = None) -> Params:
+    """The adapter's parameters that have a place in `template`, that of a UNet with motion modules."""
+    wanted = temporal_part(template)
     if adapter.config["conv_in_channels"] is not None:
         wanted[CONV_IN] = template[CONV_IN]
     try:
@@ -87,22 +118,6 @@ def add_motion(image_params: Params, motion: Params) -> Params:
         rest = motion[CONV_IN]["kernel"][:, :, kernel.shape[2] :]
         merged[CONV_IN] = {**image_params[CONV_IN], "kernel": jnp.concatenate([kernel, rest], axis=2)}
     return merged
-
-
-def motion_of(params: Params) -> Params:
-    """The motion modules among the parameters of a video UNet."""
-    return _motion(params)
-
-
-def _motion(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a tree that is below modules which a kind of temporal layers adds."""
-    found = {}
-    for name, value in tree.items():
-        if is_temporal(name):
-            found[name] = value
-        elif isinstance(value, Mapping) and (below := _motion(value)):
-            found[name] = below
-    return found
 
 
 def _merged(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -196,6 +196,24 @@ def _is_position_table(table: np.ndarray, max_frames: int | None) -> bool:
     return bool(np.abs(table[0].astype(np.float32) - np.asarray(expected)).max() < _POSITION_TOLERANCE)
 
 
+def position_tables(params: Mapping[str, Any], max_frames: int) -> dict[str, np.ndarray]:
+    """AnimateDiff's tables of positions `(1, max_frames, C)` float32, by public name, as its files hold them.
+
+    Args:
+      params: of motion modules.
+      max_frames: positions in a table.
+    """
+    from videogen_jax.models.temporal_layers import interleaved_sinusoids
+
+    tables = {}
+    for path, leaf in _leaves(params):
+        if path[-2:] == ("norm1", "scale"):
+            table = interleaved_sinusoids(np.arange(max_frames), leaf.shape[0])
+            name = public_name((*path[:-2], "pos_embed", "pe"))
+            tables[name] = np.asarray(table, np.float32)[None]
+    return tables
+
+
 def _complaint(kind: str, found: list[str]) -> str:
     ellipsis = "" if len(found) <= _MAX_NAMES else ", ..."
     return f"{len(found)} {kind} ({', '.join(found[:_MAX_NAMES])}{ellipsis})"

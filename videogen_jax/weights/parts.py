@@ -14,7 +14,7 @@ import numpy as np
 
 from videogen_jax.models.autoencoder import AutoencoderKL, AutoencoderKLTemporalDecoder, TemporalDecoder
 from videogen_jax.models.text_encoder import CLIPTextEncoder
-from videogen_jax.runtime.files import plain
+from videogen_jax.runtime.files import load_json, plain
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
 from videogen_jax.stages.reference import ReferenceStage
@@ -30,13 +30,17 @@ from videogen_jax.weights.diffusers_config import (
     text_encoder_fields,
     unet_fields,
 )
-from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_part, save_part
+from videogen_jax.weights.folder import CONFIG_NAME, INDEX_NAME, load_config, load_part, save_part
+from videogen_jax.weights.naming import position_tables
 from videogen_jax.weights.scheduler_config import load_scheduler
 from videogen_jax.weights.templates import parameter_shapes
 from videogen_jax.weights.tokenizer import MAX_LENGTH, load_tokenizer
+from videogen_jax.weights.video_config import public_video_config
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
+
+_PENULTIMATE = ("I2VGenXLPipeline",)  # models whose UNet attends to `TextFeatures.before_last`
 
 
 def load_autoencoder_config(model_folder: str | Path, dtype: Any = None) -> FrozenAutoencoder:
@@ -129,7 +133,14 @@ def load_text_encoder(model_folder: str | Path, dtype: Any = None, number: int =
     tokenizer = load_model_tokenizer(model_folder, number)
     tokens = jax.ShapeDtypeStruct((1, tokenizer.model_max_length), jnp.int32)
     template = parameter_shapes(network, network.init, tokens)["params"]
-    return TextPart(tokenizer, network, load_part(folder, template, dtype))
+    params = load_part(folder, template, dtype)
+    return TextPart(tokenizer, network, params, _class_of(model_folder) in _PENULTIMATE)
+
+
+def _class_of(model_folder: str | Path) -> str | None:
+    """The class of pipeline of which a folder is, or None."""
+    path = Path(model_folder) / INDEX_NAME
+    return load_json(path).get("_class_name") if path.is_file() else None
 
 
 class ReferencePart(NamedTuple):
@@ -237,10 +248,12 @@ def save_public_part(
       sample_size: see `public_config`.
       dtype: of the stored weights.
     """
-    public = plain(public_config(config, sample_size))
+    public = public_video_config(config)
+    public = plain(public_config(config, sample_size) if public is None else public)
     in_transformers = "architectures" in public
     weights_name = "model.safetensors" if in_transformers else "diffusion_pytorch_model.safetensors"
-    save_part(folder, public, params, weights_name=weights_name, dtype=dtype)
+    tables = position_tables(params, public["motion_max_seq_length"]) if "motion_max_seq_length" in public else {}
+    save_part(folder, public, params, weights_name=weights_name, dtype=dtype, buffers=tables)
 
 
 def part_prefix(folder: str | Path) -> str:

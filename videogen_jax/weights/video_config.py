@@ -3,12 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-from videogen_jax.models.unet import NUM_ADDED_NUMBERS
-from videogen_jax.weights.diffusers_config import check_class, check_fields, levels_with_attention, to_tuple
+from videogen_jax.models.unet import NUM_ADDED_NUMBERS, UNet
+from videogen_jax.weights.diffusers_config import (
+    check_class,
+    check_fields,
+    levels_with_attention,
+    name_of,
+    to_list,
+    to_tuple,
+    with_defaults,
+)
 
 SPATIO_TEMPORAL_CLASS = "UNetSpatioTemporalConditionModel"  # Stable Video Diffusion
 UNET_3D_CLASS = "UNet3DConditionModel"  # ModelScope, ZeroScope
 I2VGEN_CLASS = "I2VGenXLUNet"
+MOTION_ADAPTER_CLASS = "MotionAdapter"
 
 # Fields with the same name in our network, with diffusers' default.
 _SPATIO_TEMPORAL_SAME = {
@@ -127,3 +136,74 @@ def _three_d_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         "use_linear_projection": True,
         "temporal": "temporal_transformer",
     }
+
+
+# Back to diffusers' configs: of the parts of stages that are trained here.
+
+
+def public_video_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Translate the config of a video stage's part to that of diffusers' network; None: it is another kind of part.
+
+    Args:
+      config: as `Stage.parts` gives it.
+    """
+    convert = _PUBLIC.get(config["_class_name"])
+    return None if convert is None else convert(with_defaults(UNet, config["unet"]))
+
+
+def _spatio_temporal_config(fields: Mapping[str, Any]) -> dict[str, Any]:
+    width = fields["added_numbers_dim"]
+    return {
+        "_class_name": SPATIO_TEMPORAL_CLASS,
+        **{name: to_list(fields[name]) for name in _SPATIO_TEMPORAL_SAME},
+        **_block_types(fields, _SPATIO_TEMPORAL_DOWN, _SPATIO_TEMPORAL_UP),
+        "num_attention_heads": to_list(fields["num_heads"]),
+        "addition_time_embed_dim": width,
+        "projection_class_embeddings_input_dim": NUM_ADDED_NUMBERS * width,
+    }
+
+
+def _three_d_config(fields: Mapping[str, Any]) -> dict[str, Any]:
+    widths, heads = fields["block_out_channels"], fields["num_heads"]
+    heads = (heads,) * len(widths) if isinstance(heads, int) else heads
+    sizes = [width // number for width, number in zip(widths, heads, strict=True)]
+    return {
+        "_class_name": UNET_3D_CLASS,
+        **{name: to_list(fields[name]) for name in _3D_SAME},
+        **_block_types(fields, _3D_DOWN, _3D_UP),
+        "attention_head_dim": sizes[0] if len(set(sizes)) == 1 else sizes,
+        "sample_size": 32,
+    }
+
+
+def _i2vgen_config(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return _three_d_config(fields) | {"_class_name": I2VGEN_CLASS, "in_channels": fields["out_channels"]}
+
+
+def _motion_adapter_config(fields: Mapping[str, Any]) -> dict[str, Any]:
+    joined = fields["in_channels"] != fields["out_channels"]
+    return {
+        "_class_name": MOTION_ADAPTER_CLASS,
+        "block_out_channels": to_list(fields["block_out_channels"]),
+        "motion_layers_per_block": fields["layers_per_block"],
+        "motion_max_seq_length": fields["motion_max_frames"],
+        "motion_norm_num_groups": fields["norm_num_groups"],
+        "use_motion_mid_block": fields["motion_mid_block"],
+        "conv_in_channels": fields["in_channels"] if joined else None,
+    }
+
+
+def _block_types(fields: Mapping[str, Any], down: Mapping[str, bool], up: Mapping[str, bool]) -> dict[str, list[str]]:
+    attention = tuple(fields["cross_attention"])
+    return {
+        "down_block_types": [name_of(down, kind) for kind in attention],
+        "up_block_types": [name_of(up, kind) for kind in reversed(attention)],
+    }
+
+
+_PUBLIC = {
+    "ImageToVideoStage": _spatio_temporal_config,
+    "TextToVideoStage": _three_d_config,
+    "I2VGenXLStage": _i2vgen_config,
+    MOTION_ADAPTER_CLASS: _motion_adapter_config,
+}
