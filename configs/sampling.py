@@ -19,6 +19,7 @@ def set_stage_settings(config: ConfigDict) -> None:
         config[section] = ConfigDict()
     for field in dataclasses.fields(StageSettings):
         kind = field.type if isinstance(field.type, type) else typing.get_args(field.type)[0]  # of `int | None`
+        kind = typing.get_origin(kind) or kind
         if field.name in UPPER_ONLY:
             config.upper[field.name] = placeholder(kind)
             continue

@@ -51,6 +51,9 @@ _MOTION_ADAPTER = flags.DEFINE_string(
 _MOTION_NORM = flags.DEFINE_string(
     "motion_norm", None, 'What motion modules normalise: "frame", as they were trained, or "video", as in diffusers'
 )
+_SPARSE_CONTROL = flags.DEFINE_string(
+    "sparse_control", None, "SparseCtrl's network for RGB images, with a --motion_adapter: a folder or hub id"
+)
 _AOT = flags.DEFINE_string("aot", None, "A folder of programs that videogen_jax.export_sampler wrote, to start sooner")
 _SEED = flags.DEFINE_integer("seed", None, "Seed of the random numbers, the same for every prompt")
 _REFERENCE = flags.DEFINE_string("reference", None, "An image to take instead of drawing the reference image")
@@ -75,19 +78,30 @@ _CONDITIONING_FPS = flags.DEFINE_float(
 _MOTION_SCALE = flags.DEFINE_integer(
     "motion_scale", None, "How much motion there is to be, 0 to 2; 3 to 5 as a loop, 6 to 8 in another style (PIA)"
 )
+_REFERENCE_FRAMES = flags.DEFINE_list(
+    "reference_frames", None, "Frames that are to look like the reference image, as 0,15 (SparseCtrl)"
+)
 _STRENGTH = flags.DEFINE_float("strength", None, "How far the upper model may go from the video below, up to 1")
 _SAVE_REFERENCE = flags.DEFINE_boolean("save_reference", False, "Also write the reference image")
 _AOT_TOPOLOGY = flags.DEFINE_string("aot_topology", None, "Only compile the programs for this TPU pod, e.g. v5e:2x2")
 _AOT_OUTPUT = flags.DEFINE_string("aot_output", None, "With --aot_topology: a file for what was found, as JSON")
 _PUBLIC_ONLY = (
     *(_MOTION_BUCKET_ID, _NOISE_AUG_STRENGTH, _MIN_GUIDANCE_SCALE, _CONDITIONING_FPS),
-    *(_MOTION_SCALE, _STRENGTH),
+    *(_MOTION_SCALE, _REFERENCE_FRAMES, _STRENGTH),
 )
 _SETTINGS = (  # a recipe has them
     *(_SEED, _FRAMES, _FPS, _SIZE, _GUIDANCE_SCALE, _REFERENCE_GUIDANCE_SCALE, _STEPS),
     *_PUBLIC_ONLY,
 )
-_OVERRIDES = (_MODEL, _REFERENCE_MODEL, _UPPER_MODEL, _MOTION_ADAPTER, _MOTION_NORM, _AOT, *_SETTINGS)
+_OVERRIDES = (_MODEL, _REFERENCE_MODEL, _UPPER_MODEL, _MOTION_ADAPTER, _MOTION_NORM, _SPARSE_CONTROL, _AOT, *_SETTINGS)
+
+
+def _numbers() -> tuple[int, ...]:
+    """The value of --reference_frames. ValueError: it is no list of numbers."""
+    try:
+        return tuple(map(int, _REFERENCE_FRAMES.value))
+    except ValueError:
+        raise ValueError(f"--reference_frames {','.join(_REFERENCE_FRAMES.value)} must be numbers, as 0,15") from None
 
 
 def _config() -> ConfigDict:
@@ -100,7 +114,7 @@ def _config() -> ConfigDict:
                 sections = [config.get("upper", {})]
             for section in sections:
                 if flag.value is not None and flag.name in section:
-                    section[flag.name] = flag.value
+                    section[flag.name] = _numbers() if flag is _REFERENCE_FRAMES else flag.value
     return config
 
 

@@ -22,6 +22,7 @@ _COMPONENTS = (
         "motion_adapter", None, "AnimateDiff's motion adapter: a folder, a hub id, or id:file.safetensors"
     ),
     flags.DEFINE_string("motion_norm", None, 'What motion modules normalise, "frame" or "video"'),
+    flags.DEFINE_string("sparse_control", None, "SparseCtrl's network for RGB images, with a --motion_adapter"),
     flags.DEFINE_string("upper_model", None, "A folder or hub id of ZeroScope XL, above a model like ZeroScope"),
 )
 _AOT = flags.DEFINE_string("aot", None, "A folder of programs that videogen_jax.export_sampler wrote, to start sooner")

@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config.upper_model = ""  # a model like ZeroScope XL, which makes the videos of one like ZeroScope larger
     config.motion_adapter = ""  # AnimateDiff's, which makes a video model of a Stable Diffusion folder
     config.motion_norm = ""  # of its motion modules: "frame", as they were trained, or "video", as in diffusers
+    config.sparse_control = ""  # SparseCtrl's network for RGB images, with a motion_adapter
     config.dtype = ""  # float32, bfloat16 or float16; "" is float32 on a CPU and bfloat16 elsewhere
     config.aot = ""  # a folder of programs that videogen_jax.export_sampler wrote; they need no tracing
     config.seed = 0

@@ -192,6 +192,97 @@ def test_pia_draws_its_reference_with_the_same_unet(pia, images):
     np.testing.assert_array_equal(again.frames, output.frames)
 
 
+@pytest.fixture(scope="module")
+def sparse_control(tmp_path_factory):
+    torch.manual_seed(6)
+    control = diffusers.SparseControlNetModel(
+        down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+        block_out_channels=BLOCKS_2D["block_out_channels"],
+        layers_per_block=1,
+        cross_attention_dim=24,
+        attention_head_dim=4,
+        motion_max_seq_length=10,
+        norm_num_groups=8,  # frames without a condition are flat: a group of one channel would have no variance
+    )
+    folder = tmp_path_factory.mktemp("sparse_control")
+    randomize(control).save_pretrained(folder)
+    return control, folder
+
+
+@pytest.fixture(scope="module")
+def controlled(images, adapter, sparse_control):
+    components = {"motion_adapter": adapter[1], "motion_norm": "video", "sparse_control": sparse_control[1]}
+    return VideoGenPipeline.from_pretrained(images[1], **components)
+
+
+def test_sparse_control_gives_what_diffusers_gives(sparse_control, controlled):
+    noise, t = gaussian_noise(2, FRAMES, 8, 16, 4), np.float32([7, 900])
+    context, mask = gaussian_noise(2, 3, 24), np.float32(np.arange(FRAMES) == 2)
+    condition = noise * mask[:, None, None, None]
+    stage, params = controlled.cascade[0], controlled.params["video"]["control"]
+    apply = jax.jit(stage.control_network.apply)
+    skips, middle = apply({"params": params}, t, context, condition, mask)
+    marks = np.broadcast_to(mask[:, None, None, None], (2, FRAMES, 8, 16, 1)).copy()
+    with torch.no_grad():
+        expected_skips, expected = sparse_control[0](
+            as_torch(noise),  # which the network does not see
+            torch.from_numpy(t),
+            torch.from_numpy(context).repeat_interleave(FRAMES, 0),
+            as_torch(condition),
+            conditioning_mask=as_torch(marks),
+            return_dict=False,
+        )
+    for found, theirs in zip((*skips, middle), (*expected_skips, expected), strict=True):
+        theirs = theirs.movedim(1, -1).numpy()
+        assert np.abs(found - theirs).max() < 1e-5 * np.abs(theirs).max()
+
+
+def test_a_reference_at_chosen_frames_is_that_of_diffusers(images, adapter, sparse_control, controlled, monkeypatch):
+    pictured = pictures(SIZE)
+    frames = {"reference_frames": (1, 5)}
+    ours = controlled(PROMPTS, reference=pictured, steps=STEPS, guidance_scale=6.0, **frames, **ASKED)
+    theirs = diffusers.AnimateDiffSparseControlNetPipeline(
+        unet=images[0].unet,
+        motion_adapter=adapter[0],
+        controlnet=sparse_control[0],
+        scheduler=diffusers.DDIMScheduler(**AS_TRAINED, clip_sample=False, set_alpha_to_one=False),
+        **parts_of(images[0]),
+    )
+    theirs.set_progress_bar_config(disable=True)
+    kind = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution
+    monkeypatch.setattr(kind, "sample", lambda self, generator=None: self.mean)
+    expected = [
+        theirs(
+            prompt,
+            num_inference_steps=STEPS,
+            guidance_scale=6.0,
+            conditioning_frames=[Image.fromarray(image)] * 2,
+            controlnet_frame_indices=[1, 5],
+            latents=as_torch(noise[None]),
+            **THEIRS,
+        ).frames[0]
+        for image, prompt, noise in zip(pictured, PROMPTS, NOISE, strict=True)
+    ]
+    check(ours.frames, np.stack(expected))
+    recipe = Recipe.from_json(ours.recipes[0].to_json())
+    assert recipe.request.stages["video"].reference_frames == (1, 5)
+    assert "sparse_control" in recipe.components
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ((0, 8), "reference_frames names frame 8, but the video has 8, from 0"),
+        ((), r"reference_frames is \(\), but must be numbers of frames, from 0"),
+        ((-1,), "must be numbers of frames, from 0"),
+        ("1", "must be numbers of frames, from 0"),
+    ],
+)
+def test_reference_frames_that_are_none(controlled, frames, message):
+    with pytest.raises(ValueError, match=message):
+        controlled(PROMPTS[0], reference=pictures(SIZE)[0], size=SIZE, num_frames=FRAMES, reference_frames=frames)
+
+
 def test_similarities_are_the_authors():
     module = "diffusers.pipelines.deprecated.pia.pipeline_pia"
     coefficients = pytest.importorskip(module).prepare_mask_coef_by_statistics
@@ -287,6 +378,8 @@ def test_what_does_not_go_with_an_adapter(images, adapter, animated, tiny_model,
         ModelSource.find(tiny_model, motion_adapter=adapter[1])
     with pytest.raises(ValueError, match="motion_norm is 'video', but there is no motion_adapter"):
         ModelSource.find(tiny_model, motion_norm="video")
+    with pytest.raises(ValueError, match="sparse_control is 'x', but there is no motion_adapter"):
+        ModelSource.find(tiny_model, sparse_control="x")
     with pytest.raises(ValueError, match="motion_norm is 'clip', but must be frame or video"):
         ModelSource.find(images[1], motion_adapter=adapter[1], motion_norm="clip")
     (tmp_path / "mm.ckpt").write_bytes(b"x")

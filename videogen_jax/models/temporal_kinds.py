@@ -38,6 +38,7 @@ class Network(Protocol):
     motion_norm: str
     motion_max_frames: int
     motion_mid_block: bool
+    motion_attentions: int
     remat: bool
     dtype: jnp.dtype
 
@@ -195,17 +196,19 @@ class MotionModules(TemporalLayers):
         results.
       max_frames: the most frames of a video; the weights were trained with as many positions.
       mid_block: whether the middle block has a motion module.
+      attentions: over frames, in each motion module: 2; SparseCtrl's have 1.
     """
 
     added: ClassVar[tuple[str, ...]] = ("motion_modules_",)
     norm: str = "frame"
     max_frames: int = 32
     mid_block: bool = True
+    attentions: int = 2
 
     @classmethod
     def of(cls, unet: Network) -> "MotionModules":
-        """Return the kind with the UNet's `motion_norm`, `motion_max_frames` and `motion_mid_block`."""
-        return cls(unet.motion_norm, unet.motion_max_frames, unet.motion_mid_block)
+        """Return the kind with the UNet's fields for it."""
+        return cls(unet.motion_norm, unet.motion_max_frames, unet.motion_mid_block, unet.motion_attentions)
 
     def check(self, unet: Network, num_frames: int) -> None:
         """Raise ValueError for an unknown norm, channels that the heads do not divide, or too many frames."""
@@ -222,7 +225,8 @@ class MotionModules(TemporalLayers):
     def attend_frames(self, block: Block, j: int, x: jax.Array, positions: jax.Array) -> jax.Array:
         """Apply motion module j."""
         head_dim = block.features // HEADS
-        fields = {"norm": self.norm, "embed_positions": True, "dtype": block.dtype, "name": f"motion_modules_{j}"}
+        fields = {"norm": self.norm, "embed_positions": True, "attentions": self.attentions}
+        fields |= {"dtype": block.dtype, "name": f"motion_modules_{j}"}
         module = block.rematted(FrameTransformer)
         return module(HEADS, head_dim, block.groups, **fields)(x, positions)
 

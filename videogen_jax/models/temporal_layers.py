@@ -240,16 +240,17 @@ def interleaved_sinusoids(positions: jax.Array, dim: int) -> jax.Array:
     return jnp.stack([sines, cosines], axis=-1).reshape(*cosines.shape[:-1], dim)
 
 
-class DoubleAttentionBlock(nn.Module):
-    """Self-attention over frames twice, and a feed-forward layer; each pre-norm with a residual."""
+class FrameAttentionBlock(nn.Module):
+    """Self-attention over frames, once or twice, and a feed-forward layer; each pre-norm with a residual."""
 
     heads: int
+    attentions: int
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, time: jax.Array | float) -> jax.Array:
-        """x: `(B, T, S, C)`; time: `(B, T, 1, C)` or 0, added to the input of both attentions; returns x's shape."""
-        for i in (1, 2):
+        """x: `(B, T, S, C)`; time: `(B, T, 1, C)` or 0, added to the input of the attentions; returns x's shape."""
+        for i in range(1, self.attentions + 1):
             y = layer_norm(self.dtype, f"norm{i}")(x) + time
             attention = Attention(self.heads, x.shape[-1] // self.heads, dtype=self.dtype, name=f"attn{i}")
             x = x + over_frames(attention, y)
@@ -266,6 +267,7 @@ class FrameTransformer(nn.Module):
       groups: of the group norm.
       norm: whether its statistics are those of a "frame" or of the whole "video".
       embed_positions: add the time of the frames to the input of each attention; without, frames have no order.
+      attentions: of its block.
     """
 
     heads: int
@@ -273,6 +275,7 @@ class FrameTransformer(nn.Module):
     groups: int
     norm: str
     embed_positions: bool
+    attentions: int = 2
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -284,7 +287,7 @@ class FrameTransformer(nn.Module):
         y = group_norm(self.groups, 1e-6, self.dtype, "norm")(normed).reshape(b, t, -1, c)
         y = nn.Dense(width, dtype=self.dtype, name="proj_in")(y)
         time = interleaved_sinusoids(positions, width).astype(self.dtype)[:, :, None] if self.embed_positions else 0.0
-        y = DoubleAttentionBlock(self.heads, self.dtype, name="transformer_blocks_0")(y, time)
+        y = FrameAttentionBlock(self.heads, self.attentions, self.dtype, name="transformer_blocks_0")(y, time)
         y = nn.Dense(c, dtype=self.dtype, kernel_init=zeros_init, name="proj_out")(y)
         return x + y.reshape(x.shape)
 

@@ -8,7 +8,7 @@ Frames are joined in `UNetBlock.resnet` and `UNetBlock.attend`, and after `conv_
 in models/temporal_kinds.py; `ReferenceAttention` stands between the spatial and the temporal transformers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -152,7 +152,8 @@ class UNet(nn.Module):
       down_norm_eps, up_norm_eps: of the residual blocks on the way down and on the way up, one number or one a level;
         None: `norm_eps`. Stable Video Diffusion has 1e-6 in down blocks with attention and in all up blocks.
       temporal: the kind of temporal layers, by its name in `temporal_kinds.KINDS`; None for a network for images.
-      motion_norm, motion_max_frames, motion_mid_block: of temporal="motion_module", see `MotionModules`.
+      motion_norm, motion_max_frames, motion_mid_block, motion_attentions: of temporal="motion_module", see
+        `MotionModules`.
       reference_attention: for each level, or for all, whether frames attend to the first one (`ReferenceAttention`).
       added_conditions: names of the scalar conditions besides the timestep, as ("noise_level", "fps"). Each is embedded
         like the timestep and added to its embedding by a layer that starts at zero.
@@ -181,6 +182,7 @@ class UNet(nn.Module):
     motion_norm: str = "frame"
     motion_max_frames: int = 32
     motion_mid_block: bool = True
+    motion_attentions: int = 2
     reference_attention: bool | tuple[bool, ...] = False
     added_conditions: tuple[str, ...] = ()
     size_embedding_dim: int | None = None
@@ -203,6 +205,7 @@ class UNet(nn.Module):
         pooled_text: jax.Array | None = None,
         sizes: jax.Array | None = None,
         added_numbers: jax.Array | None = None,
+        control: tuple[Sequence[jax.Array], jax.Array] | None = None,
     ) -> jax.Array:
         """Predict what the network is trained for: noise, velocity or clean latents.
 
@@ -219,13 +222,14 @@ class UNet(nn.Module):
             height and width, in pixels.
           added_numbers: `(B, 3)`, only with `added_numbers_dim`: frames per second less one, motion bucket, standard
             deviation of the noise that was added to the image (diffusers' `added_time_ids`).
+          control: what is added to the skip connections and to the middle block's output, from `SparseControl`.
 
         Returns: `(B, T, H, W, out_channels)` in the network's dtype.
 
         Raises:
           ValueError: for fields that do not fit each other, or inputs that do not fit the fields.
         """
-        heads, depths, reference_levels = self._check(
+        heads, depths, reference_levels = self.check(
             latents, context, scalar_conditions, pooled_text, sizes, added_numbers
         )
         b, t, h, w, _ = latents.shape
@@ -234,11 +238,32 @@ class UNet(nn.Module):
         elif frame_positions.shape != (b, t):
             raise ValueError(f"frame_positions must have shape {(b, t)}, not {frame_positions.shape}")
         context = context.astype(self.dtype)
-        temb = self._embed_scalars(timesteps, scalar_conditions or {}, pooled_text, sizes, added_numbers)
+        temb = self.embed_scalars(timesteps, scalar_conditions or {}, pooled_text, sizes, added_numbers)
         temb = jnp.repeat(temb, t, axis=0)  # (B*T, D)
         last = len(self.block_out_channels) - 1
         temporal = KINDS[self.temporal].of(self)
         temporal.check(self, t)
+        block = self.block_builder(temporal, heads, depths, reference_levels)
+        x = latents.reshape(b * t, h, w, -1)  # frames as a batch: the spatial layers do not know videos
+        x = conv3x3(self.block_out_channels[0], self.dtype, "conv_in")(x)
+        x = temporal.after_conv_in(self, x, frame_positions)
+        x, skips = self.down_and_middle(block, x, temb, context, frame_positions)
+        if control is not None:
+            skips = [skip + added.astype(self.dtype) for skip, added in zip(skips, control[0], strict=True)]
+            x = x + control[1].astype(self.dtype)
+        up_eps = per_level(self.norm_eps if self.up_norm_eps is None else self.up_norm_eps, last + 1, "up_norm_eps")
+        for i in range(last + 1):
+            level, layers = last - i, self.layers_per_block + 1
+            attention = self.cross_attention[level]
+            up = block(UpBlock, level, layers, level > 0, attention, up_eps[level], f"up_blocks_{i}")
+            x = up(x, skips[-layers:], temb, context, frame_positions)
+            del skips[-layers:]
+        x = nn.silu(group_norm(self.norm_num_groups, self.norm_eps, self.dtype, "conv_norm_out")(x))
+        x = conv3x3(self.out_channels, self.dtype, "conv_out", kernel_init=zeros_init)(x)
+        return x.reshape(b, t, h, w, self.out_channels)
+
+    def block_builder(self, temporal: TemporalLayers, heads: tuple, depths: tuple, reference_levels: tuple) -> Callable:
+        """Return a function that builds the block of a level, with the fields that follow from the network's."""
 
         def block(module, level, layers, resample, attention, eps, name):
             return module(
@@ -257,30 +282,20 @@ class UNet(nn.Module):
                 name=name,
             )
 
-        x = latents.reshape(b * t, h, w, -1)  # frames as a batch: the spatial layers do not know videos
-        x = conv3x3(self.block_out_channels[0], self.dtype, "conv_in")(x)
-        x = temporal.after_conv_in(self, x, frame_positions)
-        down_eps, up_eps = (
-            per_level(self.norm_eps if eps is None else eps, last + 1, f"{way}_norm_eps")
-            for way, eps in (("down", self.down_norm_eps), ("up", self.up_norm_eps))
-        )
-        skips = [x]
-        for i, attention in enumerate(self.cross_attention):
-            down = block(DownBlock, i, self.layers_per_block, i < last, attention, down_eps[i], f"down_blocks_{i}")
-            x, outputs = down(x, temb, context, frame_positions)
-            skips += outputs
-        x = block(MidBlock, last, 2, False, True, self.norm_eps, "mid_block")(x, temb, context, frame_positions)
-        for i in range(last + 1):
-            level, layers = last - i, self.layers_per_block + 1
-            attention = self.cross_attention[level]
-            up = block(UpBlock, level, layers, level > 0, attention, up_eps[level], f"up_blocks_{i}")
-            x = up(x, skips[-layers:], temb, context, frame_positions)
-            del skips[-layers:]
-        x = nn.silu(group_norm(self.norm_num_groups, self.norm_eps, self.dtype, "conv_norm_out")(x))
-        x = conv3x3(self.out_channels, self.dtype, "conv_out", kernel_init=zeros_init)(x)
-        return x.reshape(b, t, h, w, self.out_channels)
+        return block
 
-    def _embed_scalars(self, timesteps, scalar_conditions, pooled_text, sizes, added_numbers) -> jax.Array:
+    def down_and_middle(self, block: Callable, x, temb, context, positions) -> tuple[jax.Array, list[jax.Array]]:
+        """Apply the levels on the way down and the middle block: its output, and the skip connections."""
+        last, skips = len(self.block_out_channels) - 1, [x]
+        eps = per_level(self.norm_eps if self.down_norm_eps is None else self.down_norm_eps, last + 1, "down_norm_eps")
+        for i, attention in enumerate(self.cross_attention):
+            down = block(DownBlock, i, self.layers_per_block, i < last, attention, eps[i], f"down_blocks_{i}")
+            x, outputs = down(x, temb, context, positions)
+            skips += outputs
+        middle = block(MidBlock, last, 2, False, True, self.norm_eps, "mid_block")
+        return middle(x, temb, context, positions), skips
+
+    def embed_scalars(self, timesteps, scalar_conditions, pooled_text, sizes, added_numbers) -> jax.Array:
         """Return `(B, 4 * block_out_channels[0])`: the timestep's embedding plus those of the added conditions."""
         width = self.block_out_channels[0]
 
@@ -304,7 +319,7 @@ class UNet(nn.Module):
         """Return the layers that embed the sinusoids of one of the added conditions; zero until trained."""
         return TimestepEmbedding(4 * self.block_out_channels[0], self.dtype, zero_init=True, name=f"{name}_embedding")
 
-    def _check(
+    def check(
         self, latents, context, scalar_conditions, pooled_text, sizes, added_numbers
     ) -> tuple[tuple, tuple, tuple]:
         """Check fields and inputs against each other.

@@ -7,6 +7,7 @@ import jax
 from absl import logging
 
 from videogen_jax.sampling.text_to_image import TEXT, TextToImage
+from videogen_jax.stages import sparse_control
 from videogen_jax.stages.cascade import CascadeStage
 from videogen_jax.stages.decoder import DecoderStage
 from videogen_jax.stages.frozen_autoencoder import FrozenAutoencoder
@@ -14,9 +15,9 @@ from videogen_jax.stages.stage import Params
 from videogen_jax.stages.temporal import TemporalStage
 from videogen_jax.stages.text_to_video import TextToVideoStage, VideoToVideoStage
 from videogen_jax.stages.video_sampling import VideoSampling
-from videogen_jax.weights.animatediff import AnimateDiffIndex, PIAIndex
+from videogen_jax.weights.animatediff import AnimateDiffIndex, PIAIndex, SparseControlIndex
 from videogen_jax.weights.model_index import DECODER, IMAGE_ENCODER, REFERENCE, UNET, UPSAMPLER, VAE, ModelIndex
-from videogen_jax.weights.motion_adapter import add_motion, build_motion_stage, load_motion
+from videogen_jax.weights.motion_adapter import add_motion, build_motion_stage, load_motion, load_sparse_control
 from videogen_jax.weights.parts import TextPart, load_autoencoder, load_stage, load_text_encoder
 from videogen_jax.weights.public_parts import (
     ImagePart,
@@ -185,6 +186,9 @@ def _animatediff(index: AnimateDiffIndex, dtype: str) -> Parts:
     loaded, motion = jax.device_put((loaded, motion))
     (name,) = index.cascade
     params = {REFERENCE: loaded, VAE: loaded[VAE], TEXT[0]: loaded[TEXT[0]], name: add_motion(loaded[UNET], motion)}
+    if isinstance(index, SparseControlIndex):
+        control = jax.device_put(load_sparse_control(stage, index.control, dtype))
+        params[name] = {sparse_control.UNET: params[name], sparse_control.CONTROL: control}
     # Of XL, which has two text encoders, the conditioning is the image model's own.
     text = images.texts[0] if len(images.texts) == 1 else None
     reference = images
@@ -206,6 +210,7 @@ _LOADERS: dict[type[ModelIndex], Callable[..., Parts]] = {
     I2VGenXLIndex: _i2vgen_xl,
     AnimateDiffIndex: _animatediff,
     PIAIndex: _animatediff,
+    SparseControlIndex: _animatediff,
 }
 
 

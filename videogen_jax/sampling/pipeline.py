@@ -62,7 +62,7 @@ class VideoGenPipeline(VideoGenModel):
 
         Args:
           model, reference_model, exported: see `ModelSource.find`.
-          **components: upper_model, motion_adapter, motion_norm: see there.
+          **components: upper_model, motion_adapter, motion_norm, sparse_control: see there.
           dtype: see `VideoGenModel.load`.
 
         Raises:

@@ -152,6 +152,7 @@ class SamplingRequest:
         batch_size = count if self.batch_size is None else self.batch_size
         if not _is_int(batch_size) or batch_size < count:
             raise ValueError(f"batch_size is {batch_size!r}, but must be at least {count}, the number of prompts")
+        timeline = self._timeline(index)
         return dataclasses.replace(
             self,
             prompts=prompts,
@@ -159,8 +160,8 @@ class SamplingRequest:
             size=self._size(index),
             batch_size=int(batch_size),
             overrides={},
-            stages=self._stages(index),
-            **self._timeline(index),
+            stages=self._stages(index, timeline["num_frames"]),
+            **timeline,
             **self._decoding(index),
         )
 
@@ -218,7 +219,7 @@ class SamplingRequest:
         fps = index.fps * factor if fps is None else float(fps)
         return {"temporal_factor": int(factor), "num_frames": int(num_frames), "fps": fps}
 
-    def _stages(self, index: ModelIndex) -> dict[str, StageSettings]:
+    def _stages(self, index: ModelIndex, num_frames: int) -> dict[str, StageSettings]:
         """The settings of each stage: the index's, or those of this request, with its overrides."""
         overrides: dict[str, dict[str, Any]] = {stage: {} for stage in index.stages}
         for name, value in self.overrides.items():
@@ -236,7 +237,12 @@ class SamplingRequest:
                 if one is not None:
                     overrides[stage][name] = one
         before = {**index.stage_settings, **self.stages}
-        return {stage: dataclasses.replace(before[stage], **overrides[stage]) for stage in index.stages}
+        stages = {stage: dataclasses.replace(before[stage], **overrides[stage]) for stage in index.stages}
+        for settings in stages.values():
+            last = max(settings.reference_frames or (0,))
+            if last >= num_frames:
+                raise ValueError(f"reference_frames names frame {last}, but the video has {num_frames}, from 0")
+        return stages
 
     def _decoding(self, index: ModelIndex) -> dict[str, int]:
         """Frames decoded at once, and how many at each end are context alone."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from videogen_jax.sampling.exported import StoredPrograms
 
 # Arguments of `ModelSource.find`, fields of a sampling config, and kept in recipes.
-COMPONENTS = ("upper_model", "motion_adapter", "motion_norm")
+COMPONENTS = ("upper_model", "motion_adapter", "motion_norm", "sparse_control")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,7 @@ class ModelSource:
         upper_model: str | os.PathLike | None = None,
         motion_adapter: str | os.PathLike | None = None,
         motion_norm: str | None = None,
+        sparse_control: str | os.PathLike | None = None,
     ) -> Self:
         """Find a model.
 
@@ -53,6 +54,8 @@ class ModelSource:
           motion_adapter: AnimateDiff's, which makes a video model of Stable Diffusion: see
             `weights.animatediff.MotionAdapter.find`.
           motion_norm: "frame" or "video": what the motion modules normalise; None: "frame", as they were trained.
+          sparse_control: a folder or hub id of SparseCtrl's network for RGB images, with a motion_adapter: a reference
+            image at chosen frames.
           exported: a folder that `videogen_jax.export_sampler` wrote, whose programs need no tracing.
 
         Raises:
@@ -65,9 +68,10 @@ class ModelSource:
             stored = StoredPrograms.read(exported)
         name = str(model or EMBEDDED)
         if motion_adapter:
-            index = read_animatediff(resolve(name), motion_adapter, motion_norm)
-        elif motion_norm:
-            raise ValueError(f"motion_norm is {motion_norm!r}, but there is no motion_adapter")
+            index = read_animatediff(resolve(name), motion_adapter, motion_norm, sparse_control)
+        elif motion_norm or sparse_control:
+            given = f"motion_norm is {motion_norm!r}" if motion_norm else f"sparse_control is {str(sparse_control)!r}"
+            raise ValueError(f"{given}, but there is no motion_adapter")
         else:
             index = read_index(resolve(name))
         if reference_model:
@@ -75,8 +79,8 @@ class ModelSource:
 
             folder = resolve(reference_model)
             index = index.with_reference_model(folder, TextToImage.default_settings(folder))
-        components = {"upper_model": upper_model, "motion_adapter": motion_adapter, "motion_norm": motion_norm}
-        components = {name: str(value) for name, value in components.items() if value}
+        given = (upper_model, motion_adapter, motion_norm, sparse_control)
+        components = {name: str(value) for name, value in zip(COMPONENTS, given, strict=True) if value}
         if upper_model:
             index = index.with_upper_model(resolve(upper_model))
         return cls(name, index, components, stored)

@@ -13,9 +13,10 @@ CASCADE_ONLY = ("reference_guidance_scale", "noise_level")  # settings that the 
 IMAGE_TO_VIDEO_ONLY = ("min_guidance_scale", "motion_bucket_id", "noise_aug_strength", "conditioning_fps")
 PIA_ONLY = ("motion_scale",)
 NUM_MOTION_SCALES = 9  # rows of `stages.pia.SIMILARITY`, which cannot be imported here without importing JAX
+SPARSE_ONLY = ("reference_frames",)
 UPPER_ONLY = ("strength",)  # of a stage that makes a larger video of the video of the stage below
 # Settings of public video models; None for a stage that has no such setting.
-PUBLIC_ONLY = (*IMAGE_TO_VIDEO_ONLY, *PIA_ONLY, *UPPER_ONLY)
+PUBLIC_ONLY = (*IMAGE_TO_VIDEO_ONLY, *PIA_ONLY, *SPARSE_ONLY, *UPPER_ONLY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ class StageSettings:
         plays.
       motion_scale: PIA alone: 0 to 2 for little to much motion, 3 to 5 the same as loops, 6 to 8 for images of another
         style than the model's.
+      reference_frames: SparseCtrl alone: numbers of the frames that are to look like the reference image, from 0.
       strength: ZeroScope XL alone: share of the steps that is taken, the last ones, above 0 and at most 1; the more,
         the further from the video of the stage below.
 
@@ -55,6 +57,7 @@ class StageSettings:
     noise_aug_strength: float | None = None
     conditioning_fps: float | None = None
     motion_scale: int | None = None
+    reference_frames: tuple[int, ...] | None = None
     strength: float | None = None
 
     def __post_init__(self):
@@ -80,6 +83,12 @@ class StageSettings:
                 bounds = "a finite number" if least == -math.inf else f"at least {least}"
                 bounds = f"a number from {least} to {most}" if most < math.inf else bounds
                 raise ValueError(f"{name} is {value!r}, but must be {bounds}")
+        if self.reference_frames is not None:
+            frames = self.reference_frames
+            frames = (frames,) if _is_int(frames) else frames
+            if isinstance(frames, str) or not all(_is_int(frame) and frame >= 0 for frame in frames) or not frames:
+                raise ValueError(f"reference_frames is {frames!r}, but must be numbers of frames, from 0")
+            object.__setattr__(self, "reference_frames", tuple(sorted({int(frame) for frame in frames})))
         scale = self.motion_scale
         if scale is not None and not (_is_int(scale) and 0 <= scale < NUM_MOTION_SCALES):
             raise ValueError(f"motion_scale is {scale!r}, but must be a whole number from 0 to {NUM_MOTION_SCALES - 1}")

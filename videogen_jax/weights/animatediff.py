@@ -169,8 +169,28 @@ class PIAIndex(AnimateDiffIndex):
         return True
 
 
+@dataclasses.dataclass(frozen=True)
+class SparseControlIndex(PIAIndex):
+    """A Stable Diffusion folder with AnimateDiff's adapter and SparseCtrl, which takes a reference image at any frames.
+
+    Attributes:
+      control: the folder of SparseCtrl's network.
+    """
+
+    control: Path | None = None
+
+    own_settings: ClassVar[tuple[str, ...]] = ("reference_frames",)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return (*super().folders, self.control)
+
+
 def read_animatediff(
-    folder: str | os.PathLike, motion_adapter: str | os.PathLike, motion_norm: str | None = None
+    folder: str | os.PathLike,
+    motion_adapter: str | os.PathLike,
+    motion_norm: str | None = None,
+    sparse_control: str | os.PathLike | None = None,
 ) -> AnimateDiffIndex:
     """Put a Stable Diffusion folder and a motion adapter together.
 
@@ -178,6 +198,7 @@ def read_animatediff(
       folder: of Stable Diffusion 1.x, 2.x or XL.
       motion_adapter: see `MotionAdapter.find`.
       motion_norm: one of MOTION_NORMS; None: "frame".
+      sparse_control: a folder or hub id of SparseCtrl's network for RGB images.
 
     Raises:
       ValueError: either is missing or of another kind, or they do not fit each other.
@@ -206,9 +227,17 @@ def read_animatediff(
     if adapter.steps is not None:
         settings = {"steps": adapter.steps, "sampler": "euler", "guidance_scale": 1.0}
     sampling = {VIDEO: settings, "decode_chunk": 8, "decode_overlap": 0}
+    fields = {"adapter": adapter, "motion_norm": motion_norm}
+    if sparse_control:
+        if adapter.reads_reference or is_xl:
+            raise ValueError("sparse_control goes with AnimateDiff on Stable Diffusion 1.x: not with PIA, nor with XL")
+        kind, fields["control"] = SparseControlIndex, resolve(sparse_control)
+        settings["reference_frames"] = (0,)
+        load_config(fields["control"])  # is there
     if adapter.reads_reference:
         settings["motion_scale"] = 1
+    if kind.reads_reference:
         images = load_scheduler(folder).sampler
         sampling[REFERENCE] = {"sampler": images, "steps": 30, "guidance_scale": 5.0 if is_xl else 7.5}
     frames = min(16, adapter.config["motion_max_seq_length"])
-    return kind(folder, (VIDEO,), frames, fps=8.0, sampling=sampling, adapter=adapter, motion_norm=motion_norm)
+    return kind(folder, (VIDEO,), frames, fps=8.0, sampling=sampling, **fields)

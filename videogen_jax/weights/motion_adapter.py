@@ -12,13 +12,15 @@ from videogen_jax.models.temporal_kinds import temporal_part
 from videogen_jax.models.unet import image_part
 from videogen_jax.stages.pia import PIAStage
 from videogen_jax.stages.reference import ReferenceStage
+from videogen_jax.stages.sparse_control import SparseControlStage
 from videogen_jax.stages.stage import InputSizes, Params, batch_spec
 from videogen_jax.stages.text_to_video import TextToVideoStage
-from videogen_jax.weights.animatediff import AnimateDiffIndex, MotionAdapter
-from videogen_jax.weights.folder import load_part, with_dtype
+from videogen_jax.weights.animatediff import AnimateDiffIndex, MotionAdapter, SparseControlIndex
+from videogen_jax.weights.folder import CONFIG_NAME, load_config, load_part, with_dtype
 from videogen_jax.weights.model_index import UNET
 from videogen_jax.weights.naming import from_public
 from videogen_jax.weights.templates import parameter_shapes
+from videogen_jax.weights.video_config import sparse_control_fields
 
 CONV_IN = "conv_in"
 
@@ -64,9 +66,30 @@ def build_motion_stage(index: AnimateDiffIndex, images: ReferenceStage) -> TextT
       images: the stage of the image model.
     """
     unet = {**images.unet, **motion_fields(index.adapter), "motion_norm": index.motion_norm}
-    kind = PIAStage if index.adapter.reads_reference else TextToVideoStage
+    kind, own = PIAStage if index.adapter.reads_reference else TextToVideoStage, {}
+    if isinstance(index, SparseControlIndex):
+        where = str(index.control / CONFIG_NAME)
+        kind, own = SparseControlStage, {"control": sparse_control_fields(load_config(index.control), where)}
+        own["control"] |= {"motion_norm": index.motion_norm, "dtype": unet.get("dtype", "float32")}
+        if own["control"]["cross_attention_dim"] != unet["cross_attention_dim"]:
+            raise ValueError(f"{where}: cross_attention_dim is not that of the model's UNet: it is for another one")
     pixels = 2 ** (len(images.network.block_out_channels) - 1)
-    return kind(unet=unet, resolution=max(index.resolution // 8, pixels), **index.scheduler.stage_fields())
+    resolution = max(index.resolution // 8, pixels)
+    return kind(unet=unet, resolution=resolution, **index.scheduler.stage_fields(), **own)
+
+
+def load_sparse_control(stage: SparseControlStage, folder: Path, dtype: Any = None) -> Params:
+    """The parameters of SparseCtrl's network, host arrays.
+
+    Raises:
+      ValueError: missing, or not fitting its config.
+    """
+    network = stage.control_network
+    side = 2 ** (len(network.block_out_channels) - 1)
+    shapes = ((1,), (1, 1, network.cross_attention_dim), (1, 2, side, side, network.in_channels), (2,))
+    inputs = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    template = parameter_shapes(network, network.init, *inputs)["params"]
+    return load_part(folder, template, dtype)
 
 
 def load_motion(stage: TextToVideoStage, image_params: Params, adapter: MotionAdapter, dtype: Any = None) -> Params:

@@ -18,6 +18,7 @@ SPATIO_TEMPORAL_CLASS = "UNetSpatioTemporalConditionModel"  # Stable Video Diffu
 UNET_3D_CLASS = "UNet3DConditionModel"  # ModelScope, ZeroScope
 I2VGEN_CLASS = "I2VGenXLUNet"
 MOTION_ADAPTER_CLASS = "MotionAdapter"
+SPARSE_CONTROL_CLASS = "SparseControlNetModel"
 
 # Fields with the same name in our network, with diffusers' default.
 _SPATIO_TEMPORAL_SAME = {
@@ -38,6 +39,42 @@ _SPATIO_TEMPORAL_TRANSLATED = {
 _SPATIO_TEMPORAL_WITHOUT_EFFECT = ("sample_size", "num_frames")
 _SPATIO_TEMPORAL_DOWN = {"CrossAttnDownBlockSpatioTemporal": True, "DownBlockSpatioTemporal": False}
 _SPATIO_TEMPORAL_UP = {"CrossAttnUpBlockSpatioTemporal": True, "UpBlockSpatioTemporal": False}
+
+_CONTROL_SAME = {
+    "in_channels": 4,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "norm_eps": 1e-5,
+    "cross_attention_dim": 768,
+    "transformer_layers_per_block": 1,
+    "use_linear_projection": False,
+}
+_CONTROL_TRANSLATED = {
+    "down_block_types": ("CrossAttnDownBlockMotion",) * 3 + ("DownBlockMotion",),
+    "attention_head_dim": 8,
+    "num_attention_heads": None,
+    "motion_max_seq_length": 32,
+}
+_CONTROL_FIXED = {
+    "conditioning_channels": (4,),
+    "flip_sin_to_cos": (True,),
+    "freq_shift": (0,),
+    "only_cross_attention": (False,),
+    "downsample_padding": (1,),
+    "mid_block_scale_factor": (1,),
+    "act_fn": ("silu",),
+    "transformer_layers_per_mid_block": (None, 1),
+    "temporal_transformer_layers_per_block": (1,),
+    "resnet_time_scale_shift": ("default",),
+    "global_pool_conditions": (False,),
+    "controlnet_conditioning_channel_order": ("rgb",),
+    "motion_num_attention_heads": (8,),
+    "concat_conditioning_mask": (True,),
+    "use_simplified_condition_embedding": (True,),
+}
+_CONTROL_WITHOUT_EFFECT = ("upcast_attention", "conditioning_embedding_out_channels")
+_MOTION_DOWN = {"CrossAttnDownBlockMotion": True, "DownBlockMotion": False}
 
 _3D_SAME = {
     "in_channels": 4,
@@ -95,6 +132,23 @@ def spatio_temporal_fields(config: Mapping[str, Any], where: str) -> dict[str, A
         "down_norm_eps": tuple(1e-6 if has_attention else 1e-5 for has_attention in attention),
         "up_norm_eps": 1e-6,
         "temporal": "spatio_temporal",
+    }
+
+
+def sparse_control_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Translate the config of SparseCtrl's network to fields of `SparseControl`.
+
+    Arguments and errors as of `spatio_temporal_fields`.
+    """
+    check_class(config, (SPARSE_CONTROL_CLASS,), where)
+    full = {**_CONTROL_SAME, **_CONTROL_TRANSLATED, **config}
+    check_fields(config, (*_CONTROL_SAME, *_CONTROL_TRANSLATED, *_CONTROL_WITHOUT_EFFECT), _CONTROL_FIXED, where)
+    types = {"down_block_types": full["down_block_types"], "up_block_types": full["down_block_types"][::-1]}
+    fields = {name: to_tuple(full[name]) for name in _CONTROL_SAME}
+    return fields | {
+        "cross_attention": levels_with_attention({**full, **types}, _MOTION_DOWN, _MOTION_DOWN, where),
+        "num_heads": to_tuple(full["num_attention_heads"] or full["attention_head_dim"]),
+        "motion_max_frames": full["motion_max_seq_length"],
     }
 
 
