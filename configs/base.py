@@ -17,8 +17,14 @@ from videogen_jax.training.model_config import DefaultField
 # activations between them need not be gathered (Shoeybi et al. 2019, section 3): attention heads, feed-forward layers,
 # the convolutions of residual blocks and the classifier's last layers. The single head of an autoencoder's attention
 # cannot be split.
-BY_OUTPUT = r"(attn\d/to_[qkv]|[qkv]_proj|net_0/proj|fc1|conv1|time_emb_proj|features)/kernel$"
-BY_INPUT = r"(attn\d/to_out_0|out_proj|net_2|fc2|conv2|temporal_conv1/conv|logits)/kernel$"
+BY_OUTPUT = (
+    r"(attn\d/to_[qkv]|[qkv]_proj|net_0/proj|fc1|conv1|time_emb_proj|features"
+    r"|time_pos_embed/linear_1|temp_convs_\d+/conv[13]/\d)/kernel$"
+)
+BY_INPUT = (
+    r"(attn\d/to_out_0|out_proj|net_2|fc2|conv2|temporal_conv1/conv|logits"
+    r"|time_pos_embed/linear_2|temp_convs_\d+/conv[24]/\d)/kernel$"
+)
 
 
 def get_base_config() -> ConfigDict:

@@ -4,11 +4,13 @@ import copy
 import dataclasses
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
@@ -17,8 +19,10 @@ from configs.base import stage_defaults
 from videogen_jax.diffusion.schedules import make_schedule
 from videogen_jax.models.unet import UNet
 from videogen_jax.stages.cascade import CascadeStage
+from videogen_jax.stages.stage import InputSizes, batch_spec
 from videogen_jax.training.build import build_stage
 from videogen_jax.training.model_config import explicit_fields
+from videogen_jax.training.parameter_paths import path_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -270,3 +274,16 @@ def test_configs_of_sampling_evaluation_and_preparation_need_no_jax():
     imports = "; ".join(f"import configs.{name}" for name in modules)
     program = f"import sys; {imports}; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(("name", "count"), [("svd", 1_524_623_082), ("modelscope", 1_411_233_860)])
+def test_public_models_have_their_true_size_and_are_spread_over_tensor(name, count):
+    config = get_config(f"public.{name}")
+    stage = build_stage(config.stage, explicit_fields(config.model))
+    batch = batch_spec(stage.input_spec(InputSizes(num_frames=2, resolution=8)))
+    sizes = {}
+    for path, leaf in jax.tree.leaves_with_path(jax.eval_shape(stage.init, jax.random.key(0), batch)):
+        found = any(re.search(pattern, path_name(path)) for pattern, _ in config.sharding_rules)
+        sizes[found] = sizes.get(found, 0) + leaf.size
+    assert sum(sizes.values()) == count
+    assert sizes[False] < 0.1 * count
