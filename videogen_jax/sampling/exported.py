@@ -22,15 +22,14 @@ from videogen_jax.sampling.programs import Programs
 from videogen_jax.stages.cascade import Conditioning
 from videogen_jax.stages.i2vgen_xl import I2VGenConditioning, ReferenceViews
 from videogen_jax.stages.image_to_video import ImageInputs
-from videogen_jax.stages.pia import PIAConditioning
 from videogen_jax.stages.reference import Prompts
-from videogen_jax.stages.sparse_control import SparseControlConditioning
+from videogen_jax.stages.text_and_reference import ReferenceConditioning
 
 INDEX = "index.json"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 _TUPLES = (SamplerState, Conditioning, GuidanceScales, Prompts)  # among the arguments and results of programs
-_PUBLIC_TUPLES = (I2VGenConditioning, ImageInputs, PIAConditioning, ReferenceViews, SparseControlConditioning)
+_PUBLIC_TUPLES = (I2VGenConditioning, ImageInputs, ReferenceConditioning, ReferenceViews)
 for _kind in (*_TUPLES, *_PUBLIC_TUPLES):
     jax.export.register_namedtuple_serialization(_kind, serialized_name=f"videogen_jax.{_kind.__name__}")
 

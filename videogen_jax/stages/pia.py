@@ -3,22 +3,18 @@
 It is VideoGen's own conditioning on public weights: the latents of the reference image are joined to the noisy latents
 of every frame, with a mask that says how far each frame may depart from it.
 
-Shapes: B videos, T frames, latents of h x w with C channels; P guidance passes.
+Shapes: B videos, T frames, latents of h x w with C channels.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from videogen_jax.diffusion.samplers import SamplerState
-from videogen_jax.stages.latent_diffusion import repeat_batch
-from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.settings import StageSettings
 from videogen_jax.stages.stage import Batch, Params
-from videogen_jax.stages.text_to_video import TextInputs, TextToVideoStage
+from videogen_jax.stages.text_and_reference import ReferenceConditioning, ReferenceInputs, TextAndReferenceStage
 
 # How like the reference image a frame is to be, 1 the most, by its distance in frames; later ones are as the last. The
 # authors measured how videos differ from their first frames (section 3.2): little, moderate and much motion; the same
@@ -37,39 +33,9 @@ SIMILARITY = (
 _LONGEST = max(map(len, SIMILARITY))
 
 
-class PIAInputs(NamedTuple):
-    """What a batch of videos is sampled from.
-
-    Attributes:
-      texts: the prompts.
-      reference: latents of the reference images `(B, 1, h, w, C)`.
-      similarity: `(_LONGEST,)`, by distance from the first frame.
-    """
-
-    texts: TextInputs
-    reference: jax.Array
-    similarity: jax.Array
-
-
-class PIAConditioning(NamedTuple):
-    """What the UNet takes beside the noisy latents, for N = P * B examples.
-
-    Attributes:
-      prompts: the text.
-      reference: `(N, 1, h, w, C)`, the same in all passes.
-      mask: `(T,)`.
-    """
-
-    prompts: Prompts
-    reference: jax.Array
-    mask: jax.Array
-
-
 @dataclasses.dataclass(frozen=True)
-class PIAStage(TextToVideoStage):
-    """PIA's UNet with its sampling. Guidance is by the text alone.
-
-    The reference's latents are the posterior's mean; the authors take a sample of it.
+class PIAStage(TextAndReferenceStage):
+    """PIA's UNet with its sampling.
 
     Attributes:
       motion_scale: of the training clips; see `StageSettings`.
@@ -82,36 +48,14 @@ class PIAStage(TextToVideoStage):
         row = SIMILARITY[settings.motion_scale]
         return np.asarray([*row, *row[-1:] * (_LONGEST - len(row))], np.float32)
 
-    def inputs(
-        self,
-        prompts: Prompts,
-        empty: Prompts,
-        reference: jax.Array,
-        lower: jax.Array | None,
-        scalars: jax.Array,
-        fps: float,
-    ) -> PIAInputs:
-        del lower, fps
-        return PIAInputs(TextInputs(prompts, empty), reference, scalars)
-
-    def start(
-        self,
-        keys: jax.Array,
-        inputs: PIAInputs,
-        num_frames: int,
-        sampler: str,
-        passes: tuple[str, ...],
-        noise: jax.Array | None = None,
-        size: tuple[int, int] | None = None,
-    ) -> tuple[SamplerState, PIAConditioning]:
-        """See `VideoSampling`; the conditioning has N = P * B examples."""
-        state, prompts = super().start(keys, inputs.texts, num_frames, sampler, passes, noise, size)
-        mask = inputs.similarity[jnp.minimum(jnp.arange(num_frames), _LONGEST - 1)]
-        return state, PIAConditioning(prompts, repeat_batch(inputs.reference, len(passes)), mask)
-
-    def outputs(self, params: Params, x_t: jax.Array, t: jax.Array, conditioning: PIAConditioning) -> jax.Array:
+    def outputs(self, params: Params, x_t: jax.Array, t: jax.Array, conditioning: ReferenceConditioning) -> jax.Array:
         prompts, reference, mask = conditioning
         return super().outputs(params, self.unet_input(x_t, reference, mask), t, prompts)
+
+    def unet_input(self, x: jax.Array, reference: jax.Array, mask: jax.Array) -> jax.Array:
+        """Noisy latents `(B, T, h, w, C)`, the image's `(B, 1, h, w, C)`, mask `(T,)` -> `(B, T, h, w, 2 C + 1)`."""
+        mask = jnp.broadcast_to(mask[:, None, None, None], (*x.shape[:-1], 1))
+        return jnp.concatenate([x, mask, jnp.broadcast_to(reference, x.shape)], axis=-1)
 
     # Training.
 
@@ -120,18 +64,13 @@ class PIAStage(TextToVideoStage):
         """How `sample` samples during training."""
         return dataclasses.replace(super().preview_settings, motion_scale=self.motion_scale)
 
-    def training_inputs(self, batch: Batch, frozen: Params) -> PIAInputs:
+    def training_inputs(self, batch: Batch, frozen: Params) -> ReferenceInputs:
         texts = super().training_inputs(batch, frozen)
-        return PIAInputs(texts, batch["latents"][:, :1], jnp.asarray(self.scalars(self.preview_settings)))
+        return ReferenceInputs(texts, batch["latents"][:, :1], jnp.asarray(self.scalars(self.preview_settings)))
 
-    def training_conditioning(self, rng: jax.Array, batch: Batch, context: jax.Array) -> PIAConditioning:
+    def training_conditioning(self, rng: jax.Array, batch: Batch, context: jax.Array) -> ReferenceConditioning:
         """The clip's first frame is its reference."""
         prompts = super().training_conditioning(rng, batch, context)
-        similarity = self.scalars(self.preview_settings)
-        frames = np.minimum(np.arange(batch["latents"].shape[1]), _LONGEST - 1)
-        return PIAConditioning(prompts, batch["latents"][:, :1], jnp.asarray(similarity[frames]))
-
-    def unet_input(self, x: jax.Array, reference: jax.Array, mask: jax.Array) -> jax.Array:
-        """Noisy latents `(B, T, h, w, C)`, the image's `(B, 1, h, w, C)`, mask `(T,)` -> `(B, T, h, w, 2 C + 1)`."""
-        mask = jnp.broadcast_to(mask[:, None, None, None], (*x.shape[:-1], 1))
-        return jnp.concatenate([x, mask, jnp.broadcast_to(reference, x.shape)], axis=-1)
+        similarity = jnp.asarray(self.scalars(self.preview_settings))
+        mask = self.mask(similarity, batch["latents"].shape[1])
+        return ReferenceConditioning(prompts, batch["latents"][:, :1], mask)

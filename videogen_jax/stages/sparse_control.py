@@ -6,54 +6,23 @@ Shapes: B videos, T frames, latents of h x w with C channels; P guidance passes.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from videogen_jax.diffusion.samplers import SamplerState
 from videogen_jax.models.sparse_control import SparseControl
-from videogen_jax.stages.latent_diffusion import repeat_batch
-from videogen_jax.stages.reference import Prompts
 from videogen_jax.stages.settings import StageSettings
 from videogen_jax.stages.stage import Params, build_network
-from videogen_jax.stages.text_to_video import TextInputs, TextToVideoStage
+from videogen_jax.stages.text_and_reference import ReferenceConditioning, TextAndReferenceStage
 
 UNET, CONTROL = "unet", "control"  # the parts of the stage's parameters
 
 
-class SparseControlInputs(NamedTuple):
-    """What a batch of videos is sampled from.
-
-    Attributes:
-      texts: the prompts.
-      reference: latents of the reference images `(B, 1, h, w, C)`.
-      mask: `(M,)` for the M frames that a video may have: 1 where the reference is given.
-    """
-
-    texts: TextInputs
-    reference: jax.Array
-    mask: jax.Array
-
-
-class SparseControlConditioning(NamedTuple):
-    """What the networks take beside the noisy latents, for N = P * B examples.
-
-    Attributes:
-      prompts: the text.
-      reference: `(N, 1, h, w, C)`, the same in all passes.
-      mask: `(T,)`.
-    """
-
-    prompts: Prompts
-    reference: jax.Array
-    mask: jax.Array
-
-
 @dataclasses.dataclass(frozen=True)
-class SparseControlStage(TextToVideoStage):
-    """AnimateDiff's UNet and SparseCtrl's network beside it. Guidance is by the text alone.
+class SparseControlStage(TextAndReferenceStage):
+    """AnimateDiff's UNet and SparseCtrl's network beside it.
 
     Attributes:
       control: fields of `SparseControl`.
@@ -72,36 +41,7 @@ class SparseControlStage(TextToVideoStage):
         mask[list(settings.reference_frames)] = 1.0
         return mask
 
-    def inputs(
-        self,
-        prompts: Prompts,
-        empty: Prompts,
-        reference: jax.Array,
-        lower: jax.Array | None,
-        scalars: jax.Array,
-        fps: float,
-    ) -> SparseControlInputs:
-        del lower, fps
-        return SparseControlInputs(TextInputs(prompts, empty), reference, scalars)
-
-    def start(
-        self,
-        keys: jax.Array,
-        inputs: SparseControlInputs,
-        num_frames: int,
-        sampler: str,
-        passes: tuple[str, ...],
-        noise: jax.Array | None = None,
-        size: tuple[int, int] | None = None,
-    ) -> tuple[SamplerState, SparseControlConditioning]:
-        """See `VideoSampling`; the conditioning has N = P * B examples."""
-        state, prompts = super().start(keys, inputs.texts, num_frames, sampler, passes, noise, size)
-        reference = repeat_batch(inputs.reference, len(passes))
-        return state, SparseControlConditioning(prompts, reference, inputs.mask[:num_frames])
-
-    def outputs(
-        self, params: Params, x_t: jax.Array, t: jax.Array, conditioning: SparseControlConditioning
-    ) -> jax.Array:
+    def outputs(self, params: Params, x_t: jax.Array, t: jax.Array, conditioning: ReferenceConditioning) -> jax.Array:
         prompts, reference, mask = conditioning
         condition = jnp.broadcast_to(reference, x_t.shape) * mask[:, None, None, None]
         network = self.control_network
