@@ -70,6 +70,7 @@ def test_the_fields_of_a_model_are_its_own(animating, text_alone, fake):
     view = animating.view(Limits())
     assert (view.defaults.motion_bucket_id, view.defaults.conditioning_fps, view.reads_text) == (127, 7.0, False)
     assert view.stages == ["video", "decode"]
+    assert (view.examples, len(text_alone.view(Limits()).examples)) == ([], 6)
     assert text_alone.view(Limits()).stages == ["text", "video", "decode"]
 
 

@@ -150,8 +150,8 @@ class Model:
 
     @property
     def examples(self) -> tuple[str, ...]:
-        """Example prompts that suit the model."""
-        if self.vocabulary is None:
+        """Example prompts that suit the model; none where nothing reads them."""
+        if self.vocabulary is None or not (self.index.reads_text or self.draws_reference):
             return ()
         if not self.vocabulary.words:
             return _GENERAL_EXAMPLES

@@ -31,10 +31,11 @@ export class Prompt {
     this.typed();
   }
 
-  /** words: the words that the model knows; examples: example prompts. */
-  setModel(words, examples) {
+  /** words: the words that the model knows; examples: example prompts; read: whether anything reads the prompt. */
+  setModel(words, examples, read) {
     this.vocabulary = new Vocabulary(words);
-    this.box.placeholder = examples.length ? `For example: ${examples[0]}` : "A sentence";
+    const hint = examples.length ? `For example: ${examples[0]}` : "A sentence";
+    this.box.placeholder = read ? hint : "This model animates an image, and reads no words.";
     byId("examples").hidden = !examples.length;
     byId("examples")
       .querySelector("ul")

@@ -54,7 +54,7 @@ async function watchModel() {
 }
 
 function setModel() {
-  prompt.setModel(model.words ?? [], model.examples ?? []);
+  prompt.setModel(model.words ?? [], model.examples ?? [], model.reads_text || model.draws_reference);
   settings.setModel(model);
   reference.setModel(model);
   jobs.setModel(model);
