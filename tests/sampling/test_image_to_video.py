@@ -15,11 +15,13 @@ from PIL import Image  # noqa: E402
 
 from configs.shapes.sample import get_config as sample_config  # noqa: E402
 from tests.public_models import FRAMES, SIZE, gaussian_noise, pictures, stable_video_diffusion  # noqa: E402
+from videogen_jax.runtime import executables  # noqa: E402
 from videogen_jax.sampling import model as model_module  # noqa: E402
 from videogen_jax.sampling.command import export_programs, remake  # noqa: E402
 from videogen_jax.sampling.pipeline import VideoGenPipeline  # noqa: E402
 from videogen_jax.sampling.recipe import Recipe, array_digest  # noqa: E402
 from videogen_jax.sampling.request import SamplingRequest  # noqa: E402
+from videogen_jax.sampling.source import ModelSource  # noqa: E402
 from videogen_jax.video_io import read_video, write_image  # noqa: E402
 from videogen_jax.weights.public_video import read_index  # noqa: E402
 
@@ -170,6 +172,21 @@ def test_exported_programs_give_the_same_video(folder, pipeline, images, tmp_pat
         output = loaded(**settings)
     assert "not exported" not in caplog.text
     np.testing.assert_array_equal(output.frames, pipeline(**settings).frames)
+
+
+def test_a_later_process_traces_nothing(folder, images, tmp_path, monkeypatch):
+    before = jax.config.jax_enable_compilation_cache
+    cache = executables.keep_executables(tmp_path)
+    settings = {"reference": images[0], "size": (64, 64), "num_frames": 2, "steps": 1}
+    try:
+        first = VideoGenPipeline.load(ModelSource.find(folder), cache=cache)
+        output = first(**settings)
+        first.programs._pool.shutdown()
+        second = VideoGenPipeline.load(ModelSource.find(folder), cache=cache)
+        monkeypatch.setattr(second.programs, "_trace", None)
+        np.testing.assert_array_equal(second(**settings).frames, output.frames)
+    finally:
+        executables._use_jaxs_cache(before)
 
 
 @pytest.mark.parametrize(

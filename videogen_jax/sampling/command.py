@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from videogen_jax.runtime import compilation_cache, host_memory
+from videogen_jax.runtime.executables import keep_executables
 from videogen_jax.sampling.exported import ExportingPrograms, platform
 from videogen_jax.sampling.generate import ShapeExecutor, fit_references, generate
 from videogen_jax.sampling.pipeline import VideoGenOutput, VideoGenPipeline
@@ -174,7 +175,7 @@ def export_programs(
 ) -> Path:
     """Export the programs of a video in each batch size, and write them into the folder `output`.
 
-    They are compiled too, so that the compilation cache holds what a process finds that starts with them.
+    They are compiled too, so that their executables are there for a process that starts here.
 
     Args:
       platforms: see `videogen_jax.sampling.exported.ExportingPrograms`; None: the one here.
@@ -186,7 +187,7 @@ def export_programs(
     if config.aot:
         raise ValueError("config.aot names programs that are exported already: leave it out")
     source = find_model(config, drawn=True)
-    programs = ExportingPrograms([platform()] if platforms is None else platforms)
+    platforms = ExportingPrograms.check([platform()] if platforms is None else platforms)
     Path(output).mkdir(parents=True, exist_ok=True)
     given = {}
     if source.index.reads_reference and not source.index.draws_reference:
@@ -194,6 +195,7 @@ def export_programs(
     requests = [SamplingRequest.from_config(config, ["a video"], batch_size=size, **given) for size in batch_sizes]
     requests = [request.resolve(source.index) for request in requests]
     pipeline = load(config, source)
+    programs = ExportingPrograms(platforms, pipeline.programs.executables)
     for request in requests:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the prompt says does not matter
@@ -226,9 +228,9 @@ def find_model(config: ConfigDict, drawn: bool) -> ModelSource:
 
 def load(config: ConfigDict, source: ModelSource) -> VideoGenPipeline:
     """The pipeline of a model, whose compiled programs are kept for the next run."""
-    compilation_cache.enable()
+    cache = keep_executables(compilation_cache.enable())
     host_memory.keep_freed_memory()
-    return VideoGenPipeline.load(source, config.dtype or None)
+    return VideoGenPipeline.load(source, config.dtype or None, cache)
 
 
 def warn_of_size(request: SamplingRequest, trained: Size) -> None:

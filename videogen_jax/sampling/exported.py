@@ -17,6 +17,7 @@ import jax.export
 
 from videogen_jax.diffusion.guidance import GuidanceScales
 from videogen_jax.diffusion.samplers import SamplerState
+from videogen_jax.runtime.executables import Executables
 from videogen_jax.runtime.version import __version__
 from videogen_jax.sampling.programs import Programs
 from videogen_jax.stages.cascade import Conditioning
@@ -106,19 +107,26 @@ class StoredPrograms:
 class ExportingPrograms(Programs):
     """Programs that are exported as they are prepared, and compiled from what is exported.
 
-    So the compilation cache holds afterwards what a process finds that starts with the folder.
-
     Args:
       platforms: those that the programs must run on.
+      executables: where what is compiled is kept.
     """
 
-    def __init__(self, platforms: Sequence[str]):
-        super().__init__()
+    def __init__(self, platforms: Sequence[str], executables: Executables | None = None):
+        super().__init__(executables=executables)
+        self.platforms = self.check(platforms)
+        self._exported: dict[tuple, jax.export.Exported] = {}
+
+    @staticmethod
+    def check(platforms: Sequence[str]) -> tuple[str, ...]:
+        """The platforms. ValueError: one of them is unknown, or there are none."""
         unknown = [name for name in platforms if name not in PLATFORMS]
         if unknown or not platforms:
             raise ValueError(f"platforms must be some of {', '.join(PLATFORMS)}, not {', '.join(unknown) or 'none'}")
-        self.platforms = tuple(platforms)
-        self._exported: dict[tuple, jax.export.Exported] = {}
+        return tuple(platforms)
+
+    def _find(self, key: tuple, args: tuple) -> None:
+        """Nothing: every program has to be traced to be exported."""
 
     def _trace(self, key: tuple, function: Callable, args: tuple, donate: tuple[int, ...]) -> jax.stages.Traced:
         program = self._named(key, function)

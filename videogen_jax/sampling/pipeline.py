@@ -4,10 +4,12 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from videogen_jax.runtime.executables import Executables
 from videogen_jax.sampling.generate import ArrayExecutor, Callback, Inputs, ShapeExecutor, fit_references, generate
 from videogen_jax.sampling.model import VideoGenModel
 from videogen_jax.sampling.programs import Programs
@@ -72,12 +74,21 @@ class VideoGenPipeline(VideoGenModel):
         return cls.load(ModelSource.find(model, reference_model, exported, **components), dtype)
 
     @classmethod
-    def load(cls, source: ModelSource, dtype: str | None = None) -> Self:
-        """Load a model that has been found: see `VideoGenModel.load` and `from_pretrained`."""
+    def load(cls, source: ModelSource, dtype: str | None = None, cache: Path | None = None) -> Self:
+        """Load a model that has been found: see `VideoGenModel.load` and `from_pretrained`.
+
+        Args:
+          source, dtype: see there.
+          cache: the folder in which executables are kept for later processes, from `executables.keep_executables`;
+            None: nowhere.
+        """
         pipeline = super().load(source, dtype)
         if source.exported is not None:
             source.exported.check(pipeline.fingerprint, pipeline.dtype)
-            pipeline.programs = Programs(store=source.exported)
+        if source.exported is not None or cache is not None:
+            model = f"{pipeline.fingerprint} {pipeline.dtype} {sorted(pipeline.components.items())}"
+            executables = None if cache is None else Executables(cache, model)
+            pipeline.programs = Programs(store=source.exported, executables=executables)
         return pipeline
 
     def __call__(

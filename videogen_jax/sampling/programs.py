@@ -10,6 +10,8 @@ import jax
 import jax.export
 from absl import logging
 
+from videogen_jax.runtime.executables import Executables, Stored, shapes_of
+
 POLL_SECONDS = 0.2  # between two calls of `waiting`
 
 
@@ -54,10 +56,12 @@ class Programs:
     Args:
       workers: programs that are compiled at the same time.
       store: programs that need no tracing; one that it lacks is traced, and the log says so.
+      executables: compiled programs of earlier processes, which need neither tracing nor compiling; what is compiled
+        here is kept there.
     """
 
-    def __init__(self, workers: int = 2, store: Store | None = None):
-        self._store = store
+    def __init__(self, workers: int = 2, store: Store | None = None, executables: Executables | None = None):
+        self._store, self.executables = store, executables
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="compile")
         self._programs: dict[tuple, _Program] = {}
         self._lock = threading.Lock()
@@ -114,13 +118,18 @@ class Programs:
             program = self._programs.setdefault(key, _Program())
             is_new, program.claimed = not program.claimed, True
         if is_new:
-            try:
-                traced = self._trace(key, function, args, donate)
-            except BaseException as error:
-                program.fail(error)
-                raise
-            program.shapes.set_result(traced.out_info)
-            self._pool.submit(self._compile, program, traced)
+            stored = self._find(key, args)
+            if stored is not None:
+                program.shapes.set_result(stored.shapes)
+                self._pool.submit(self._load, program, stored, key, function, args, donate)
+            else:
+                try:
+                    traced = self._trace(key, function, args, donate)
+                except BaseException as error:
+                    program.fail(error)
+                    raise
+                program.shapes.set_result(traced.out_info)
+                self._pool.submit(self._compile, program, traced, key, shapes_of(args))
         return program.shapes.result()
 
     def run(
@@ -164,6 +173,10 @@ class Programs:
     def __len__(self) -> int:
         return len(self._programs)
 
+    def _find(self, key: tuple, args: tuple) -> Stored | None:
+        """The program's executable, where an earlier process has kept it."""
+        return None if self.executables is None else self.executables.find(key, args)
+
     def _trace(self, key: tuple, function: Callable, args: tuple, donate: tuple[int, ...]) -> jax.stages.Traced:
         return jax.jit(self._named(key, function), donate_argnums=donate).trace(*args)
 
@@ -179,11 +192,35 @@ class Programs:
         program.__name__ = program.__qualname__ = str(key[0])
         return program
 
-    @staticmethod
-    def _compile(program: _Program, traced: jax.stages.Traced) -> None:
+    def _compile(self, program: _Program, traced: jax.stages.Traced, key: tuple, args: Any) -> None:
+        """Compile a program, for arguments of the shapes `args`, and keep it for later processes."""
         if not program.executable.set_running_or_notify_cancel():
             return
         try:
-            program.executable.set_result(traced.lower().compile())
+            compiled = traced.lower().compile()
+            program.executable.set_result(compiled)
         except BaseException as error:
             program.fail(error)
+            return
+        if self.executables is not None:
+            self.executables.keep(key, args, compiled, traced.out_info)
+
+    def _load(
+        self, program: _Program, stored: Stored, key: tuple, function: Callable, args: tuple, donate: tuple[int, ...]
+    ) -> None:
+        """Load a program; where that fails, trace and compile it."""
+        if program.executable.cancelled():
+            return
+        try:
+            loaded = stored.load()
+        except ValueError as error:
+            logging.warning("%s; compiling it", error)
+            try:
+                traced = self._trace(key, function, args, donate)
+            except BaseException as error:
+                program.fail(error)
+                return
+            self._compile(program, traced, key, shapes_of(args))
+            return
+        if program.executable.set_running_or_notify_cancel():
+            program.executable.set_result(loaded)
