@@ -194,7 +194,7 @@ def sample_config(tiny_model, tiny_pipeline, tmp_path, monkeypatch):
     from videogen_jax.runtime import compilation_cache
     from videogen_jax.sampling.pipeline import VideoGenPipeline
 
-    def loaded(source, dtype):
+    def loaded(source, dtype, cache=None):
         tiny_pipeline.name = source.name
         return tiny_pipeline
 

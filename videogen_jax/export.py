@@ -24,8 +24,10 @@ TEMPORAL_AUTOENCODER = flags.DEFINE_boolean(
 
 def main(argv: list[str]) -> None:
     del argv
+    from videogen_jax.runtime import compilation_cache
     from videogen_jax.training.exporting import export_stage
 
+    compilation_cache.enable()
     try:
         arguments = (WORKDIR.value, OUTPUT.value, STEP.value, DTYPE.value, TEMPORAL_AUTOENCODER.value)
         for folder in export_stage(CONFIG.value, *arguments):

@@ -36,7 +36,7 @@ def test_the_command_writes_a_video_and_a_sheet_and_keeps_its_programs(run, tiny
     assert "warning: the model does not know 'zebra'; the words it knows are a, background" in result.stderr
     for stage in ("reference", "cascade_4", "cascade_8", "decode"):
         assert stage in result.stderr
-    assert len(list(cache.glob("*-cache"))) >= 7  # a program for each stage
+    assert len(list(cache.glob("executables/*.executable"))) >= 7  # a program for each stage
 
 
 @pytest.mark.parametrize(
@@ -166,6 +166,9 @@ def test_the_cache_can_be_moved_and_turned_off(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("jax.config.update", updates.__setitem__)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.delenv(compilation_cache.VARIABLE, raising=False)
+    monkeypatch.setenv(compilation_cache.JAX_VARIABLE, str(tmp_path / "jax"))
+    assert compilation_cache.enable() == tmp_path / "jax"
+    monkeypatch.delenv(compilation_cache.JAX_VARIABLE)
     assert compilation_cache.enable() == tmp_path / "xdg" / "videogen_jax" / "xla"
     assert updates["jax_compilation_cache_dir"] == str(tmp_path / "xdg" / "videogen_jax" / "xla")
     monkeypatch.setenv(compilation_cache.VARIABLE, str(tmp_path / "mine"))

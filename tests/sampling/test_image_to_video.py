@@ -15,7 +15,7 @@ from PIL import Image  # noqa: E402
 
 from configs.shapes.sample import get_config as sample_config  # noqa: E402
 from tests.public_models import FRAMES, SIZE, gaussian_noise, pictures, stable_video_diffusion  # noqa: E402
-from videogen_jax.runtime import executables  # noqa: E402
+from videogen_jax.runtime import compilation_cache, executables  # noqa: E402
 from videogen_jax.sampling import model as model_module  # noqa: E402
 from videogen_jax.sampling.command import export_programs, remake  # noqa: E402
 from videogen_jax.sampling.pipeline import VideoGenPipeline  # noqa: E402
@@ -162,7 +162,8 @@ def test_the_command_animates_a_picture(folder, images, tmp_path, run_command):
     assert (tmp_path / "out/photo-0-again.mp4").read_bytes() == (tmp_path / "out/photo-0.mp4").read_bytes()
 
 
-def test_exported_programs_give_the_same_video(folder, pipeline, images, tmp_path, caplog):
+def test_exported_programs_give_the_same_video(folder, pipeline, images, tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv(compilation_cache.VARIABLE, "off")
     config = sample_config()
     config.model, config.size, config.decode_chunk = str(folder), "64x128", FRAMES
     export_programs(config, tmp_path / "exported", [1], previews=False)

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 VARIABLE = "VIDEOGEN_JAX_CACHE"
+JAX_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ def enable(folder: str | os.PathLike | None = None) -> Path | None:
 
     Args:
       folder: folder of the compiled programs; None for the environment variable VIDEOGEN_JAX_CACHE ("" or "off" turns
-        the cache off) or, if that is not set, `default_folder()`.
+        the cache off) or, if that is not set, JAX's own, JAX_COMPILATION_CACHE_DIR, or else `default_folder()`.
 
     Returns: the folder in use; None if the cache is turned off or, with a warning in the log, the folder cannot be
     written.
@@ -30,7 +31,7 @@ def enable(folder: str | os.PathLike | None = None) -> Path | None:
         setting = os.environ.get(VARIABLE)
         if setting is not None and setting.strip().lower() in ("", "off"):
             return None
-        folder = setting or default_folder()
+        folder = setting or os.environ.get(JAX_VARIABLE) or default_folder()
     folder = Path(folder).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
