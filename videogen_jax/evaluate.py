@@ -26,10 +26,12 @@ def main(argv: list[str]) -> None:
     del argv
     from videogen_jax.metrics.evaluation import evaluate, print_table
     from videogen_jax.runtime import compilation_cache, host_memory
+    from videogen_jax.runtime.backend import check_backend
 
     compilation_cache.enable()
     host_memory.keep_freed_memory()
     try:
+        check_backend()
         print_table(evaluate(CONFIG.value, MODEL.value, OUTPUT.value, SPLIT.value))
     except (ValueError, OSError) as error:
         fail(error)

@@ -25,10 +25,12 @@ TEMPORAL_AUTOENCODER = flags.DEFINE_boolean(
 def main(argv: list[str]) -> None:
     del argv
     from videogen_jax.runtime import compilation_cache
+    from videogen_jax.runtime.backend import check_backend
     from videogen_jax.training.exporting import export_stage
 
-    compilation_cache.enable()
     try:
+        check_backend()
+        compilation_cache.enable()
         arguments = (WORKDIR.value, OUTPUT.value, STEP.value, DTYPE.value, TEMPORAL_AUTOENCODER.value)
         for folder in export_stage(CONFIG.value, *arguments):
             print(folder)

@@ -69,7 +69,9 @@ def interpolate(
     plan = Plan.from_file(source, target, factor, slow_motion)
 
     from videogen_jax.runtime import compilation_cache, host_memory
+    from videogen_jax.runtime.backend import check_backend
 
+    check_backend()
     compilation_cache.enable()
     host_memory.keep_freed_memory()
     interpolator = Interpolator.from_pretrained(index.folder, dtype, window, cut_threshold)

@@ -24,6 +24,7 @@ def main(argv: list[str]) -> None:
     del argv
     from videogen_jax.data.preparing import prepare_from
     from videogen_jax.runtime import compilation_cache
+    from videogen_jax.runtime.backend import check_backend
     from videogen_jax.training import distributed
 
     compilation_cache.enable()
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> None:
             if SHARD.value is not None:
                 raise ValueError("--shard and --distributed exclude each other")
             process, num_processes = distributed.initialize()
+        check_backend()
         finished = prepare_from(CONFIG.value, process, num_processes, os.cpu_count() or 1)
     except (ValueError, OSError) as error:
         fail(error)

@@ -62,14 +62,16 @@ def main(argv: list[str]) -> None:
 def train() -> None:
     """Train the stage of --config; an error that a user can mend ends the program with one sentence."""
     from videogen_jax.runtime import compilation_cache
+    from videogen_jax.runtime.backend import check_backend
     from videogen_jax.runtime.host_memory import keep_freed_memory
     from videogen_jax.training.checkpoints import CannotSave
     from videogen_jax.training.loop import TrainingDiverged
     from videogen_jax.training.run import run
 
     keep_freed_memory(one_heap=True)
-    compilation_cache.enable()  # a run that goes on, as after a preemption, compiles nothing
     try:
+        check_backend()
+        compilation_cache.enable()  # a run that goes on, as after a preemption, compiles nothing
         run(CONFIG.value, WORKDIR.value)
     except Preempted as stopped:
         logging.warning("%s", stopped)

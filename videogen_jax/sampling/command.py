@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from videogen_jax.runtime import compilation_cache, host_memory
+from videogen_jax.runtime.backend import check_backend
 from videogen_jax.runtime.executables import keep_executables
 from videogen_jax.sampling.exported import ExportingPrograms, platform
 from videogen_jax.sampling.generate import ShapeExecutor, fit_references, generate
@@ -228,6 +229,7 @@ def find_model(config: ConfigDict, drawn: bool) -> ModelSource:
 
 def load(config: ConfigDict, source: ModelSource) -> VideoGenPipeline:
     """The pipeline of a model, whose compiled programs are kept for the next run."""
+    check_backend()
     cache = keep_executables(compilation_cache.enable())
     host_memory.keep_freed_memory()
     return VideoGenPipeline.load(source, config.dtype or None, cache)

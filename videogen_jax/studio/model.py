@@ -86,9 +86,11 @@ class FolderSource:
 
     def load(self) -> Pipeline:
         from videogen_jax.runtime import compilation_cache, host_memory
+        from videogen_jax.runtime.backend import check_backend
         from videogen_jax.runtime.executables import keep_executables
         from videogen_jax.sampling.pipeline import VideoGenPipeline
 
+        check_backend()
         cache = keep_executables(compilation_cache.enable())
         host_memory.keep_freed_memory()
         return VideoGenPipeline.load(self._source, cache=cache)
