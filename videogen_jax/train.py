@@ -30,6 +30,9 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which
 HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
     "heartbeat_timeout", 30, "Seconds without a sign of life of one process after which the others end", lower_bound=1
 )
+PROFILE_STEPS = flags.DEFINE_string(
+    "profile_steps", None, "Steps of which a profile for XProf or TensorBoard is written, as 100:105"
+)
 AOT_TOPOLOGY = flags.DEFINE_string("aot_topology", None, "Only compile the step for this TPU pod, e.g. v5e:16x16")
 AOT_OUTPUT = flags.DEFINE_string("aot_output", None, "With --aot_topology: a file for what was found, as JSON")
 AOT_EFFORT = flags.DEFINE_enum(
@@ -66,13 +69,15 @@ def train() -> None:
     from videogen_jax.runtime.host_memory import keep_freed_memory
     from videogen_jax.training.checkpoints import CannotSave
     from videogen_jax.training.loop import TrainingDiverged
+    from videogen_jax.training.profiling import parse_steps
     from videogen_jax.training.run import run
 
     keep_freed_memory(one_heap=True)
     try:
         check_backend()
         compilation_cache.enable()  # a run that goes on, as after a preemption, compiles nothing
-        run(CONFIG.value, WORKDIR.value)
+        steps = None if PROFILE_STEPS.value is None else parse_steps(PROFILE_STEPS.value)
+        run(CONFIG.value, WORKDIR.value, profile_steps=steps)
     except Preempted as stopped:
         logging.warning("%s", stopped)
         sys.exit(stopped.status)

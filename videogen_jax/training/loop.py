@@ -22,6 +22,7 @@ from videogen_jax.training.config_checks import check_at_least, check_retention
 from videogen_jax.training.mesh import check_batch, local_examples, make_mesh, place, place_batch, step_shardings
 from videogen_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from videogen_jax.training.preemption import Preempted, Preemption
+from videogen_jax.training.profiling import Profile, device_memory
 from videogen_jax.training.samples import column_order, comparison
 from videogen_jax.training.state import TrainState, count_parameters, init_state, make_train_step
 from videogen_jax.training.writers import MetricsWriter
@@ -55,6 +56,7 @@ def train(
     initial_params: Callable[[Params], Params] | None = None,
     stop_after: int | None = None,
     images: Source | None = None,
+    profile_steps: range | None = None,
 ) -> TrainState:
     """Train `stage` until `config.steps`, from the newest good checkpoint in `workdir` if there is one.
 
@@ -69,6 +71,7 @@ def train(
       initial_params: turns fresh parameters into those to start from (a public checkpoint's); not called on resume.
       stop_after: stop at this step as if interrupted; the schedules still run to `config.steps`.
       images: examples of one frame, which make up `config.image_fraction` of the batches.
+      profile_steps: steps of which a profile is written into workdir/profile.
 
     Returns: the final state.
 
@@ -129,6 +132,7 @@ def train(
     learning_rate = learning_rate_schedule(config.optimizer, config.steps)
     preview = jax.jit(stage.sample, out_shardings=NamedSharding(mesh, PartitionSpec()))  # whole in every process
     last = config.steps if stop_after is None else min(config.steps, stop_after)
+    profile = Profile(workdir, profile_steps if is_first_process else None)
     # Since the last log: when it was, seconds waited for data, the step.
     since, waited, counted = time.perf_counter(), 0.0, first
     columns = (
@@ -145,7 +149,9 @@ def train(
                 requested = time.perf_counter()
                 batch = place_batch(next(loader), mesh, local, config.batch_size)
                 waited += time.perf_counter() - requested
-                state, metrics = step_fn(state, frozen, batch)
+                with profile.step(step):
+                    state, metrics = step_fn(state, frozen, batch)
+                profile.after(step, state)
                 stop = preemption.requested(step) and step < config.steps
                 saved = step % config.checkpoint_every == 0 or step == last or stop
                 if step % config.log_every == 0 or saved or step == first + 1:
@@ -156,6 +162,7 @@ def train(
                     values["steps_per_second"] = (step - counted) / elapsed
                     values["clips_per_second"] = (step - counted) * config.batch_size / elapsed
                     values["data_wait"] = waited / elapsed
+                    values |= device_memory()
                     since, waited, counted = time.perf_counter(), 0.0, step
                     writer.scalars(step, values)
                     bar.update(task, status=f"loss {values['loss']:.4f}, {values['steps_per_second']:.2f} steps/s")
@@ -173,6 +180,7 @@ def train(
                     since, waited, counted = time.perf_counter(), 0.0, step
         checkpoints.wait()
     finally:
+        profile.close()
         checkpoints.close()
         writer.close()
     return state

@@ -37,8 +37,14 @@ class TrainingInputs(NamedTuple):
     initial_params: Callable[[Params], Params]
 
 
-def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> TrainState:
+def run(
+    config: Any, workdir: str | Path, stop_after: int | None = None, profile_steps: range | None = None
+) -> TrainState:
     """Train the stage of `config` in `workdir`, or resume the run that is there.
+
+    Args:
+      config: a training config.
+      workdir, stop_after, profile_steps: see `train`.
 
     Raises:
       ValueError: for a config that cannot work, before anything is compiled.
@@ -56,6 +62,7 @@ def run(config: Any, workdir: str | Path, stop_after: int | None = None) -> Trai
         inputs.initial_params,
         stop_after,
         inputs.images,
+        profile_steps,
     )
 
 

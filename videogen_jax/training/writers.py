@@ -34,6 +34,7 @@ _GROUPS = {
     "steps_per_second": "speed",
     "clips_per_second": "speed",
     "data_wait": "speed",
+    "memory_gib": "speed",
 }
 
 
