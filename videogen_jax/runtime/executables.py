@@ -196,7 +196,6 @@ def shapes_of(args: Any) -> Any:
     return jax.tree.map(shape, args)
 
 
-@functools.cache
 def environment() -> str:
     """What every executable follows from besides its model and its arguments, as text."""
     import jaxlib
@@ -227,6 +226,7 @@ def _processor() -> str:
     return "\n".join(dict.fromkeys(line for line in lines if line.startswith(names)))
 
 
+@functools.cache
 def _code() -> str:
     """A digest of all source files of this package."""
     digest = hashlib.sha256()
