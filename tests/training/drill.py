@@ -81,7 +81,7 @@ def digest(state) -> str:
     return whole.hexdigest()
 
 
-def run(config, workdir):
+def run(config, workdir, profile_steps=None):
     import jax
 
     from videogen_jax.training import distributed
@@ -89,7 +89,8 @@ def run(config, workdir):
 
     if "JAX_NUM_PROCESSES" in os.environ and not jax.distributed.is_initialized():
         distributed.initialize()
-    state = train(config, Stage(config.model.ballast), Source(config.model.pause), workdir)
+    parts = Stage(config.model.ballast), Source(config.model.pause)
+    state = train(config, *parts, workdir, profile_steps=profile_steps)
     print(digest(state))
     return state
 
