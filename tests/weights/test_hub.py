@@ -56,7 +56,7 @@ def test_an_image_encoder_is_needed_where_nothing_reads_text():
     files += ["model_index.json", "feature_extractor/preprocessor_config.json", "svd_xt.safetensors"]
     files = [name.replace("unet/model", "unet/diffusion_pytorch_model") for name in files]
     needed = needed_files([*files, "scheduler/scheduler_config.json"])
-    assert {name.split("/")[0] for name in needed} == {*parts, "scheduler", "model_index.json"}
+    assert {name.split("/")[0] for name in needed} == {*parts, "scheduler", "feature_extractor", "model_index.json"}
     assert "image_encoder/model.fp16.safetensors" in needed
     assert not any(name.startswith("image_encoder") for name in needed_files([*SD15, "image_encoder/config.json"]))
 

@@ -13,7 +13,7 @@ EMBEDDED_CLASSIFIER = "embedded/shapes_classifier"  # for the shapes Fréchet di
 _EMBEDDED_MODELS = (EMBEDDED, EMBEDDED_CLASSIFIER)
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ID = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
-_UNUSED_PARTS = ("safety_checker", "feature_extractor", "vae_encoder", "vae_decoder", "vae_1_0")
+_UNUSED_PARTS = ("safety_checker", "vae_encoder", "vae_decoder", "vae_1_0")
 _SETTINGS = (".json", ".txt")
 _SHARD = re.compile(r"(?P<stem>.+)-\d+-of-\d+\.safetensors")
 
@@ -95,6 +95,8 @@ def needed_files(files: Iterable[str]) -> set[str]:
     unused = set(_UNUSED_PARTS)
     if "text_encoder" in parts and "safety_checker" in parts:
         unused.add("image_encoder")
+    if "image_encoder" not in parts - unused:  # whose settings go along where a fine-tuned model is exported
+        unused.add("feature_extractor")
     needed = {INDEX_NAME}
     for part in parts - unused:
         names = {path.name for path in files if len(path.parts) == 2 and path.parts[0] == part}

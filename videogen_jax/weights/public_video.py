@@ -140,7 +140,9 @@ class TextToVideoIndex(PublicVideoIndex):
             raise ValueError(
                 f"{folder / INDEX_NAME} describes a {name}, but an upper_model is a {self.class_name} (ZeroScope XL)"
             )
-        self.check_parts(folder)
+        for part in (UNET, "scheduler"):  # the rest is this model's
+            if not (folder / part).is_dir():
+                raise ValueError(f"upper_model {folder} has no {part}")
         settings = {"steps": 50, "sampler": load_scheduler(folder).sampler, "guidance_scale": 15.0, "strength": 0.6}
         sampling = {**self.sampling, UPPER: settings, "decode_chunk": 1}
         return dataclasses.replace(self, cascade=(VIDEO, UPPER), sampling=sampling, upper_folder=folder)
