@@ -1,6 +1,7 @@
 """ModelScope's text-to-video model and I2VGen-XL against diffusers' pipelines, with tiny random networks."""
 
 import functools
+import importlib
 import json
 
 import numpy as np
@@ -29,6 +30,7 @@ from videogen_jax.sampling.pipeline import VideoGenPipeline  # noqa: E402
 from videogen_jax.sampling.recipe import Recipe  # noqa: E402
 from videogen_jax.sampling.request import SamplingRequest  # noqa: E402
 from videogen_jax.video_io import read_video  # noqa: E402
+from videogen_jax.weights.public_parts import _central_square  # noqa: E402
 from videogen_jax.weights.public_video import read_index  # noqa: E402
 
 STEPS = 5
@@ -187,7 +189,9 @@ def test_what_an_upper_model_may_be(enlarging, text_to_video, i2vgen, tiny_model
     assert pipeline.noise_shape(1, 1, 24, (576, 1024)) == (1, 24, 72, 128, 4)
     recipe = Recipe.from_json(pipeline._recipe(*_resolved(pipeline), 0).to_json())
     assert recipe.components == {"upper_model": str(folder)}
-    assert recipe.request.stages["upper"].strength == 0.6
+    upper = recipe.request.stages["upper"]
+    assert (upper.strength, upper.guidance_scale) == (0.6, 15.0)
+    assert pipeline.index.folders == (text_to_video[1], folder)  # both make the fingerprint
     with pytest.raises(ValueError, match=r"strength is 0.001, but of 50 steps that leaves none"):
         pipeline(PROMPTS, size=SIZE, strength=0.001)
     with pytest.raises(ValueError, match=r"strength is 1.5, but must be above 0 and at most 1"):
@@ -265,6 +269,18 @@ def test_a_text_encoder_of_another_width_is_named(i2vgen, tmp_path):
     (folder / "unet" / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"unet/config.json: the UNet attends to states of width 32, but .* 24 wide"):
         VideoGenPipeline.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("size", [(704, 1280), (64, 128), (90, 70)])
+def test_the_central_square_is_that_of_diffusers(size):
+    """On a textured image, which tells the filters apart; at 704x1280 their division of floats is one row short."""
+    height, width = size
+    image = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    module = importlib.import_module("diffusers.pipelines.deprecated.i2vgen_xl.pipeline_i2vgen_xl")
+    expected = np.asarray(module._center_crop_wide(Image.fromarray(image), (width, width))).astype(np.float32)
+    found = np.asarray(apply_weights(image.astype(np.float32), *_central_square(height, width)))
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
